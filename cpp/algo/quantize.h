@@ -1,0 +1,28 @@
+// Encoding whole matrices, on all threads.
+#pragma once
+#include "op/compare.h"
+#include "op/tensor.h"
+
+namespace edgequant {
+
+enum class Effort : uint8_t { kFast, kDefault, kBest };
+
+// What the search minimises: the weights that ggml's own quantizer of the format uses, or the plain squared error
+// (times the importance, where one is given).
+enum class Objective : uint8_t { kGgml, kPlain };
+
+struct QuantizeOptions {
+  const float* importance = nullptr;  // one non-negative number per column, or null
+  Effort effort = Effort::kDefault;
+  Objective objective = Objective::kGgml;
+};
+
+// True if Quantize can write the format.
+bool CanQuantize(FormatId to);
+
+// Encodes w (any decodable format) as `to` into out, rows * RowBytes(to, cols) bytes. The same input gives the same
+// bytes at any thread count. With stats, also decodes what it wrote and compares it with w, chunk by chunk.
+// Throws Error for NaN or Inf (with row and column), for rows that do not divide, for formats without an encoder.
+void Quantize(const TensorView& w, FormatId to, const QuantizeOptions& options, uint8_t* out, ErrorStats* stats = nullptr);
+
+}  // namespace edgequant

@@ -1,0 +1,3 @@
+#include "io/mmap.h"
+
+namespace edgequant {}

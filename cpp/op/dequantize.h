@@ -1,0 +1,11 @@
+// Decoding whole matrices, on all threads.
+#pragma once
+#include "op/tensor.h"
+
+namespace edgequant {
+
+// Writes the weights of `q` as `to`, one of f32, f16 and bf16 (rounded to nearest even), to out, which holds
+// rows * cols numbers. f32 results equal the reference implementation of the format bit for bit.
+void Dequantize(const TensorView& q, FormatId to, void* out);
+
+}  // namespace edgequant
