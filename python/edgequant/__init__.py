@@ -1,0 +1,1 @@
+"""edgequant: weights at 1 to 8 bits for every edge runtime."""
