@@ -1,0 +1,16 @@
+#!/usr/bin/env bash
+# Builds llama-cpp-python (about ten minutes the first time), then compares: loading, generation, decoded tensors, speed.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+export HF_HUB_OFFLINE=1
+if ! .venv/bin/python -c 'import llama_cpp' 2>/dev/null; then
+  echo "peers: building llama-cpp-python"
+  CMAKE_ARGS="-DLLAVA_BUILD=OFF -DMTMD_BUILD=OFF" CMAKE_BUILD_PARALLEL_LEVEL=$(nproc) \
+    .venv/bin/python -m pip --disable-pip-version-check install -q --no-build-isolation --no-binary llama-cpp-python llama-cpp-python==0.3.36
+fi
+ls demo/*/*.gguf >/dev/null 2>&1 || .venv/bin/python tools/demo.py
+.venv/bin/python tools/peers.py demo
+.venv/bin/python -m pytest -m peer
+.venv/bin/python benchmarks/dequantize.py
+.venv/bin/python benchmarks/quantize.py
+.venv/bin/python benchmarks/quantize_model.py
