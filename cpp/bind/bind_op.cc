@@ -1,7 +1,76 @@
+// Operations on whole matrices: decode, compare, threads.
+#include <pybind11/numpy.h>
+#include <pybind11/pybind11.h>
+#include <pybind11/stl.h>
+
+#include <optional>
+
 #include "bind/bind.h"
+#include "bind/call.h"
+#include "core/threads.h"
+#include "op/compare.h"
+#include "op/dequantize.h"
 
 namespace edgequant {
+namespace py = pybind11;
+namespace {
 
-void BindOp(pybind11::module_&) {}
+using Floats = py::array_t<float, py::array::c_style | py::array::forcecast>;
+
+constexpr size_t kSlice = size_t{1} << 26;  // weights between two looks at signals: some tens of milliseconds
+
+py::array NewArray(FormatId type, size_t rows, size_t cols) {
+  const char* dtype = type == FormatId::kF32 ? "float32" : type == FormatId::kF16 ? "float16" : "uint16";
+  return py::array(py::dtype(dtype), {rows, cols});
+}
+
+py::array PyDequantize(const py::object& data, const std::string& format, size_t rows, size_t cols, 
+                     const std::string& to) {
+  const Bytes bytes(data);
+  const TensorView q = ViewOf(bytes, format, rows, cols);
+  const FormatId type = FormatNamed(to);
+  if (type != FormatId::kF32 && type != FormatId::kF16 && type != FormatId::kBF16)
+    Fail("weights are decoded to f32, f16 or bf16, not to ", to);
+  py::array out = NewArray(type, rows, cols);
+  uint8_t* at = static_cast<uint8_t*>(out.mutable_data());
+  ForSlices(rows, cols, kSlice, [&](size_t begin, size_t count) {
+    Dequantize(RowsOf(q, begin, count), type, at + begin * RowBytes(type, cols));
+  });
+  return out;
+}
+
+py::dict PyCompare(const py::object& a, const std::string& a_format, const py::object& b, const std::string& b_format, size_t rows,
+                   size_t cols, const std::optional<Floats>& importance) {
+  const Bytes a_bytes(a), b_bytes(b);
+  const TensorView x = ViewOf(a_bytes, a_format, rows, cols), y = ViewOf(b_bytes, b_format, rows, cols);
+  if (importance && size_t(importance->size()) != cols)
+    Fail("the importance has ", importance->size(), " numbers, but there are ", cols, " columns");
+  const float* w = importance ? importance->data() : nullptr;
+  ErrorStats sum;
+  ForSlices(rows, cols, kSlice, [&](size_t begin, size_t count) { sum += Compare(RowsOf(x, begin, count), RowsOf(y, begin, count), w); });
+  py::dict d;
+  d["squared_error"] = sum.squared_error;
+  d["squared_norm"] = sum.squared_norm;
+  d["squared_norm_b"] = sum.squared_norm_b;
+  d["dot"] = sum.dot;
+  d["weighted_error"] = sum.weighted_error;
+  d["weighted_norm"] = sum.weighted_norm;
+  d["max_error"] = sum.max_error;
+  d["count"] = sum.count;
+  return d;
+}
+
+}  // namespace
+
+void BindOp(py::module_& m) {
+  m.def("dequantize", &PyDequantize, py::arg("data"), py::arg("format"), py::arg("rows"), py::arg("cols"), py::arg("to") = "f32",
+        "Decode rows x cols weights to a new float32 (f32), float16 (f16) or uint16 (bf16 bits) array of that shape.");
+  m.def("compare", &PyCompare, py::arg("a"), py::arg("a_format"), py::arg("b"), py::arg("b_format"), py::arg("rows"),
+        py::arg("cols"), py::arg("importance") = py::none(),
+        "Sums over all weights of the reference a against b, in double, as a dict.");
+  m.def("set_num_threads", &SetNumThreads, py::arg("n"), "Threads for all later calls; 0 means all cores of this process.");
+  m.def("num_threads", &NumThreads, "Threads in use.");
+  m.def("simd_target", &SimdTarget, "The instruction set in use, such as AVX3_DL.");
+}
 
 }  // namespace edgequant

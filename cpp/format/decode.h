@@ -34,8 +34,8 @@ EDGEQUANT_INLINE float ReadNumber(Number type, const uint8_t* p) {
     case Number::kBF16: return FloatOfBits(p[0] << 16 | uint32_t(p[1]) << 24);
     case Number::kE8M0: return FloatOfBits(p[0] ? uint32_t(p[0]) << 23 : 0x00400000);
     case Number::kE8M0Half: return FloatOfBits(p[0] < 2 ? 0x00200000u << p[0] : (p[0] - 1u) << 23);
-    case Number::kUE4M3:  // the sign bit is ignored and NaN reads as 0, like GGML; * 2^120 is exact, also for subnormals
-      return (p[0] & 0x7f) == 0x7f ? 0.0f : FloatOfBits(uint32_t(p[0] & 0x7f) << 20) * 1.329227995784916e36f;
+    case Number::kUE4M3:  // as GGML reads it: 0x7f is 0, a set top bit is ignored; * 2^120 is exact, also for subnormals
+      return p[0] == 0x7f ? 0.0f : FloatOfBits(uint32_t(p[0] & 0x7f) << 20) * 1.329227995784916e36f;
     case Number::kNone: break;
   }
   return 0.0f;
@@ -60,8 +60,19 @@ EDGEQUANT_INLINE int ReadField(const Field& f, const uint8_t* block, int i) {
   return v << f.up;
 }
 
+// Number k of a level.
+EDGEQUANT_INLINE float ReadLevelNumber(const Level& s, const uint8_t* block, int k) {
+  if (s.pieces.kind == FieldKind::kNone) return s.factor * ReadNumber(s.type, block + s.byte + k * SizeOf(s.type));
+  uint8_t bytes[4] = {};
+  for (int at = 0, p = 0; at < SizeOf(s.type) * 8; at += s.pieces.bits, ++p) {
+    const uint32_t piece = uint32_t(ReadField(s.pieces, block, p)) << at % 8;
+    bytes[at / 8] |= uint8_t(piece);
+  }
+  return s.factor * ReadNumber(s.type, bytes);
+}
+
 EDGEQUANT_INLINE float ReadLevel(const Level& s, const uint8_t* block, int i) {
-  const float number = s.factor * ReadNumber(s.type, block + s.byte + (s.group ? i / s.group * SizeOf(s.type) : 0));
+  const float number = ReadLevelNumber(s, block, s.group ? i / s.group : 0);
   if (s.sub_group == 0) return number;
   const int j = i / s.sub_group;
   return number * (float(ReadField(s.sub[0], block, j) | ReadField(s.sub[1], block, j)) - s.sub_zero);
@@ -75,18 +86,36 @@ EDGEQUANT_INLINE int ReadSign(const Map& map, const uint8_t* block, int i) {
   return parity;
 }
 
-// Weight i of the block at `block`. Grid formats need their table of rows * dim vectors' values.
+// Weight k % dim of row k / dim.
+EDGEQUANT_HD constexpr int GridValue(const GridTable& grid, int row, int k) {
+  return grid.levels[grid.packed[row] >> k * grid.bits & ((1 << grid.bits) - 1)];
+}
+
+// A copy that device code may hold: a device has no address of the host's grid.
+EDGEQUANT_HD constexpr Block WithoutGrid(Block b) {
+  b.map.grid = nullptr;
+  return b;
+}
+
+// Weight i of the block at `block`. Build with -ffp-contract=off (nvcc: -fmad=false).
 template <const Block& kFormat>
-EDGEQUANT_INLINE float Decode(const uint8_t* block, int i, const int8_t* grid = nullptr) {
-  static constexpr Block f = kFormat;  // a local constant: device code may index it
+EDGEQUANT_INLINE float Decode(const uint8_t* block, int i) {
+  static constexpr Block f = WithoutGrid(kFormat);  // a local constant: device code may index it
   const int c = i / f.map.dim;
   const int code = ReadField(f.codes[0], block, c) | ReadField(f.codes[1], block, c) | ReadField(f.codes[2], block, c);
   float value;
-  if constexpr (f.map.kind == MapKind::kAffine) value = float(code - f.map.zero);
-  else if constexpr (f.map.kind == MapKind::kTable) value = f.map.values[code];
-  else value = float(grid[code * f.map.dim + i % f.map.dim]) * float(1 - 2 * ReadSign(f.map, block, i));
+  if constexpr (f.map.kind == MapKind::kAffine) {
+    value = float(code - f.map.zero);
+  } else if constexpr (f.map.kind == MapKind::kTable) {
+    value = f.map.values[code];
+  } else {
+    static constexpr GridTable grid = *kFormat.map.grid;
+    value = float(GridValue(grid, code, i % f.map.dim)) * float(1 - 2 * ReadSign(f.map, block, i));
+    if constexpr (f.map.shift != 0)
+      value += f.map.shift * float(1 - 2 * ReadField(f.map.shift_sign, block, i / f.map.shift_group));
+  }
   float y = value * ReadLevel(f.scale, block, i);
-  if constexpr (f.offset.type != Number::kNone) y += ReadLevel(f.offset, block, i);  // build with -ffp-contract=off (nvcc: -fmad=false)
+  if constexpr (f.offset.type != Number::kNone) y += ReadLevel(f.offset, block, i);
   return y;
 }
 

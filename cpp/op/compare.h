@@ -15,6 +15,8 @@ struct ErrorStats {
   double weighted_norm = 0;     // w * a^2
   double max_error = 0;         // largest |a - b|
   double count = 0;             // weights
+
+  ErrorStats& operator+=(const ErrorStats& part);
 };
 
 // importance: cols numbers or null.

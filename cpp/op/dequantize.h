@@ -8,4 +8,7 @@ namespace edgequant {
 // rows * cols numbers. f32 results equal the reference implementation of the format bit for bit.
 void Dequantize(const TensorView& q, FormatId to, void* out);
 
+// The name of the instruction set in use, such as AVX3_DL.
+const char* SimdTarget();
+
 }  // namespace edgequant

@@ -7,7 +7,6 @@
 #define EDGEQUANT_DEQUANTIZE_INL_H_
 #endif
 
-#include <hwy/cache_control.h>
 #include <hwy/highway.h>
 
 #include "format/decode.h"
@@ -22,8 +21,6 @@ template <int kN> using Bytes = hn::CappedTag<uint8_t, kN>;
 // SVE and RVV promise no more than 128 bits when this is compiled.
 constexpr int kMaxBytes = HWY_HAVE_SCALABLE ? 16 : HWY_MIN(64, int(hn::MaxLanes(hn::ScalableTag<uint8_t>())));
 constexpr int kMaxFloats = HWY_HAVE_SCALABLE ? 4 : HWY_MIN(16, int(hn::MaxLanes(hn::ScalableTag<float>())));
-
-enum class Store { kCached, kStream };
 
 // ---- How kN consecutive elements of a field can be read; all of this is evaluated by the compiler.
 
@@ -203,21 +200,20 @@ constexpr ByteTable ByteTableOf(const Map& map) {
 }
 
 
-template <const Block& kB, int kFirst, Store kStore, class D, class V>  // the tag is passed: DFromV forgets the cap on SVE
+template <const Block& kB, int kFirst, class D, class V>  // the tag is passed: DFromV forgets the cap on SVE
 HWY_INLINE void EmitBytes(D, V v, const float* HWY_RESTRICT scale, const float* HWY_RESTRICT offset, float* HWY_RESTRICT out) {
   constexpr int n = int(hn::MaxLanes(D()));
   if constexpr (n > kMaxFloats) {
     const hn::Half<D> half;
-    EmitBytes<kB, kFirst, kStore>(half, hn::LowerHalf(half, v), scale, offset, out);
-    EmitBytes<kB, kFirst + n / 2, kStore>(half, hn::UpperHalf(half, v), scale, offset, out);
+    EmitBytes<kB, kFirst>(half, hn::LowerHalf(half, v), scale, offset, out);
+    EmitBytes<kB, kFirst + n / 2>(half, hn::UpperHalf(half, v), scale, offset, out);
   } else {
     const hn::CappedTag<float, n> df;
     const hn::RebindToSigned<decltype(df)> di;
     const auto s = hn::Set(df, scale[GroupOf(kB.scale, kFirst)]);
     auto y = hn::Mul(hn::ConvertTo(df, hn::PromoteTo(di, v)), s);
     if constexpr (kB.offset.type != Number::kNone) y = hn::Add(y, hn::Set(df, offset[GroupOf(kB.offset, kFirst)]));
-    if constexpr (kStore == Store::kStream) hn::Stream(y, df, out + kFirst);
-    else hn::StoreU(y, df, out + kFirst);
+    hn::StoreU(y, df, out + kFirst);
   }
 }
 
@@ -246,34 +242,42 @@ HWY_INLINE uint64_t SignBytes(uint32_t bits, bool even) {
   return ((spread + 0x7f7f7f7f7f7f7f7full) >> 7 & 0x0101010101010101ull) * 255;
 }
 
+// The grid as int8 vectors, one after another.
+template <int kValues> struct GridRows {
+  alignas(64) int8_t v[kValues] = {};
+  constexpr explicit GridRows(const GridTable& grid) {
+    for (int k = 0; k < kValues; ++k) v[k] = int8_t(GridValue(grid, k / grid.dim, k % grid.dim));
+  }
+};
 // Grid formats: rows and signs of the whole block are laid out first (8-byte stores, read back much later as vectors).
 template <const Block& kB>
-HWY_INLINE void ExpandGrid(const uint8_t* HWY_RESTRICT block, const int8_t* HWY_RESTRICT grid, int8_t* HWY_RESTRICT row,
+HWY_INLINE void ExpandGrid(const uint8_t* HWY_RESTRICT block, int8_t* HWY_RESTRICT row,
                            uint64_t* HWY_RESTRICT minus) {
   static constexpr Block f = kB;
+  static constexpr auto grid = GridRows<kB.map.grid->rows * kB.map.dim>(*kB.map.grid);
   constexpr int dim = kB.map.dim;
   for (int c = 0; c < kB.n / dim; ++c) {
     const int code = edgequant::ReadField(f.codes[0], block, c) | edgequant::ReadField(f.codes[1], block, c);
-    memcpy(row + c * dim, grid + code * dim, dim);
+    memcpy(row + c * dim, grid.v + code * dim, dim);
   }
   for (int g = 0; g < kB.n / 8; ++g) minus[g] = SignBytes(ReadSigns8<kB.map.sign>(block, g * 8), kB.map.even_signs);
 }
-template <const Block& kB, int kFirst, Store kStore>
+template <const Block& kB, int kFirst>
 HWY_INLINE void EmitGrid(const int8_t* row, const uint64_t* minus, const float* scale, float* HWY_RESTRICT out) {
   if constexpr (kFirst < kB.n) {
     const hn::CappedTag<int8_t, kMaxBytes> d;
     const auto m = hn::BitCast(d, hn::Load(hn::Repartition<uint64_t, decltype(d)>(), minus + kFirst / 8));  // 0 or -1
-    EmitBytes<kB, kFirst, kStore>(d, hn::Sub(hn::Xor(hn::Load(d, row + kFirst), m), m), scale, nullptr, out);
-    EmitGrid<kB, kFirst + kMaxBytes, kStore>(row, minus, scale, out);
+    EmitBytes<kB, kFirst>(d, hn::Sub(hn::Xor(hn::Load(d, row + kFirst), m), m), scale, nullptr, out);
+    EmitGrid<kB, kFirst + kMaxBytes>(row, minus, scale, out);
   }
 }
 
-template <const Block& kB, int kFirst, int kN, Store kStore>
+template <const Block& kB, int kFirst, int kN>
 HWY_INLINE void DecodeRun(const uint8_t* HWY_RESTRICT block, const float* HWY_RESTRICT scale, const float* HWY_RESTRICT offset,
                           float* HWY_RESTRICT out) {
   if constexpr (MustSplit(kB, kFirst, kN)) {
-    DecodeRun<kB, kFirst, kN / 2, kStore>(block, scale, offset, out);
-    DecodeRun<kB, kFirst + kN / 2, kN / 2, kStore>(block, scale, offset, out);
+    DecodeRun<kB, kFirst, kN / 2>(block, scale, offset, out);
+    DecodeRun<kB, kFirst + kN / 2, kN / 2>(block, scale, offset, out);
   } else {
     const Bytes<kN> d;
     const hn::RebindToSigned<decltype(d)> ds;
@@ -284,11 +288,11 @@ HWY_INLINE void DecodeRun(const uint8_t* HWY_RESTRICT block, const float* HWY_RE
       static constexpr ByteTable table = ByteTableOf(kB.map);
       static_assert(table.ok, "tables of other values need a float lookup: not part of this spike");
       const auto t = hn::LoadDup128(ds, table.t.v);
-      EmitBytes<kB, kFirst, kStore>(ds, hn::TableLookupBytes(t, hn::BitCast(ds, code)), scale, offset, out);
+      EmitBytes<kB, kFirst>(ds, hn::TableLookupBytes(t, hn::BitCast(ds, code)), scale, offset, out);
     } else if constexpr (kB.map.zero != 0 || kB.codes[0].is_signed) {
-      EmitBytes<kB, kFirst, kStore>(ds, hn::Sub(hn::BitCast(ds, code), hn::Set(ds, int8_t(kB.map.zero))), scale, offset, out);
+      EmitBytes<kB, kFirst>(ds, hn::Sub(hn::BitCast(ds, code), hn::Set(ds, int8_t(kB.map.zero))), scale, offset, out);
     } else {
-      EmitBytes<kB, kFirst, kStore>(d, code, scale, offset, out);
+      EmitBytes<kB, kFirst>(d, code, scale, offset, out);
     }
   }
 }
@@ -296,28 +300,34 @@ HWY_INLINE void DecodeRun(const uint8_t* HWY_RESTRICT block, const float* HWY_RE
 constexpr float TableFactor(const Block& b) { return b.map.kind == MapKind::kTable ? ByteTableOf(b.map).factor : 1.0f; }
 #endif  // HWY_TARGET != HWY_SCALAR
 
-template <const Block& kB, Store kStore>
-HWY_NOINLINE void DequantizeBlocks(const uint8_t* HWY_RESTRICT src, size_t blocks, float* HWY_RESTRICT out,
-                                   [[maybe_unused]] const int8_t* HWY_RESTRICT grid) {
+template <const Block& kB>
+HWY_NOINLINE void DequantizeBlocks(const uint8_t* HWY_RESTRICT src, size_t blocks, float* HWY_RESTRICT out) {
 #if HWY_TARGET == HWY_SCALAR  // Highway 1.0.3's x86-64 baseline with g++: one-lane vectors, no shuffles
-  for (size_t b = 0; b < blocks; ++b, src += kB.bytes, out += kB.n)
-    for (int i = 0; i < kB.n; ++i) out[i] = Decode<kB>(src, i, grid);
+  constexpr bool scalar = true;
 #else
-  constexpr Level scale_level = [] { Level s = kB.scale; s.factor *= TableFactor(kB); return s; }();
-  for (size_t b = 0; b < blocks; ++b, src += kB.bytes, out += kB.n) {
-    alignas(64) float scale[16], offset[16];
-    ExpandLevel<scale_level, kB.n, kB.bytes>(src, scale);
-    if constexpr (kB.offset.type != Number::kNone) ExpandLevel<kB.offset, kB.n, kB.bytes>(src, offset);
-    if constexpr (kB.map.kind == MapKind::kGrid) {
-      alignas(64) int8_t row[kB.n];
-      alignas(64) uint64_t minus[kB.n / 8];
-      ExpandGrid<kB>(src, grid, row, minus);
-      EmitGrid<kB, 0, kStore>(row, minus, scale, out);
-    } else {
-      DecodeRun<kB, 0, kB.n, kStore>(src, scale, offset, out);
+  constexpr bool scalar = kB.n == 1 || kB.map.shift != 0;
+#endif
+  if constexpr (scalar) {
+    for (size_t b = 0; b < blocks; ++b, src += kB.bytes, out += kB.n)
+      for (int i = 0; i < kB.n; ++i) out[i] = Decode<kB>(src, i);
+  }
+#if HWY_TARGET != HWY_SCALAR
+  else {
+    constexpr Level scale_level = [] { Level s = kB.scale; s.factor *= TableFactor(kB); return s; }();
+    for (size_t b = 0; b < blocks; ++b, src += kB.bytes, out += kB.n) {
+      alignas(64) float scale[16], offset[16];
+      ExpandLevel<scale_level, kB.n, kB.bytes>(src, scale);
+      if constexpr (kB.offset.type != Number::kNone) ExpandLevel<kB.offset, kB.n, kB.bytes>(src, offset);
+      if constexpr (kB.map.kind == MapKind::kGrid) {
+        alignas(64) int8_t row[kB.n];
+        alignas(64) uint64_t minus[kB.n / 8];
+        ExpandGrid<kB>(src, row, minus);
+        EmitGrid<kB, 0>(row, minus, scale, out);
+      } else {
+        DecodeRun<kB, 0, kB.n>(src, scale, offset, out);
+      }
     }
   }
-  if (kStore == Store::kStream) hwy::FlushStream();
 #endif
 }
 

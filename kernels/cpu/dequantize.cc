@@ -12,12 +12,10 @@ HWY_BEFORE_NAMESPACE();
 namespace edgequant {
 namespace HWY_NAMESPACE {
 
-void DequantizeTargeted(FormatId id, const uint8_t* src, size_t blocks, float* out, bool stream, const int8_t* grid) {
+void DequantizeTargeted(FormatId id, const uint8_t* src, size_t blocks, float* out) {
   switch (id) {
-#define EDGEQUANT_X(name, text, block, gguf)                                                                  \
-  case FormatId::k##name:                                                                         \
-    return stream ? DequantizeBlocks<block, Store::kStream>(src, blocks, out, grid)                     \
-                  : DequantizeBlocks<block, Store::kCached>(src, blocks, out, grid);
+#define EDGEQUANT_X(name, text, block, gguf) \
+  case FormatId::k##name: return DequantizeBlocks<block>(src, blocks, out);
     EDGEQUANT_FORMATS(EDGEQUANT_X)
 #undef EDGEQUANT_X
   }
@@ -34,24 +32,10 @@ namespace edgequant {
 HWY_EXPORT(DequantizeTargeted);
 HWY_EXPORT(TargetNameTargeted);
 
-void Dequantize(FormatId id, const uint8_t* src, size_t blocks, float* out, bool stream, const int8_t* grid) {
-  HWY_DYNAMIC_DISPATCH(DequantizeTargeted)(id, src, blocks, out, stream, grid);
+void DequantizeBlocks(FormatId id, const uint8_t* src, size_t blocks, float* out) {
+  HWY_DYNAMIC_DISPATCH(DequantizeTargeted)(id, src, blocks, out);
 }
-const char* DequantizeTarget() { return HWY_DYNAMIC_DISPATCH(TargetNameTargeted)(); }
-
-template <const Block& kB>
-static void ScalarBlocks(const uint8_t* src, size_t blocks, float* out, const int8_t* grid) {
-  for (size_t b = 0; b < blocks; ++b, src += kB.bytes, out += kB.n)
-    for (int i = 0; i < kB.n; ++i) out[i] = Decode<kB>(src, i, grid);
-}
-void DequantizeScalar(FormatId id, const uint8_t* src, size_t blocks, float* out, const int8_t* grid) {
-  switch (id) {
-#define EDGEQUANT_X(name, text, block, gguf) \
-  case FormatId::k##name: return ScalarBlocks<block>(src, blocks, out, grid);
-    EDGEQUANT_FORMATS(EDGEQUANT_X)
-#undef EDGEQUANT_X
-  }
-}
+const char* KernelTarget() { return HWY_DYNAMIC_DISPATCH(TargetNameTargeted)(); }
 
 }  // namespace edgequant
 
