@@ -7,6 +7,9 @@
 
 namespace edgequant {
 
+// The mapping shows the file as it is. Replacing the file by another of the same name (as GgufWriter does) leaves it
+// alone, but a file that another program shortens in place cannot be read beyond its new end: the system then ends the
+// process with SIGBUS, as for every mapped file.
 class MappedFile {
  public:
   // Throws Error naming the path if it cannot be opened or is not a regular file. An empty file maps to size 0.

@@ -6,17 +6,13 @@
 #include <vector>
 
 #include "io/mmap.h"
+#include "io/stored.h"
 
 namespace edgequant {
 
-struct StoredTensor {
-  std::string name;
-  std::string type;             // the file's own type name in lower case: "f32", "bf16", "i64", "q4_k"
-  std::vector<uint64_t> shape;  // row-major, the outermost dimension first (GGUF stores them the other way round)
-  const uint8_t* data;          // size bytes, inside the mapping
-  size_t size;
-};
-
+// The file: the header's length (u64, little-endian), the header (JSON), the tensors' bytes. As strict as the reference
+// implementation, and stricter where a file could be read in two ways: a name given twice and an unknown field are
+// refused.
 class SafetensorsFile {
  public:
   // Throws Error (naming the file, and the tensor where one is at fault) unless every header field is valid, every
@@ -26,8 +22,11 @@ class SafetensorsFile {
   // The same over bytes that the caller keeps alive; `name` is used in messages.
   static SafetensorsFile Parse(const uint8_t* data, size_t size, const std::string& name);
 
+  // In the order of their bytes.
   const std::vector<StoredTensor>& tensors() const { return tensors_; }
   const std::vector<std::pair<std::string, std::string>>& metadata() const { return metadata_; }
+  // The mapping that the tensors point into; null after Parse.
+  const std::shared_ptr<const MappedFile>& file() const { return file_; }
 
  private:
   std::shared_ptr<const MappedFile> file_;

@@ -1,0 +1,40 @@
+// A file that has its name only once it is complete.
+#pragma once
+#include <cstddef>
+#include <cstdint>
+#include <functional>
+#include <string>
+
+namespace edgequant {
+
+// Where the system has unnamed files (Linux, most file systems) nothing of an unfinished file remains, whatever ends
+// the process. Elsewhere a temporary file beside `path` is removed by the destructor. A symbolic link at `path` is
+// followed: the file that it names is replaced.
+class OutputFile {
+ public:
+  // Reserves `size` bytes, all zero. Throws Error if the folder is missing or not writable, if something other than a
+  // regular file is at `path`, or if the disk, a quota or a limit of the process leaves no room.
+  OutputFile(const std::string& path, uint64_t size);
+  ~OutputFile();
+  OutputFile(const OutputFile&) = delete;
+  OutputFile& operator=(const OutputFile&) = delete;
+
+  // Writes all of it, from any thread. `poll`, if set, is called between pieces and may throw.
+  void WriteAt(uint64_t offset, const uint8_t* data, size_t size, const std::function<void()>& poll = nullptr);
+  // Flushes to disk, then gives the file its name, replacing an older file in one step.
+  void Publish();
+
+  const std::string& path() const { return path_; }
+
+ private:
+  void OpenUnnamed();
+  void OpenNamed();
+  void Reserve(uint64_t size);
+  void LinkUnnamed();
+
+  std::string path_, folder_;
+  std::string temporary_;  // the name to remove, or empty
+  int fd_ = -1;
+};
+
+}  // namespace edgequant
