@@ -13,7 +13,7 @@ setup:           ## system packages, virtual environment, Python packages
 
 install: setup   ## build the package from source, with its C++ tests, and install it into .venv
 	@$(PY) -m pip --disable-pip-version-check install -q --no-build-isolation --no-deps \
-	  -C build-dir=build/package -C cmake.define.EDGEQUANT_TESTS=ON .
+	  --config-settings=build-dir=build/package --config-settings=cmake.define.EDGEQUANT_TESTS=ON .
 
 demo: install    ## the main job on two real models: quantize, evaluate, table, plot
 	@$(PY) tools/demo.py
