@@ -45,7 +45,7 @@ std::string NoRoom(int error, uint64_t size) {
 
 }  // namespace
 
-OutputFile::OutputFile(const std::string& path, uint64_t size) : path_(path) {
+OutputFile::OutputFile(const std::string& path, uint64_t size, Naming naming) : path_(path) {
   if (path.empty()) Fail("the output path is empty");
   if (path.find('\0') != std::string::npos) Fail(path.c_str(), ": the path contains a zero byte");
   struct stat status;
@@ -60,7 +60,7 @@ OutputFile::OutputFile(const std::string& path, uint64_t size) : path_(path) {
   folder_ = FolderOf(path_);
   if (stat(folder_.c_str(), &status) != 0) Fail(path, ": cannot be written: folder ", folder_, ": ", std::strerror(errno));
   if (!S_ISDIR(status.st_mode)) Fail(path, ": cannot be written: ", folder_, " is not a folder");
-  OpenUnnamed();
+  if (naming == Naming::kUnnamed) OpenUnnamed();
   if (fd_ < 0) OpenNamed();
   try {
     Reserve(size);

@@ -12,9 +12,10 @@ namespace edgequant {
 // followed: the file that it names is replaced.
 class OutputFile {
  public:
+  enum class Naming { kUnnamed, kTemporary };  // kTemporary: as if there were no unnamed files
   // Reserves `size` bytes, all zero. Throws Error if the folder is missing or not writable, if something other than a
   // regular file is at `path`, or if the disk, a quota or a limit of the process leaves no room.
-  OutputFile(const std::string& path, uint64_t size);
+  OutputFile(const std::string& path, uint64_t size, Naming naming = Naming::kUnnamed);
   ~OutputFile();
   OutputFile(const OutputFile&) = delete;
   OutputFile& operator=(const OutputFile&) = delete;
