@@ -77,10 +77,8 @@ py::object Describe(const Map& m, int table_size) {
     py::list levels;  // levels stand in rising order; unused places at the end are 0
     for (int k = 0; k < 8 && (k == 0 || m.grid->levels[k] > m.grid->levels[k - 1]); ++k) levels.append(m.grid->levels[k]);
     d["levels"] = levels;
-    d["sign"] = m.sign.kind == FieldKind::kNone ? py::object(py::none()) : Describe(m.sign);
-    d["even_signs"] = m.even_signs;
+    d["signs"] = m.signs.kind == FieldKind::kNone ? py::object(py::none()) : Describe(m.signs);
     d["shift"] = m.shift;
-    d["shift_group"] = m.shift_group;
     d["shift_sign"] = m.shift_sign.kind == FieldKind::kNone ? py::object(py::none()) : Describe(m.shift_sign);
   }
   return d;

@@ -78,12 +78,15 @@ EDGEQUANT_INLINE float ReadLevel(const Level& s, const uint8_t* block, int i) {
   return number * (float(ReadField(s.sub[0], block, j) | ReadField(s.sub[1], block, j)) - s.sub_zero);
 }
 
-// The sign bit of weight i of a grid format.
-EDGEQUANT_INLINE int ReadSign(const Map& map, const uint8_t* block, int i) {
-  if (!map.even_signs || i % 8 != 7) return ReadField(map.sign, block, i);
-  int parity = 0;
-  for (int k = i - 7; k < i; ++k) parity ^= ReadField(map.sign, block, k);
-  return parity;
+// 1 where weight i of a grid format is negated.
+EDGEQUANT_INLINE int ReadSign(const Field& signs, const uint8_t* block, int i) {
+  int bits = ReadField(signs, block, i / 8);
+  if (signs.bits == 7) {  // bit 7 is the parity of the others
+    int parity = bits ^ bits >> 4;
+    parity ^= parity >> 2;
+    bits |= ((parity ^ parity >> 1) & 1) << 7;
+  }
+  return bits >> i % 8 & 1;
 }
 
 // Weight k % dim of row k / dim.
@@ -110,9 +113,9 @@ EDGEQUANT_INLINE float Decode(const uint8_t* block, int i) {
     value = f.map.values[code];
   } else {
     static constexpr GridTable grid = *kFormat.map.grid;
-    value = float(GridValue(grid, code, i % f.map.dim)) * float(1 - 2 * ReadSign(f.map, block, i));
+    value = float(GridValue(grid, code, i % f.map.dim)) * float(1 - 2 * ReadSign(f.map.signs, block, i));
     if constexpr (f.map.shift != 0)
-      value += f.map.shift * float(1 - 2 * ReadField(f.map.shift_sign, block, i / f.map.shift_group));
+      value += f.map.shift * float(1 - 2 * ReadField(f.map.shift_sign, block, i / 8));
   }
   float y = value * ReadLevel(f.scale, block, i);
   if constexpr (f.offset.type != Number::kNone) y += ReadLevel(f.offset, block, i);

@@ -3,7 +3,6 @@
 #include <algorithm>
 #include <vector>
 
-#include "core/half.h"
 #include "core/threads.h"
 #include "kernels/cpu/dequantize.h"
 
@@ -34,10 +33,14 @@ void Dequantize(const TensorView& q, FormatId to, void* out) {
       const size_t count = std::min(step, end - at);
       DequantizeBlocks(q.format, q.data + at * size_t(b.bytes), count, tile.data());
       uint16_t* half = static_cast<uint16_t*>(out) + at * n;
-      if (to == FormatId::kF16) std::transform(tile.begin(), tile.begin() + ptrdiff_t(count * n), half, F16FromF32);
-      else std::transform(tile.begin(), tile.begin() + ptrdiff_t(count * n), half, BF16FromF32);
+      if (to == FormatId::kF16) DemoteToF16(tile.data(), count * n, half);
+      else DemoteToBF16(tile.data(), count * n, half);
     }
   });
+}
+
+void DequantizeRow(FormatId format, const uint8_t* row, size_t cols, float* out) {
+  DequantizeBlocks(format, row, RowBytes(format, cols) / size_t(BlockOf(format).bytes), out);
 }
 
 const char* SimdTarget() { return KernelTarget(); }

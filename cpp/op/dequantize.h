@@ -8,6 +8,9 @@ namespace edgequant {
 // rows * cols numbers. f32 results equal the reference implementation of the format bit for bit.
 void Dequantize(const TensorView& q, FormatId to, void* out);
 
+// One row of cols weights to f32, on the calling thread.
+void DequantizeRow(FormatId format, const uint8_t* row, size_t cols, float* out);
+
 // The name of the instruction set in use, such as AVX3_DL.
 const char* SimdTarget();
 

@@ -1,5 +1,5 @@
-// Highway decoder for every described format: the description is a template argument, so all offsets, shifts and
-// masks fold to constants. Included once per target by foreach_target.h; no include guard in the usual sense.
+// Highway decoder for every described format: the description is a template argument, so all offsets, shifts and masks
+// fold to constants. Codes are read as bytes, mapped to signed bytes, and become floats when they are scaled and stored.
 #if defined(EDGEQUANT_DEQUANTIZE_INL_H_) == defined(HWY_TARGET_TOGGLE)
 #ifdef EDGEQUANT_DEQUANTIZE_INL_H_
 #undef EDGEQUANT_DEQUANTIZE_INL_H_
@@ -7,215 +7,50 @@
 #define EDGEQUANT_DEQUANTIZE_INL_H_
 #endif
 
-#include <hwy/highway.h>
-
-#include "format/decode.h"
+#include "format/catalog.h"
+#include "kernels/cpu/field-inl.h"
+#include "kernels/cpu/byte_maps.h"
+#include "kernels/cpu/half-inl.h"
+#include "kernels/cpu/level-inl.h"
 
 HWY_BEFORE_NAMESPACE();
 namespace edgequant {
 namespace HWY_NAMESPACE {
-namespace hn = hwy::HWY_NAMESPACE;
 
-// Codes are read kN at a time (16, 32 or 64, all bytes of one vector), floats are written N(df) at a time.
-template <int kN> using Bytes = hn::CappedTag<uint8_t, kN>;
+#if HWY_TARGET != HWY_SCALAR
 // SVE and RVV promise no more than 128 bits when this is compiled.
 constexpr int kMaxBytes = HWY_HAVE_SCALABLE ? 16 : HWY_MIN(64, int(hn::MaxLanes(hn::ScalableTag<uint8_t>())));
 constexpr int kMaxFloats = HWY_HAVE_SCALABLE ? 4 : HWY_MIN(16, int(hn::MaxLanes(hn::ScalableTag<float>())));
 
-// ---- How kN consecutive elements of a field can be read; all of this is evaluated by the compiler.
-
-enum class Access { kAbsent, kPlane, kWindow, kSplit };
-
-// kPlane: consecutive bytes, one shift. kWindow: anything within 16 bytes. Otherwise the run is split in two.
-constexpr Access AccessOf(const Field& f, int first, int n, int count) {
-  if (!Covers(f, first) && !Covers(f, first + n - 1)) return Access::kAbsent;
-  if (!Covers(f, first) || !Covers(f, first + n - 1)) return Access::kSplit;
-  const int at = FirstBit(f, first);
-  bool plane = at % 8 + f.bits <= 8 && count == n;
-  int low = at / 8, high = at / 8;
-  for (int k = 0; k < count; ++k) {
-    const int bit = FirstBit(f, first + k);
-    if (bit != at + 8 * k || (f.kind == FieldKind::kTrits && SlotOf(f, first + k) != SlotOf(f, first))) plane = false;
-    low = HWY_MIN(low, bit / 8);
-    high = HWY_MAX(high, (bit + f.bits - 1) / 8);
-  }
-  return plane ? Access::kPlane : high - low < 16 ? Access::kWindow : Access::kSplit;
-}
-
-// Shuffle indices and multipliers that bring element k's bits to the top byte of a 16-bit lane.
-// Even elements use `even`, odd ones `odd`; the window starts at byte `base`.
-template <int kN> struct Window {
-  int base = 0;
-  alignas(64) uint8_t even[kN] = {}, odd[kN] = {};
-  alignas(64) uint16_t even_factor[kN / 2] = {}, odd_factor[kN / 2] = {};
+// The scales and minima of one block.
+struct Levels {
+  alignas(64) float scale[kMaxGroups];
+  alignas(64) float offset[kMaxGroups];
 };
-template <int kN>
-constexpr Window<kN> WindowOf(const Field& f, int first, int count, int block_bytes) {
-  Window<kN> w;
-  w.base = 1 << 30;
-  for (int k = 0; k < count; ++k) w.base = HWY_MIN(w.base, FirstBit(f, first + k) / 8);
-  w.base = HWY_MIN(w.base, block_bytes - 16);  // stay inside the block
-  for (int k = 0; k < kN; ++k) {
-    const int bit = FirstBit(f, first + HWY_MIN(k, count - 1)), byte = bit / 8 - w.base;
-    uint8_t* index = k % 2 ? w.odd : w.even;
-    index[k / 2 * 2] = uint8_t(byte);
-    index[k / 2 * 2 + 1] = uint8_t(HWY_MIN(byte + 1, 15));
-    (k % 2 ? w.odd_factor : w.even_factor)[k / 2] =
-        uint16_t(f.kind == FieldKind::kTrits ? PowerOf3(SlotOf(f, first + HWY_MIN(k, count - 1))) : 1 << (8 - bit % 8));
-  }
-  return w;
-}
 
-#if HWY_TARGET != HWY_SCALAR
-// ---- Reading codes
-
-template <int kBits, class D, class V>
-HWY_INLINE V BitsRight(D d, V v) {  // leaves bits of the neighbour byte on top: mask afterwards
-  if constexpr (kBits == 0) return v;
-  const hn::Repartition<uint16_t, D> d16;
-  return hn::BitCast(d, hn::ShiftRight<kBits>(hn::BitCast(d16, v)));
-}
-template <int kBits, class D, class V>
-HWY_INLINE V BitsLeft(D d, V v) {  // the caller knows that nothing crosses a byte
-  if constexpr (kBits == 0) return v;
-  const hn::Repartition<uint16_t, D> d16;
-  return hn::BitCast(d, hn::ShiftLeft<kBits>(hn::BitCast(d16, v)));
-}
-
-// Base-3 digit at the top of each byte: v * 3 >> 8, which is (v > 85) + (v > 170).
-template <class D, class V>
-HWY_INLINE V TopTrit(D d, V v) {
-  const auto one = hn::Set(d, uint8_t{1});
-  return hn::Add(hn::Min(hn::SaturatedSub(v, hn::Set(d, uint8_t{85})), one),
-                 hn::Min(hn::SaturatedSub(v, hn::Set(d, uint8_t{170})), one));
-}
-
-// Elements [kFirst, kFirst + kN) of one field; only the first kCount of them matter.
-template <Field kF, int kFirst, int kN, int kCount, int kBlockBytes>
-HWY_INLINE hn::Vec<Bytes<kN>> ReadField(const uint8_t* HWY_RESTRICT block) {
-  const Bytes<kN> d;
-  constexpr Access access = AccessOf(kF, kFirst, kN, kCount);
-  if constexpr (access == Access::kAbsent) {
-    return hn::Zero(d);
-  } else if constexpr (access == Access::kPlane) {
-    constexpr int at = FirstBit(kF, kFirst);
-    auto v = hn::LoadU(d, block + at / 8);
-    if constexpr (kF.kind == FieldKind::kTrits) {
-      constexpr int slot = SlotOf(kF, kFirst);
-      if constexpr (slot > 0) v = hn::Add(hn::Add(v, v), v);
-      if constexpr (slot > 1) v = hn::Add(hn::Add(v, v), v);
-      if constexpr (slot > 2) v = hn::Add(hn::Add(v, v), v);
-      if constexpr (slot > 3) v = hn::Add(hn::Add(v, v), v);
-      return TopTrit(d, v);
-    } else if constexpr (kF.bits == 8) {
-      return v;
-    } else {  // shift to the final place at once, then mask
-      constexpr int right = at % 8 - kF.up;
-      v = right >= 0 ? BitsRight<HWY_MAX(right, 0)>(d, v) : BitsLeft<HWY_MAX(-right, 0)>(d, v);
-      return hn::And(v, hn::Set(d, uint8_t(((1 << kF.bits) - 1) << kF.up)));
-    }
-  } else if constexpr (access == Access::kSplit) {  // scattered sub-scales: one by one
-    static_assert(kN == 16);
-    alignas(16) uint8_t v[16] = {};
-    for (int k = 0; k < kCount; ++k) v[k] = uint8_t(edgequant::ReadField(kF, block, kFirst + k));
-    return hn::Load(d, v);
-  } else {
-    static constexpr Window<kN> w = WindowOf<kN>(kF, kFirst, kCount, kBlockBytes);
-    const hn::Repartition<uint16_t, decltype(d)> d16;
-    const auto bytes = hn::LoadDup128(d, block + w.base);
-    const auto even = hn::BitCast(d16, hn::TableLookupBytes(bytes, hn::Load(d, w.even)));
-    const auto odd = hn::BitCast(d16, hn::TableLookupBytes(bytes, hn::Load(d, w.odd)));
-    const auto e = hn::Mul(even, hn::Load(d16, w.even_factor)), o = hn::Mul(odd, hn::Load(d16, w.odd_factor));
-    if constexpr (kF.kind == FieldKind::kTrits) {  // the low byte of the product
-      const auto low = hn::Set(d16, uint16_t{255});
-      return TopTrit(d, hn::BitCast(d, hn::Or(hn::And(e, low), hn::ShiftLeft<8>(o))));
-    } else {                                       // the high byte
-      const auto high = hn::Set(d16, uint16_t{0xff00});
-      auto v = hn::BitCast(d, hn::Or(hn::ShiftRight<8>(e), hn::And(o, high)));
-      if constexpr (kF.bits < 8) v = hn::And(v, hn::Set(d, uint8_t((1 << kF.bits) - 1)));
-      return BitsLeft<kF.up>(d, v);
-    }
-  }
-}
-
-// ---- Scales
-
-template <Number kType>
-HWY_INLINE float LoadNumber(const uint8_t* p) {
-  if constexpr (kType == Number::kF16) {
-    uint16_t bits;
-    memcpy(&bits, p, 2);
-    const hn::CappedTag<float, 4> df;
-    const hn::Rebind<hwy::float16_t, decltype(df)> dh;
-    const hn::Rebind<uint16_t, decltype(df)> du;
-    return hn::GetLane(hn::PromoteTo(df, hn::BitCast(dh, hn::Set(du, bits))));
-  } else {
-    return ReadNumber(kType, p);
-  }
-}
-
-// All values of one level, one float per group, in out[0 .. 16).
-template <Level kL, int kWeights, int kBlockBytes>
-HWY_INLINE void ExpandLevel(const uint8_t* HWY_RESTRICT block, float* HWY_RESTRICT out) {
-  constexpr int numbers = kL.group ? kWeights / kL.group : 1;
-  if constexpr (kL.sub_group == 0) {
-    for (int g = 0; g < numbers; ++g) out[g] = kL.factor * LoadNumber<kL.type>(block + kL.byte + g * SizeOf(kL.type));
-  } else {
-    static_assert(numbers == 1 && kWeights / kL.sub_group <= 16);
-    constexpr int count = kWeights / kL.sub_group;
-    const Bytes<16> d8;
-    const hn::RebindToSigned<decltype(d8)> ds8;
-    auto v = ReadField<kL.sub[0], 0, 16, count, kBlockBytes>(block);
-    if constexpr (kL.sub[1].kind != FieldKind::kNone) v = hn::Or(v, ReadField<kL.sub[1], 0, 16, count, kBlockBytes>(block));
-    alignas(16) int8_t q[16];
-    hn::Store(hn::BitCast(ds8, v), ds8, q);
-    const hn::CappedTag<float, kMaxFloats> df;
-    const hn::RebindToSigned<decltype(df)> di;
-    const hn::Rebind<int8_t, decltype(df)> dq;
-    const auto scale = hn::Set(df, kL.factor * LoadNumber<kL.type>(block + kL.byte));
-    for (int g = 0; g < count; g += kMaxFloats)
-      hn::Store(hn::Mul(scale, hn::Sub(hn::ConvertTo(df, hn::PromoteTo(di, hn::Load(dq, q + g))), hn::Set(df, kL.sub_zero))), df, out + g);
-  }
-}
-constexpr int GroupOf(const Level& s, int weight) { return s.sub_group ? weight / s.sub_group : s.group ? weight / s.group : 0; }
-
-// ---- Codes to floats
-
-struct Table16 { alignas(16) int8_t v[16]; };
-// A table of up to 16 values, as int8 after doubling away halves; `factor` undoes the doubling.
-struct ByteTable { bool ok = true; float factor = 1; Table16 t = {}; };
-constexpr ByteTable ByteTableOf(const Map& map) {
-  ByteTable b;
-  for (int doubling = 1; doubling <= 4; doubling *= 2) {
-    b.ok = true;
-    b.factor = 1.0f / float(doubling);
-    for (int k = 0; k < 16; ++k) {
-      const float v = map.values[k] * float(doubling);
-      if (v < -128 || v > 127 || v != float(int(v))) { b.ok = false; break; }
-      b.t.v[k] = int8_t(v);
-    }
-    if (b.ok) break;
-  }
-  return b;
-}
-
-
+// Stores weights kFirst and following from their signed (or unsigned) bytes.
 template <const Block& kB, int kFirst, class D, class V>  // the tag is passed: DFromV forgets the cap on SVE
-HWY_INLINE void EmitBytes(D, V v, const float* HWY_RESTRICT scale, const float* HWY_RESTRICT offset, float* HWY_RESTRICT out) {
+HWY_INLINE void StoreWeights(D, V v, const Levels& levels, float* HWY_RESTRICT out) {
   constexpr int n = int(hn::MaxLanes(D()));
   if constexpr (n > kMaxFloats) {
     const hn::Half<D> half;
-    EmitBytes<kB, kFirst>(half, hn::LowerHalf(half, v), scale, offset, out);
-    EmitBytes<kB, kFirst + n / 2>(half, hn::UpperHalf(half, v), scale, offset, out);
+    StoreWeights<kB, kFirst>(half, hn::LowerHalf(half, v), levels, out);
+    StoreWeights<kB, kFirst + n / 2>(half, hn::UpperHalf(half, v), levels, out);
   } else {
     const hn::CappedTag<float, n> df;
     const hn::RebindToSigned<decltype(df)> di;
-    const auto s = hn::Set(df, scale[GroupOf(kB.scale, kFirst)]);
-    auto y = hn::Mul(hn::ConvertTo(df, hn::PromoteTo(di, v)), s);
-    if constexpr (kB.offset.type != Number::kNone) y = hn::Add(y, hn::Set(df, offset[GroupOf(kB.offset, kFirst)]));
-    hn::StoreU(y, df, out + kFirst);
+    const auto scale = hn::Set(df, levels.scale[GroupOf(kB.scale, kFirst)]);
+    const auto x = hn::ConvertTo(df, hn::PromoteTo(di, v));
+    if constexpr (kB.offset.type == Number::kNone) {
+      hn::StoreU(hn::Mul(x, scale), df, out + kFirst);
+    } else {
+      const auto offset = hn::Set(df, levels.offset[GroupOf(kB.offset, kFirst)]);
+      hn::StoreU(ProductIsExact(kB) ? hn::MulAdd(x, scale, offset) : hn::Add(hn::Mul(x, scale), offset), df, out + kFirst);
+    }
   }
 }
+
+// ---- Affine and table formats
 
 constexpr bool MustSplit(const Block& b, int first, int n) {
   if (n > kMaxBytes) return true;
@@ -224,111 +59,148 @@ constexpr bool MustSplit(const Block& b, int first, int n) {
   return false;
 }
 
-// Eight consecutive sign bits, and the same as eight bytes of 0 or 255; with `even`, bit 7 becomes the parity of the rest.
-template <Field kSign>
-HWY_INLINE uint32_t ReadSigns8(const uint8_t* block, int first) {
-  const int at = FirstBit(kSign, first);
-  uint32_t v = block[at / 8];
-  if constexpr (kSign.slot_step % 8 != 0 || kSign.start % 8 != 0) v |= uint32_t(block[at / 8 + 1]) << 8;
-  return v >> at % 8 & 255;
-}
-HWY_INLINE uint64_t SignBytes(uint32_t bits, bool even) {
-  if (even) {
-    bits &= 127;
-    const uint32_t p = bits ^ bits >> 4;
-    bits |= (0x6996u >> (p & 15) & 1) << 7;
-  }
-  const uint64_t spread = (bits * 0x0101010101010101ull) & 0x8040201008040201ull;   // bit k in byte k
-  return ((spread + 0x7f7f7f7f7f7f7f7full) >> 7 & 0x0101010101010101ull) * 255;
-}
-
-// The grid as int8 vectors, one after another.
-template <int kValues> struct GridRows {
-  alignas(64) int8_t v[kValues] = {};
-  constexpr explicit GridRows(const GridTable& grid) {
-    for (int k = 0; k < kValues; ++k) v[k] = int8_t(GridValue(grid, k / grid.dim, k % grid.dim));
-  }
-};
-// Grid formats: rows and signs of the whole block are laid out first (8-byte stores, read back much later as vectors).
-template <const Block& kB>
-HWY_INLINE void ExpandGrid(const uint8_t* HWY_RESTRICT block, int8_t* HWY_RESTRICT row,
-                           uint64_t* HWY_RESTRICT minus) {
-  static constexpr Block f = kB;
-  static constexpr auto grid = GridRows<kB.map.grid->rows * kB.map.dim>(*kB.map.grid);
-  constexpr int dim = kB.map.dim;
-  for (int c = 0; c < kB.n / dim; ++c) {
-    const int code = edgequant::ReadField(f.codes[0], block, c) | edgequant::ReadField(f.codes[1], block, c);
-    memcpy(row + c * dim, grid.v + code * dim, dim);
-  }
-  for (int g = 0; g < kB.n / 8; ++g) minus[g] = SignBytes(ReadSigns8<kB.map.sign>(block, g * 8), kB.map.even_signs);
-}
-template <const Block& kB, int kFirst>
-HWY_INLINE void EmitGrid(const int8_t* row, const uint64_t* minus, const float* scale, float* HWY_RESTRICT out) {
-  if constexpr (kFirst < kB.n) {
-    const hn::CappedTag<int8_t, kMaxBytes> d;
-    const auto m = hn::BitCast(d, hn::Load(hn::Repartition<uint64_t, decltype(d)>(), minus + kFirst / 8));  // 0 or -1
-    EmitBytes<kB, kFirst>(d, hn::Sub(hn::Xor(hn::Load(d, row + kFirst), m), m), scale, nullptr, out);
-    EmitGrid<kB, kFirst + kMaxBytes>(row, minus, scale, out);
-  }
-}
-
 template <const Block& kB, int kFirst, int kN>
-HWY_INLINE void DecodeRun(const uint8_t* HWY_RESTRICT block, const float* HWY_RESTRICT scale, const float* HWY_RESTRICT offset,
-                          float* HWY_RESTRICT out) {
+HWY_INLINE void DecodeRun(const uint8_t* HWY_RESTRICT block, const Levels& levels, float* HWY_RESTRICT out) {
   if constexpr (MustSplit(kB, kFirst, kN)) {
-    DecodeRun<kB, kFirst, kN / 2>(block, scale, offset, out);
-    DecodeRun<kB, kFirst + kN / 2, kN / 2>(block, scale, offset, out);
+    DecodeRun<kB, kFirst, kN / 2>(block, levels, out);
+    DecodeRun<kB, kFirst + kN / 2, kN / 2>(block, levels, out);
   } else {
-    const Bytes<kN> d;
+    const ByteTag<kN> d;
     const hn::RebindToSigned<decltype(d)> ds;
-    auto code = ReadField<kB.codes[0], kFirst, kN, kN, kB.bytes>(block);
-    if constexpr (kB.codes[1].kind != FieldKind::kNone) code = hn::Or(code, ReadField<kB.codes[1], kFirst, kN, kN, kB.bytes>(block));
-    if constexpr (kB.codes[2].kind != FieldKind::kNone) code = hn::Or(code, ReadField<kB.codes[2], kFirst, kN, kN, kB.bytes>(block));
+    const auto code = ReadCodes<kB, kFirst, kN>(block);
     if constexpr (kB.map.kind == MapKind::kTable) {
       static constexpr ByteTable table = ByteTableOf(kB.map);
-      static_assert(table.ok, "tables of other values need a float lookup: not part of this spike");
-      const auto t = hn::LoadDup128(ds, table.t.v);
-      EmitBytes<kB, kFirst>(ds, hn::TableLookupBytes(t, hn::BitCast(ds, code)), scale, offset, out);
+      static_assert(table.ok, "a table of other values than small multiples of 1/4 needs a kernel of its own");
+      const auto values = hn::TableLookupBytes(hn::LoadDup128(ds, table.values), hn::BitCast(ds, code));
+      StoreWeights<kB, kFirst>(ds, values, levels, out);
     } else if constexpr (kB.map.zero != 0 || kB.codes[0].is_signed) {
-      EmitBytes<kB, kFirst>(ds, hn::Sub(hn::BitCast(ds, code), hn::Set(ds, int8_t(kB.map.zero))), scale, offset, out);
+      StoreWeights<kB, kFirst>(ds, hn::Sub(hn::BitCast(ds, code), hn::Set(ds, int8_t(kB.map.zero))), levels, out);
     } else {
-      EmitBytes<kB, kFirst>(d, code, scale, offset, out);
+      StoreWeights<kB, kFirst>(d, code, levels, out);
     }
   }
 }
 
-constexpr float TableFactor(const Block& b) { return b.map.kind == MapKind::kTable ? ByteTableOf(b.map).factor : 1.0f; }
-#endif  // HWY_TARGET != HWY_SCALAR
+// ---- Grid formats: the rows of the whole block are laid out first (small stores, read back much later as vectors).
+
+// One byte of 8 bits per 8 weights: their signs, or eight times the direction of their shift.
+template <const Block& kB>
+HWY_INLINE void ReadMinuses(const uint8_t* HWY_RESTRICT block, uint8_t* HWY_RESTRICT minus) {
+  static_assert(kB.n % 128 == 0);
+  const ByteTag<16> d;
+  const auto read = [&](auto first) {
+    constexpr int at = decltype(first)::value;
+    if constexpr (kB.map.shift != 0) {
+      const auto bit = ReadField<kB.map.shift_sign, at, 16, 16, kB.bytes>(block);
+      hn::Store(hn::Sub(hn::Zero(d), bit), d, minus + at);
+    } else {
+      auto bits = ReadField<kB.map.signs, at, 16, 16, kB.bytes>(block);
+      if constexpr (kB.map.signs.bits == 7) {  // bit 7 is the parity of the others: both nibbles folded to one, then a table
+        alignas(16) static constexpr uint8_t parity[16] = {0,   128, 128, 0,   128, 0,   0,   128,
+                                                           128, 0,   0,   128, 0,   128, 128, 0};
+        const auto nibble = hn::And(hn::Xor(bits, BitsRight<4>(d, bits)), hn::Set(d, uint8_t{15}));
+        bits = hn::Or(bits, hn::TableLookupBytes(hn::Load(d, parity), nibble));
+      }
+      hn::Store(bits, d, minus + at);
+    }
+  };
+  ForEach<kB.n / 128, 16>(read);
+}
 
 template <const Block& kB>
-HWY_NOINLINE void DequantizeBlocks(const uint8_t* HWY_RESTRICT src, size_t blocks, float* HWY_RESTRICT out) {
-#if HWY_TARGET == HWY_SCALAR  // Highway 1.0.3's x86-64 baseline with g++: one-lane vectors, no shuffles
-  constexpr bool scalar = true;
-#else
-  constexpr bool scalar = kB.n == 1 || kB.map.shift != 0;
-#endif
-  if constexpr (scalar) {
-    for (size_t b = 0; b < blocks; ++b, src += kB.bytes, out += kB.n)
-      for (int i = 0; i < kB.n; ++i) out[i] = Decode<kB>(src, i);
+HWY_INLINE void ReadRows(const uint8_t* HWY_RESTRICT block, int8_t* HWY_RESTRICT rows) {
+  constexpr int dim = kB.map.dim;
+  static_assert(kB.codes[0].bits <= 8 && kB.codes[0].up == 0 && kB.n % (16 * dim) == 0);
+  const ByteTag<16> d;
+  const hn::Repartition<uint16_t, decltype(d)> d16;
+  alignas(64) uint16_t code[kB.n / dim];
+  ForEach<kB.n / dim / 16, 16>([&](auto first) {
+    constexpr int at = decltype(first)::value;
+    const auto low = ReadField<kB.codes[0], at, 16, 16, kB.bytes>(block);
+    auto high = hn::Zero(d);
+    if constexpr (kB.codes[1].kind != FieldKind::kNone) {
+      static_assert(kB.codes[1].up == 8);
+      constexpr Field unshifted = [] { Field f = kB.codes[1]; f.up = 0; return f; }();
+      high = ReadField<unshifted, at, 16, 16, kB.bytes>(block);
+    }
+    hn::Store(hn::BitCast(d16, hn::InterleaveLower(d, low, high)), d16, code + at);
+    hn::Store(hn::BitCast(d16, hn::InterleaveUpper(d, low, high)), d16, code + at + 8);
+  });
+  const int8_t* grid = kGridRows<kB>.values;
+  for (int c = 0; c < kB.n / dim; ++c) memcpy(rows + c * dim, grid + code[c] * dim, dim);
+}
+
+template <const Block& kB>
+HWY_INLINE void DecodeGrid(const uint8_t* HWY_RESTRICT block, const Levels& levels, float* HWY_RESTRICT out) {
+  alignas(64) int8_t rows[kB.n];
+  alignas(64) uint8_t minus[kB.n / 8 + 8];  // mask bits are loaded eight bytes at a time
+  ReadMinuses<kB>(block, minus);
+  ReadRows<kB>(block, rows);
+  const hn::CappedTag<int8_t, kMaxBytes> d;
+  ForEach<kB.n / kMaxBytes, kMaxBytes>([&](auto first) {
+    constexpr int at = decltype(first)::value;
+    const auto row = hn::Load(d, rows + at);
+    const auto mask = hn::LoadMaskBits(d, minus + at / 8);
+    // A shifted row is stored moved up; down is two steps lower.
+    const auto other = kB.map.shift != 0 ? hn::Sub(row, hn::Set(d, int8_t{2})) : hn::Neg(row);
+    StoreWeights<kB, at>(d, hn::IfThenElse(mask, other, row), levels, out);
+  });
+}
+#endif  // HWY_TARGET != HWY_SCALAR
+
+// ---- Plain numbers
+
+template <const Block& kB>
+HWY_INLINE void DecodeNumbers(const uint8_t* HWY_RESTRICT src, size_t count, float* HWY_RESTRICT out) {
+  size_t k = 0;
+  if constexpr (kB.scale.type == Number::kF32) {
+    memcpy(out, src, count * sizeof(float));
+    return;
   }
 #if HWY_TARGET != HWY_SCALAR
-  else {
-    constexpr Level scale_level = [] { Level s = kB.scale; s.factor *= TableFactor(kB); return s; }();
-    for (size_t b = 0; b < blocks; ++b, src += kB.bytes, out += kB.n) {
-      alignas(64) float scale[16], offset[16];
-      ExpandLevel<scale_level, kB.n, kB.bytes>(src, scale);
-      if constexpr (kB.offset.type != Number::kNone) ExpandLevel<kB.offset, kB.n, kB.bytes>(src, offset);
-      if constexpr (kB.map.kind == MapKind::kGrid) {
-        alignas(64) int8_t row[kB.n];
-        alignas(64) uint64_t minus[kB.n / 8];
-        ExpandGrid<kB>(src, row, minus);
-        EmitGrid<kB, 0>(row, minus, scale, out);
-      } else {
-        DecodeRun<kB, 0, kB.n>(src, scale, offset, out);
-      }
-    }
+  const hn::CappedTag<float, kMaxFloats> df;
+  const hn::Rebind<uint16_t, decltype(df)> d16;
+  const size_t lanes = hn::Lanes(df);
+  for (; k + lanes <= count; k += lanes) {
+    const auto bits = hn::LoadU(d16, reinterpret_cast<const uint16_t*>(src) + k);
+    if constexpr (kB.scale.type == Number::kF16) hn::StoreU(PromoteF16(df, bits), df, out + k);
+    else hn::StoreU(PromoteBF16(df, bits), df, out + k);
   }
 #endif
+  for (; k < count; ++k) out[k] = Decode<kB>(src + k * kB.bytes, 0);
+}
+
+template <const Block& kB>
+HWY_NOINLINE void DecodeBlocks(const uint8_t* HWY_RESTRICT src, size_t blocks, float* HWY_RESTRICT out) {
+  if constexpr (FamilyOf(kB) == Family::kNumber) return DecodeNumbers<kB>(src, blocks, out);
+#if HWY_TARGET == HWY_SCALAR  // the x86-64 baseline of older Highway with g++: one-lane vectors, no shuffles
+  for (size_t b = 0; b < blocks; ++b, src += kB.bytes, out += kB.n)
+    for (int i = 0; i < kB.n; ++i) out[i] = Decode<kB>(src, i);
+#else
+  constexpr Level scale = ScaleOfBytes(kB);
+  for (size_t b = 0; b < blocks; ++b, src += kB.bytes, out += kB.n) {
+    Levels levels;
+    ExpandLevel<scale, kB.n, kB.bytes>(src, levels.scale);
+    if constexpr (kB.offset.type != Number::kNone) ExpandLevel<kB.offset, kB.n, kB.bytes>(src, levels.offset);
+    if constexpr (kB.map.kind == MapKind::kGrid) DecodeGrid<kB>(src, levels, out);
+    else DecodeRun<kB, 0, kB.n>(src, levels, out);
+  }
+#endif
+}
+
+// All formats of one family.
+template <Family kFamily, FormatId kId>
+HWY_INLINE void DecodeIfOf(const uint8_t* HWY_RESTRICT src, size_t blocks, float* HWY_RESTRICT out) {
+  if constexpr (FamilyOf(BlockOf(kId)) == kFamily) DecodeBlocks<BlockOf(kId)>(src, blocks, out);
+}
+template <Family kFamily>
+HWY_INLINE void DecodeFamily(FormatId id, const uint8_t* HWY_RESTRICT src, size_t blocks, float* HWY_RESTRICT out) {
+  switch (id) {
+#define EDGEQUANT_X(id, name, block, gguf) \
+  case FormatId::k##id: return DecodeIfOf<kFamily, FormatId::k##id>(src, blocks, out);
+    EDGEQUANT_FORMATS(EDGEQUANT_X)
+#undef EDGEQUANT_X
+  }
 }
 
 }  // namespace HWY_NAMESPACE
