@@ -130,21 +130,44 @@ HWY_INLINE void ReadRows(const uint8_t* HWY_RESTRICT block, int8_t* HWY_RESTRICT
   for (int c = 0; c < kB.n / dim; ++c) memcpy(rows + c * dim, grid + code[c] * dim, dim);
 }
 
+// What a grid block needs before it can be stored.
+template <const Block& kB, bool kIsGrid = kB.map.kind == MapKind::kGrid>
+struct Prepared {
+  Levels levels;
+};
 template <const Block& kB>
-HWY_INLINE void DecodeGrid(const uint8_t* HWY_RESTRICT block, const Levels& levels, float* HWY_RESTRICT out) {
+struct Prepared<kB, true> {
+  Levels levels;
   alignas(64) int8_t rows[kB.n];
   alignas(64) uint8_t minus[kB.n / 8 + 8];  // mask bits are loaded eight bytes at a time
-  ReadMinuses<kB>(block, minus);
-  ReadRows<kB>(block, rows);
-  const hn::CappedTag<int8_t, kMaxBytes> d;
-  ForEach<kB.n / kMaxBytes, kMaxBytes>([&](auto first) {
-    constexpr int at = decltype(first)::value;
-    const auto row = hn::Load(d, rows + at);
-    const auto mask = hn::LoadMaskBits(d, minus + at / 8);
-    // A shifted row is stored moved up; down is two steps lower.
-    const auto other = kB.map.shift != 0 ? hn::Sub(row, hn::Set(d, int8_t{2})) : hn::Neg(row);
-    StoreWeights<kB, at>(d, hn::IfThenElse(mask, other, row), levels, out);
-  });
+};
+
+template <const Block& kB>
+HWY_INLINE void Prepare(const uint8_t* HWY_RESTRICT block, Prepared<kB>& p) {
+  constexpr Level scale = ScaleOfBytes(kB);
+  ExpandLevel<scale, kB.n, kB.bytes>(block, p.levels.scale);
+  if constexpr (kB.offset.type != Number::kNone) ExpandLevel<kB.offset, kB.n, kB.bytes>(block, p.levels.offset);
+  if constexpr (kB.map.kind == MapKind::kGrid) {
+    ReadMinuses<kB>(block, p.minus);
+    ReadRows<kB>(block, p.rows);
+  }
+}
+
+template <const Block& kB>
+HWY_INLINE void StoreBlock(const uint8_t* HWY_RESTRICT block, const Prepared<kB>& p, float* HWY_RESTRICT out) {
+  if constexpr (kB.map.kind != MapKind::kGrid) {
+    DecodeRun<kB, 0, kB.n>(block, p.levels, out);
+  } else {
+    const hn::CappedTag<int8_t, kMaxBytes> d;
+    ForEach<kB.n / kMaxBytes, kMaxBytes>([&](auto first) {
+      constexpr int at = decltype(first)::value;
+      const auto row = hn::Load(d, p.rows + at);
+      const auto mask = hn::LoadMaskBits(d, p.minus + at / 8);
+      // A shifted row is stored moved up; down is two steps lower.
+      const auto other = kB.map.shift != 0 ? hn::Sub(row, hn::Set(d, int8_t{2})) : hn::Neg(row);
+      StoreWeights<kB, at>(d, hn::IfThenElse(mask, other, row), p.levels, out);
+    });
+  }
 }
 #endif  // HWY_TARGET != HWY_SCALAR
 
@@ -177,13 +200,15 @@ HWY_NOINLINE void DecodeBlocks(const uint8_t* HWY_RESTRICT src, size_t blocks, f
   for (size_t b = 0; b < blocks; ++b, src += kB.bytes, out += kB.n)
     for (int i = 0; i < kB.n; ++i) out[i] = Decode<kB>(src, i);
 #else
-  constexpr Level scale = ScaleOfBytes(kB);
-  for (size_t b = 0; b < blocks; ++b, src += kB.bytes, out += kB.n) {
-    Levels levels;
-    ExpandLevel<scale, kB.n, kB.bytes>(src, levels.scale);
-    if constexpr (kB.offset.type != Number::kNone) ExpandLevel<kB.offset, kB.n, kB.bytes>(src, levels.offset);
-    if constexpr (kB.map.kind == MapKind::kGrid) DecodeGrid<kB>(src, levels, out);
-    else DecodeRun<kB, 0, kB.n>(src, levels, out);
+  // Scales (and rows of grids) are prepared for a few blocks at a time, so that their small stores are long done when they
+  // are loaded again.
+  constexpr size_t kAhead = kB.n < 256 ? 1 : 4;
+  Prepared<kB> prepared[kAhead];
+  for (size_t left = blocks; left != 0;) {
+    const size_t count = HWY_MIN(left, kAhead);
+    for (size_t b = 0; b < count; ++b) Prepare<kB>(src + b * kB.bytes, prepared[b]);
+    for (size_t b = 0; b < count; ++b, src += kB.bytes, out += kB.n) StoreBlock<kB>(src, prepared[b], out);
+    left -= count;
   }
 #endif
 }

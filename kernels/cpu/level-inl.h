@@ -51,7 +51,7 @@ HWY_INLINE void ExpandLevel(const uint8_t* HWY_RESTRICT block, float* HWY_RESTRI
     if constexpr (kL.sub[1].kind != FieldKind::kNone) v = hn::Or(v, ReadField<kL.sub[1], 0, 16, count, kBlockBytes>(block));
     alignas(16) int8_t q[16];
     hn::Store(hn::BitCast(ds8, v), ds8, q);
-    const hn::CappedTag<float, kMaxGroups> df;
+    const hn::CappedTag<float, count> df;
     const hn::RebindToSigned<decltype(df)> di;
     const hn::Rebind<int8_t, decltype(df)> dq;
     const auto number = hn::Set(df, LoadNumber<kL>(block, 0)), zero = hn::Set(df, kL.sub_zero);
