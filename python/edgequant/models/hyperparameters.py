@@ -125,6 +125,8 @@ def from_gguf(
     config.update(rope.from_gguf(own, tensors, where))
     rotary = int(own.get("rope.dimension_count", config["head_dim"]))
     if architecture.name == "phi3":
+        original = own.get("rope.scaling.original_context_length", own["context_length"])
+        config["original_max_position_embeddings"] = int(original)
         config["partial_rotary_factor"] = rotary / config["head_dim"]
         config["sliding_window"] = int(own.get("attention.sliding_window", 0)) or None
         del config["head_dim"]

@@ -95,7 +95,6 @@ def from_gguf(metadata: dict[str, Any], tensors: dict[str, np.ndarray], where: s
         base, rotary = config.get("rope_theta", 10000.0), 2 * tensors["rope_freqs.weight"].size
         config["rope_scaling"] = _fit_llama3(tensors["rope_freqs.weight"], base, rotary, where)
     elif "rope_factors_long.weight" in tensors:
-        config["original_max_position_embeddings"] = int(original or metadata["context_length"])
         config["rope_scaling"] = {
             "type": "longrope",
             "rope_type": "longrope",

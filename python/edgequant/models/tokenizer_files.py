@@ -151,7 +151,9 @@ def _wordpiece(own: dict[str, Any], tokens: list[str], types: list[int], where: 
     """llama.cpp marks where a word begins, WordPiece where it goes on."""
     vocab: dict[str, int] = {}
     for index, (token, kind) in enumerate(zip(tokens, types, strict=True)):
-        plain = kind in (CONTROL, UNKNOWN, UNUSED)
+        if kind == UNUSED:
+            continue
+        plain = kind in (CONTROL, UNKNOWN)
         vocab[token if plain else token[1:] if token.startswith(SPACE) else "##" + token] = index
     unknown = own.get("unknown_token_id")
     return {

@@ -108,13 +108,19 @@ def read_vocabulary(path: Path, config: dict[str, Any], rows: int) -> Vocabulary
 
     _overlay_added_tokens(words, path, tokenizer, settings)
     _fit(words, rows)
+    if words.model == "t5" and BYTE in words.types:
+        words.notes.append("llama.cpp's unigram tokenizer knows no byte fallback: rare characters become unknown")
     if words.model == "bert":
         words.tokens = [_phantom(t, kind) for t, kind in zip(words.tokens, words.types, strict=True)]
     ids = {token: index for index, token in enumerate(words.tokens)}
     if len(ids) != len(words.tokens):
         twice = next(t for i, t in enumerate(words.tokens) if ids[t] != i)
         raise Error(f"{path}: the token {twice!r} is in the vocabulary twice, which llama.cpp does not take")
-    words.special = _special_ids(path, words, ids, settings, config, model)
+    first, last = _template(tokenizer.get("post_processor"))
+    named = {"bos": first, "cls": first, "eos": last, "sep": last, "unk": model.get("unk_token")}
+    if words.model != "bert":
+        del named["cls"], named["sep"]
+    words.special = _special_ids(path, words, ids, settings, config, named)
     _set_flags(words, tokenizer, settings)
     words.chat_templates = _chat_templates(path, settings)
     _set_end_of_turn(words, path)
@@ -136,12 +142,12 @@ def _from_sentencepiece(path: Path) -> Vocabulary:
 
 
 def _from_sentencepiece_json(tokenizer: dict[str, Any]) -> Vocabulary:
-    """SentencePiece merges the neighbours whose union has the best score: the rank of the merge, negative."""
+    """SentencePiece merges the neighbours whose union has the best score: the rank of its merge, negative."""
     model = tokenizer["model"]
     tokens, types = _by_index(model["vocab"])
     ranks: dict[str, int] = {}
-    for rank, (left, right) in enumerate(_pairs(model.get("merges", []))):
-        ranks.setdefault(left + right, rank)
+    for left, right in _pairs(model.get("merges", [])):
+        ranks.setdefault(left + right, len(ranks))
     last = len(ranks)
     scores = [-float(ranks.get(token, last)) for token in tokens]
     types = [BYTE if re.fullmatch(r"<0x[0-9A-F]{2}>", t) else kind for t, kind in zip(tokens, types, strict=True)]
@@ -255,25 +261,25 @@ def _special_ids(
     ids: dict[str, int],
     settings: dict[str, Any],
     config: dict[str, Any],
-    model: dict[str, Any],
+    named: dict[str, str | None],
 ) -> dict[str, int]:
-    """Ids of the special tokens: as the tokenizer's settings say, else as config.json says."""
+    """Ids of the special tokens: as the tokenizer's settings say, else tokenizer.json, else config.json."""
     result: dict[str, int] = {}
     for name in ("bos", "eos", "unk", "sep", "pad", "cls", "mask"):
         given = settings.get(f"{name}_token")
         text = given.get("content") if isinstance(given, dict) else given
-        if text is None and name == "unk":
-            text = model.get("unk_token")
+        text = named.get(name) if text is None else text
         index = ids.get(text) if isinstance(text, str) else None
         if index is None:
             index = config.get(f"{name}_token_id")
             index = index[0] if isinstance(index, list) and index else index
         if isinstance(index, int) and 0 <= index < len(words.tokens):
             result[name] = index
+    if UNKNOWN in words.types:
+        result.setdefault("unk", words.types.index(UNKNOWN))
     if words.model == "bert":  # llama.cpp puts bos before and sep after a text
         for name, other in (("bos", "cls"), ("eos", "sep")):
-            if other in result:
-                result.setdefault(name, result[other])
+            result.update({name: result[other]} if other in result else {})
         if "bos" not in result or "sep" not in result:
             raise Error(f"{path}: a WordPiece tokenizer without [CLS] or [SEP], which llama.cpp puts around a text")
     return result
