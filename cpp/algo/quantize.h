@@ -15,13 +15,14 @@ struct QuantizeOptions {
   const float* importance = nullptr;  // one non-negative number per column, or null
   Effort effort = Effort::kDefault;
   Objective objective = Objective::kGgml;
+  size_t first_row = 0;               // what messages call the first row, where w is a part of a matrix
 };
 
 // True if Quantize can write the format.
 bool CanQuantize(FormatId to);
 
 // Encodes w (any decodable format) as `to` into out, rows * RowBytes(to, cols) bytes. The same input gives the same
-// bytes at any thread count. With stats, also decodes what it wrote and compares it with w, chunk by chunk.
+// bytes at any thread count. With stats, also decodes what it wrote, compares it with w, chunk by chunk, and adds that.
 // Throws Error for NaN or Inf (with row and column), for rows that do not divide, for formats without an encoder.
 void Quantize(const TensorView& w, FormatId to, const QuantizeOptions& options, uint8_t* out, ErrorStats* stats = nullptr);
 

@@ -82,9 +82,9 @@ inline constexpr Block NVFP4 = {64, 36, {Planes(4, 4, 8, 2)}, kE2M1, {Number::kU
 // TQ1_0, 1.6875 bits: [qs 48][qh 4][d 2], five base-3 digits per byte (four in qh): byte l of the first 32 has weights l,
 // l + 32 .. l + 128, byte l of the next 16 weights 160 + l, + 16 .., byte l of qh weights 240 + l, + 4 ...
 inline constexpr Block TQ1_0 = {256, 54, {Trits(0, 32, 5, 0, 160), Trits(32, 16, 5, 160, 240), Trits(48, 4, 4, 240, 256)},
-                                Affine(1), {kF16, 52}};
+                                Ternary(), {kF16, 52}};
 // TQ2_0, 2.0625 bits: [qs 64][d 2], bit pairs as in Q2_K, d * (q - 1).
-inline constexpr Block TQ2_0 = {256, 66, {Planes(0, 2, 32, 4)}, Affine(1), {kF16, 64}};
+inline constexpr Block TQ2_0 = {256, 66, {Planes(0, 2, 32, 4)}, Ternary(), {kF16, 64}};
 
 // ---- Vector grids: one code per 8 (IQ1, IQ2) or 4 (IQ3) weights picks a row of a grid of magnitudes; signs apart.
 // IQ2_XXS, 2.0625 bits: [d 2] and per 32 weights [codes 4][u32: 4 x 7 signs, scale in the top 4 bits].

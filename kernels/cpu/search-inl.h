@@ -1,0 +1,85 @@
+// The search of whole rows: tiles of 16 groups are filled, searched and packed.
+#if defined(EDGEQUANT_SEARCH_INL_H_) == defined(HWY_TARGET_TOGGLE)
+#ifdef EDGEQUANT_SEARCH_INL_H_
+#undef EDGEQUANT_SEARCH_INL_H_
+#else
+#define EDGEQUANT_SEARCH_INL_H_
+#endif
+
+#include "kernels/cpu/search_one-inl.h"
+#include "kernels/cpu/search_pack-inl.h"
+#include "kernels/cpu/search_super-inl.h"
+
+HWY_BEFORE_NAMESPACE();
+namespace edgequant {
+namespace HWY_NAMESPACE {
+
+HWY_INLINE float MeanSquare(const float* x, size_t n) {  // n is a multiple of 16
+  alignas(64) float sum[kColumns] = {};
+  const DF d;
+  for (int c = 0; c < kColumns; c += LanesF()) {
+    VF s = hn::Zero(d);
+    for (size_t i = size_t(c); i < n; i += kColumns) {
+      const VF v = hn::LoadU(d, x + i);
+      s = hn::MulAdd(v, v, s);
+    }
+    hn::Store(s, d, sum + c);
+  }
+  return SumOfBlock<kColumns>(sum) / float(n);
+}
+
+template <const Block& kB>
+HWY_NOINLINE void SearchBlocks(const SearchJob& job) {
+  static constexpr Shape shape = ShapeOf(kB);
+  constexpr int S = shape.group;
+  const Tuning& p = *job.tuning;
+  alignas(64) static constexpr float kZeros[S] = {};
+  Tile<S> tile;
+  Columns columns;
+  const size_t per_row = job.cols / size_t(S), total = job.rows * per_row;
+  const bool row_mean = job.weighting.scope == MeanScope::kRow && job.weighting.rule == WeightRule::kRootSquares;
+  float mean = 0;
+  size_t group_in_row = 0;
+  const float* x = job.x;
+  uint8_t* out = job.out;
+  for (size_t at = 0; at < total; at += kColumns) {
+    const int used = int(HWY_MIN(size_t(kColumns), total - at));
+    for (int j = 0; j < kColumns; ++j) {
+      columns.x[j] = j < used ? x + j * S : kZeros;
+      columns.importance[j] = !job.importance ? nullptr : j < used ? job.importance + group_in_row * S : kZeros;
+      if (row_mean && group_in_row == 0 && j < used) mean = MeanSquare(x + j * S, job.cols);
+      columns.row_mean_square[j] = mean;
+      if (++group_in_row == per_row) group_in_row = 0;
+    }
+    FillTile<S, shape.groups>(columns, job.weighting, tile);
+    alignas(64) float s[kColumns], m[kColumns];
+    Super z;
+    if constexpr (shape.two_level) {
+      if (shape.affine && p.mirror) SearchMirrored<kB, S>(tile, p, z);
+      else SearchTwoLevels<kB, S>(tile, p, z, nullptr);
+      Decoded(z, s, m);
+    } else {
+      SearchOneLevel<kB, S>(tile, p, s, m);
+    }
+    for (int b = 0; b < used; b += shape.groups, out += kB.bytes) {
+      alignas(64) uint8_t codes[kB.n];
+      for (int j = 0; j < shape.groups; ++j) EmitCodes<kB, S>(x + (b + j) * S, s[b + j], m[b + j], codes + j * S);
+      if constexpr (shape.two_level) {
+        alignas(64) int scale[kColumns], minimum[kColumns];
+        for (int j = 0; j < shape.groups; ++j) scale[j] = int(z.scale[b + j]), minimum[j] = int(z.minimum[b + j]);
+        PackBlock<kB>(codes, z.d + b, scale, z.d_min + b, minimum, out);
+      } else {
+        float offset[kColumns];
+        for (int j = 0; j < shape.groups; ++j) offset[j] = -m[b + j];
+        PackBlock<kB>(codes, s + b, nullptr, offset, nullptr, out);
+      }
+    }
+    x += kColumns * S;
+  }
+}
+
+}  // namespace HWY_NAMESPACE
+}  // namespace edgequant
+HWY_AFTER_NAMESPACE();
+
+#endif  // EDGEQUANT_SEARCH_INL_H_

@@ -1,0 +1,271 @@
+// Scales in two levels: one number per block times an integer per group. The number is searched so that the rounded
+// products stay close to what each group wants; then codes, integers and numbers are refitted in turns.
+#if defined(EDGEQUANT_SEARCH_SUPER_INL_H_) == defined(HWY_TARGET_TOGGLE)
+#ifdef EDGEQUANT_SEARCH_SUPER_INL_H_
+#undef EDGEQUANT_SEARCH_SUPER_INL_H_
+#else
+#define EDGEQUANT_SEARCH_SUPER_INL_H_
+#endif
+
+#include "format/encode.h"
+#include "kernels/cpu/search_fit-inl.h"
+
+HWY_BEFORE_NAMESPACE();
+namespace edgequant {
+namespace HWY_NAMESPACE {
+
+// What a tile's blocks store, per column: the numbers (equal within a block) and the integers.
+struct alignas(64) Super {
+  float d[kColumns] = {}, d_min[kColumns] = {}, scale[kColumns] = {}, minimum[kColumns] = {};
+};
+
+// The nearest stored number; never infinite.
+HWY_INLINE float RoundToF16(float v) { return F16ToF32(F16FromF32(HWY_MIN(HWY_MAX(v, -65504.0f), 65504.0f))); }
+
+// Candidate k for 1 / d is (first - k * step): the one with the least sum of h_j * (v_j - d * integer_j)^2.
+struct Candidate { float error, inverse; };
+template <int kGroups>
+HWY_INLINE Candidate BestCandidate(const float* v, const float* h, int low, int high, float first, float step, int count, Candidate best) {
+  const DF d;
+  VF least = hn::Set(d, best.error), inverse = hn::Set(d, best.inverse);
+  for (int k = 0; k < count; k += LanesF()) {
+    const VF id = hn::NegMulAdd(hn::Iota(d, float(k)), hn::Set(d, step), hn::Set(d, first)), number = Inverse(d, id);
+    VF e = hn::Zero(d);
+    for (int j = 0; j < kGroups; ++j) {
+      const VF vj = hn::Set(d, v[j]);
+      const VF q = hn::Min(hn::Max(hn::Round(hn::Mul(vj, id)), hn::Set(d, float(low))), hn::Set(d, float(high)));
+      const VF r = hn::NegMulAdd(q, number, vj);
+      e = hn::MulAdd(hn::Mul(r, r), hn::Set(d, h[j]), e);
+    }
+    const auto less = hn::Lt(e, least);
+    least = hn::IfThenElse(less, e, least);
+    inverse = hn::IfThenElse(less, id, inverse);
+  }
+  const VF minimum = hn::MinOfLanes(d, least);
+  const VF at = hn::MaxOfLanes(d, hn::IfThenElse(hn::Eq(least, minimum), inverse, hn::Set(d, -3e38f)));
+  return {hn::GetLane(minimum), hn::GetLane(at)};
+}
+
+// The block's number for non-negative wishes v with integers 0 ... high.
+template <int kGroups>
+HWY_INLINE float NumberUnsigned(const float* v, const float* h, int high, const Tuning& p) {
+  float most = 0;
+  for (int j = 0; j < kGroups; ++j) most = HWY_MAX(most, v[j]);
+  if (!(most > 1e-30f)) return 0;
+  const Candidate b =
+      BestCandidate<kGroups>(v, h, 0, high, (float(high) + p.first) / most, p.step * float(high) / most, p.candidates, {3e38f, 0});
+  return b.inverse > 0 ? RoundToF16(1 / b.inverse) : 0;
+}
+// The same for signed wishes: the extreme one may go to either end.
+template <int kGroups>
+HWY_INLINE float NumberSigned(const float* v, const float* h, int low, int high, const Tuning& p) {
+  float most = 0, least = 0;
+  for (int j = 0; j < kGroups; ++j) {
+    most = HWY_MAX(most, v[j]);
+    least = HWY_MIN(least, v[j]);
+  }
+  if (-least > most) most = least;
+  if (!(HWY_MAX(most, -most) > 1e-30f)) return 0;
+  const int half = HWY_MAX(kColumns, p.candidates / 2);
+  const float step = p.step * float(-low) / most;
+  Candidate b = BestCandidate<kGroups>(v, h, low, high, (float(low) - p.first) / most, -step, half, {3e38f, 0});
+  b = BestCandidate<kGroups>(v, h, low, high, (float(high) + p.first) / most, step, half, b);
+  return b.inverse != 0 ? RoundToF16(1 / b.inverse) : 0;
+}
+
+template <int kGroups, class F>
+HWY_INLINE void PerBlock(float* out, const F& number) {
+  for (int b = 0; b < kColumns; b += kGroups) {
+    const float v = number(b);
+    for (int j = 0; j < kGroups; ++j) out[b + j] = v;
+  }
+}
+HWY_INLINE VF RoundClamp(DF d, VF v, int low, int high) {
+  return hn::Min(hn::Max(hn::Round(v), hn::Set(d, float(low))), hn::Set(d, float(high)));
+}
+
+// ---- Integers from the fit; with `choose`, the blocks' numbers first.
+
+template <const Block& kB>
+HWY_INLINE void RoundScales(const Fit& f, bool choose, const Tuning& p, Super& z) {
+  static constexpr Shape s = ShapeOf(kB);
+  const DF d;
+  if constexpr (!s.affine) {
+    if (choose)
+      PerBlock<s.groups>(z.d, [&](int b) HWY_ATTR { return NumberSigned<s.groups>(f.s + b, f.ll + b, s.scale_low, s.scale_high, p); });
+    for (int c = 0; c < kColumns; c += LanesF()) {
+      const VF q = hn::Mul(hn::Load(d, f.s + c), Inverse(d, hn::Load(d, z.d + c)));
+      hn::Store(RoundClamp(d, q, s.scale_low, s.scale_high), d, z.scale + c);
+    }
+  } else {
+    alignas(64) float h[kColumns], v[kColumns];
+    if (choose) {
+      for (int c = 0; c < kColumns; c += LanesF()) {  // what a unit of scale costs when the minimum follows
+        const VF l = hn::Load(d, f.l + c), inverse_w = Inverse(d, hn::Load(d, f.w + c));
+        hn::Store(hn::Max(hn::Zero(d), hn::NegMulAdd(hn::Mul(l, l), inverse_w, hn::Load(d, f.ll + c))), d, h + c);
+      }
+      PerBlock<s.groups>(z.d, [&](int b) HWY_ATTR { return NumberUnsigned<s.groups>(f.s + b, h + b, s.scale_high, p); });
+    }
+    for (int c = 0; c < kColumns; c += LanesF()) {
+      const VF number = hn::Load(d, z.d + c), fs = hn::Load(d, f.s + c), fm = hn::Load(d, f.m + c);
+      const VF q = RoundClamp(d, hn::Mul(fs, Inverse(d, number)), 0, s.scale_high);
+      // the minimum that is best for the rounded scale and the present codes
+      const VF want = hn::Mul(hn::MulSub(hn::Mul(number, q), hn::Load(d, f.l + c), hn::Load(d, f.x + c)), Inverse(d, hn::Load(d, f.w + c)));
+      hn::Store(hn::IfThenElse(hn::Gt(fs, hn::Zero(d)), hn::Max(want, hn::Zero(d)), fm), d, v + c);
+      hn::Store(q, d, z.scale + c);
+    }
+    if (choose) PerBlock<s.groups>(z.d_min, [&](int b) HWY_ATTR { return NumberUnsigned<s.groups>(v + b, f.w + b, s.min_high, p); });
+    for (int c = 0; c < kColumns; c += LanesF()) {
+      const VF q = hn::Mul(hn::Load(d, v + c), Inverse(d, hn::Load(d, z.d_min + c)));
+      hn::Store(RoundClamp(d, q, 0, s.min_high), d, z.minimum + c);
+    }
+  }
+}
+
+// The decoded scale and minimum of each column.
+HWY_INLINE void Decoded(const Super& z, float* s, float* m) {
+  const DF d;
+  for (int c = 0; c < kColumns; c += LanesF()) {
+    hn::Store(hn::Mul(hn::Load(d, z.d + c), hn::Load(d, z.scale + c)), d, s + c);
+    hn::Store(hn::Mul(hn::Load(d, z.d_min + c), hn::Load(d, z.minimum + c)), d, m + c);
+  }
+}
+
+// ---- Least-squares numbers for the present codes and integers.
+
+template <const Block& kB>
+HWY_INLINE void RefitNumbers(const Fit& f, Super& z) {
+  constexpr int groups = ShapeOf(kB).groups;
+  const DF d;
+  alignas(64) float ss[kColumns], sm[kColumns], mm[kColumns], sx[kColumns], mx[kColumns];
+  for (int c = 0; c < kColumns; c += LanesF()) {
+    const VF s = hn::Load(d, z.scale + c);
+    hn::Store(hn::Mul(hn::Mul(s, s), hn::Load(d, f.ll + c)), d, ss + c);
+    hn::Store(hn::Mul(s, hn::Load(d, f.xl + c)), d, sx + c);
+    if constexpr (ShapeOf(kB).affine) {
+      const VF m = hn::Load(d, z.minimum + c);
+      hn::Store(hn::Mul(hn::Mul(s, m), hn::Load(d, f.l + c)), d, sm + c);
+      hn::Store(hn::Mul(hn::Mul(m, m), hn::Load(d, f.w + c)), d, mm + c);
+      hn::Store(hn::Mul(m, hn::Load(d, f.x + c)), d, mx + c);
+    }
+  }
+  for (int b = 0; b < kColumns; b += groups) {
+    const double a = SumOfBlock<groups>(ss + b), p = SumOfBlock<groups>(sx + b);
+    float number = z.d[b], number_min = z.d_min[b];
+    if constexpr (ShapeOf(kB).affine) {
+      const double h = SumOfBlock<groups>(sm + b), e = SumOfBlock<groups>(mm + b), q = SumOfBlock<groups>(mx + b);
+      const double det = h * h - a * e;
+      if (e > 0 && det < -1e-6 * a * e) {
+        const float new_d = RoundToF16(float((h * q - e * p) / det)), new_min = RoundToF16(float((a * q - h * p) / det));
+        if (new_d > 0 && new_min > 0) number = new_d, number_min = new_min;
+      } else if (e == 0 && a > 0 && p > 0) {
+        number = RoundToF16(float(p / a));
+      }
+    } else if (a > 0) {
+      number = RoundToF16(float(p / a));
+    }
+    for (int j = 0; j < groups; ++j) z.d[b + j] = number, z.d_min[b + j] = number_min;
+  }
+}
+
+// New wishes of each group for the present codes, into f.
+template <const Block& kB>
+HWY_INLINE void RefitGroups(const float* s, const float* m, Fit& f) {
+  const DF d;
+  for (int c = 0; c < kColumns; c += LanesF()) {
+    const VF ll = hn::Load(d, f.ll + c), xl = hn::Load(d, f.xl + c);
+    if constexpr (ShapeOf(kB).affine) {
+      const VF l = hn::Load(d, f.l + c), sx = hn::Load(d, f.x + c), sw = hn::Load(d, f.w + c);
+      const VF full = hn::Mul(ll, sw);
+      const auto sound = hn::Gt(hn::NegMulAdd(l, l, full), hn::Mul(hn::Set(d, 1e-6f), full));
+      const AffineFit fit = Solve<false>(d, {l, ll, xl}, sx, sw);
+      hn::Store(hn::IfThenElse(sound, fit.s, hn::Load(d, s + c)), d, f.s + c);
+      hn::Store(hn::IfThenElse(sound, fit.m, hn::Load(d, m + c)), d, f.m + c);
+    } else {
+      hn::Store(hn::IfThenElse(hn::Gt(ll, hn::Zero(d)), hn::Mul(xl, Inverse(d, ll)), hn::Load(d, s + c)), d, f.s + c);
+    }
+  }
+}
+
+// Tries each integer scale one down and one up, codes rounded anew, each with its best minimum.
+template <const Block& kB, int S>
+HWY_INLINE void TryNeighbours(const Tile<S>& t, const Fit& f, Super& z) {
+  static constexpr Shape shape = ShapeOf(kB);
+  const DF d;
+  alignas(64) float s[kColumns], m[kColumns], error[kColumns], least[kColumns] = {};
+  Super best = z;
+  for (int k = 0; k < 3; ++k) {
+    Super y = z;
+    if (k > 0)
+      for (int c = 0; c < kColumns; c += LanesF()) {
+        const VF scale = RoundClamp(d, hn::Add(hn::Load(d, z.scale + c), hn::Set(d, k == 1 ? -1.0f : 1.0f)), shape.scale_low, shape.scale_high);
+        hn::Store(scale, d, y.scale + c);
+        if constexpr (shape.affine) {
+          const VF sv = hn::Mul(hn::Load(d, z.d + c), scale);
+          const VF want = hn::Mul(hn::MulSub(sv, hn::Load(d, f.l + c), hn::Load(d, f.x + c)), Inverse(d, hn::Load(d, f.w + c)));
+          hn::Store(RoundClamp(d, hn::Mul(want, Inverse(d, hn::Load(d, z.d_min + c))), 0, shape.min_high), d, y.minimum + c);
+        }
+      }
+    Decoded(y, s, m);
+    Fit g = f;
+    Evaluate<kB, S>(t, s, m, g, error);
+    for (int j = 0; j < kColumns; ++j)
+      if (k == 0 || error[j] < least[j]) {
+        least[j] = error[j];
+        best.scale[j] = y.scale[j];
+        best.minimum[j] = y.minimum[j];
+      }
+  }
+  z = best;
+}
+
+// The whole search of a tile's blocks; error, if not null, receives each column's error up to a constant.
+template <const Block& kB, int S>
+HWY_INLINE void SearchTwoLevels(const Tile<S>& t, const Tuning& p, Super& z, float* error) {
+  Fit f;
+  if constexpr (ShapeOf(kB).affine) FitAffine<kB, S, false>(t, p, f);
+  else FitScale<kB, S>(t, p, f);
+  RoundScales<kB>(f, true, p, z);
+  alignas(64) float s[kColumns], m[kColumns], e[kColumns];
+  for (int r = 0; r < p.rounds; ++r) {
+    if (p.neighbours && r > 0) TryNeighbours<kB, S>(t, f, z);
+    Decoded(z, s, m);
+    Evaluate<kB, S>(t, s, m, f, e);
+    RefitNumbers<kB>(f, z);
+    if (r + 1 < p.rounds) {
+      RefitGroups<kB>(s, m, f);
+      RoundScales<kB>(f, false, p, z);
+    }
+  }
+  if (!error) return;
+  Decoded(z, s, m);
+  Evaluate<kB, S>(t, s, m, f, error);
+}
+
+// With a minimum, a block may also be stored with both numbers negative: then the greatest weight is the offset.
+template <const Block& kB, int S>
+HWY_INLINE void SearchMirrored(Tile<S>& t, const Tuning& p, Super& z) {
+  constexpr int groups = ShapeOf(kB).groups;
+  const DF d;
+  alignas(64) float e0[kColumns], e1[kColumns];
+  Super y;
+  SearchTwoLevels<kB, S>(t, p, z, e0);
+  for (int i = 0; i < S; ++i)
+    for (int c = 0; c < kColumns; c += LanesF()) hn::Store(hn::Neg(hn::Load(d, &t.x[i][c])), d, &t.x[i][c]);
+  SearchTwoLevels<kB, S>(t, p, y, e1);
+  for (int b = 0; b < kColumns; b += groups) {
+    if (SumOfBlock<groups>(e1 + b) >= SumOfBlock<groups>(e0 + b)) continue;
+    for (int j = b; j < b + groups; ++j) {
+      z.d[j] = -y.d[j];
+      z.d_min[j] = -y.d_min[j];
+      z.scale[j] = y.scale[j];
+      z.minimum[j] = y.minimum[j];
+    }
+  }
+}
+
+}  // namespace HWY_NAMESPACE
+}  // namespace edgequant
+HWY_AFTER_NAMESPACE();
+
+#endif  // EDGEQUANT_SEARCH_SUPER_INL_H_
