@@ -14,7 +14,7 @@ from edgequant import _core
 
 from . import hyperparameters, tokenizer_files
 from .architectures import ARCHITECTURES, Architecture
-from .model import Model, ModelTensor, rope_permutation
+from .model import Model, ModelTensor, malformed, rope_permutation
 
 # The target writes its own.
 _OF_THE_TARGET = ("general.file_type", "general.quantization_version", "split.no", "split.count", "split.tensors.count")
@@ -46,9 +46,17 @@ class GgufModel(Model):
     def hf_tensors(self) -> list[ModelTensor]:
         architecture = self._table()
         prefix = architecture.name + "."
-        blocks = int(self._metadata.get(prefix + "block_count", 0))
         heads = self._metadata.get(prefix + "attention.head_count", 0)
-        kv_heads = self._metadata.get(prefix + "attention.head_count_kv", heads)
+        with malformed(str(self.path), "the metadata are"):
+            blocks = int(self._metadata[prefix + "block_count"])
+            counts = {
+                "rope_q": int(heads),
+                "rope_k": int(self._metadata.get(prefix + "attention.head_count_kv", heads)),
+            }
+        if blocks > len(self.tensors):
+            raise _core.Error(
+                f"{self.path}: {prefix}block_count is {blocks}, but there are {len(self.tensors)} tensors"
+            )
         stored = {tensor.name: tensor for tensor in self.tensors}
         result, missing = [], []
         for rule, gguf, hf in architecture.expand(blocks):
@@ -62,7 +70,7 @@ class GgufModel(Model):
             if rule.change == "plus_one":
                 tensor.transform = _minus_one
             elif rule.change:
-                count = int(heads if rule.change == "rope_q" else kv_heads)
+                count = counts[rule.change]
                 if count <= 0 or source.shape[0] % (2 * count):
                     raise _core.Error(f"{self.path}: {gguf} has {source.shape[0]} rows for {count} heads")
                 permutation = rope_permutation(source.shape[0], count, inverse=True)
@@ -79,7 +87,10 @@ class GgufModel(Model):
         return result
 
     def hf_files(self) -> dict[str, bytes]:
-        architecture = self._table()
+        with malformed(str(self.path), "the metadata are"):
+            return self._files(self._table())
+
+    def _files(self, architecture: Architecture) -> dict[str, bytes]:
         computed = {t.name: t.f32() for t in self.tensors if t.name in architecture.extra_tensors}
         config = hyperparameters.from_gguf(self._metadata, computed, architecture, str(self.path))
         if architecture.name != "bert":

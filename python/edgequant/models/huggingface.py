@@ -15,7 +15,7 @@ from edgequant import _core
 
 from . import hyperparameters, vocabulary
 from .architectures import Architecture, Rule
-from .model import FLOATS, Model, ModelTensor, rope_permutation
+from .model import FLOATS, Model, ModelTensor, malformed, rope_permutation
 
 _COPIED = (
     "config.json",
@@ -44,13 +44,15 @@ class HuggingFaceModel(Model):
         super().__init__(path)
         where = str(path)
         raw = read_json(path / "config.json")
-        if raw is None:
+        if not isinstance(raw, dict):
             raise _core.Error(f"{path}: no config.json, so this is not a Hugging Face model directory")
-        architecture = hyperparameters.find_architecture(raw, where)
+        with malformed(where, "config.json is"):
+            architecture = hyperparameters.find_architecture(raw, where)
+            self._config = hyperparameters.complete(raw, architecture, where)
+            self._own_metadata, computed = hyperparameters.to_gguf(self._config, architecture, where)
         self.architecture = architecture.name
-        self._config = hyperparameters.complete(raw, architecture, where)
-        self._own_metadata, computed = hyperparameters.to_gguf(self._config, architecture, where)
-        self._stored = _stored_tensors(path)
+        with malformed(where, "model.safetensors.index.json is"):
+            self._stored = _stored_tensors(path)
         self._metadata: dict[str, Any] | None = None
         for name, values in computed.items():
             self.tensors.append(ModelTensor(name, "config.json", values.shape, "f32", values.view(np.uint8)))
@@ -60,7 +62,9 @@ class HuggingFaceModel(Model):
     def gguf_metadata(self) -> dict[str, Any]:
         if self._metadata is None:
             rows = int(self._config["vocab_size"])
-            words = vocabulary.read_vocabulary(self.path, self._config, rows)
+            with malformed(str(self.path), "the tokenizer's files are"):
+                words = vocabulary.read_vocabulary(self.path, self._config, rows)
+                pooling = _pooling_type(self.path) if self.architecture == "bert" else None
             prefix = self.architecture + "."
             weights = sum(math.prod(tensor.shape) for tensor in self.tensors)
             self._metadata = {
@@ -70,9 +74,8 @@ class HuggingFaceModel(Model):
             }
             if self.architecture == "bert":
                 self._metadata["tokenizer.ggml.token_type_count"] = np.uint32(self._config["type_vocab_size"])
-                pooling = _pooling_type(self.path)
-                if pooling is not None:
-                    self._metadata["bert.pooling_type"] = np.uint32(pooling)
+            if pooling is not None:
+                self._metadata["bert.pooling_type"] = np.uint32(pooling)
             self.notes += words.notes
         return dict(self._metadata)
 
@@ -94,7 +97,10 @@ class HuggingFaceModel(Model):
         sizes = hyperparameters.dimensions(self._config)
         tied = bool(self._config.get("tie_word_embeddings"))
         used, missing = set(), []
-        for rule, gguf, hf in architecture.expand(self._config["num_hidden_layers"]):
+        blocks = int(self._config["num_hidden_layers"])
+        if blocks > len(stored):
+            raise _core.Error(f"{self.path}: config.json has {blocks} layers, but there are {len(stored)} tensors")
+        for rule, gguf, hf in architecture.expand(blocks):
             name = base + hf
             if hf.startswith("/"):
                 name = next((n for n in stored if n == hf[1:] or n.endswith("." + hf[1:])), hf[1:])

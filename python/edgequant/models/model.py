@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -156,6 +157,17 @@ def open_model(path: str | Path) -> Model:
     if path.suffix in (".bin", ".pt", ".pth", ".ckpt"):
         raise _core.Error(f"{path}: pickled checkpoints can run code and are not read; save the model as safetensors")
     raise _core.Error(f"{path}: neither a Hugging Face directory nor a GGUF file (it starts with {magic!r})")
+
+
+@contextlib.contextmanager
+def malformed(where: str, what: str) -> Iterator[None]:
+    """Turns what Python raises on metadata of an unexpected structure into one sentence."""
+    try:
+        yield
+    except _core.Error:
+        raise
+    except (TypeError, ValueError, KeyError, IndexError, AttributeError, ArithmeticError) as error:
+        raise _core.Error(f"{where}: {what} malformed ({type(error).__name__}: {error})") from error
 
 
 def rope_permutation(rows: int, heads: int, inverse: bool = False) -> np.ndarray:

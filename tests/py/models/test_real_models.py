@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 
 import numpy as np
+import pytest
 from edgequant.models import export_huggingface, open_model
 from edgequant.models.model import rope_permutation
 
@@ -62,3 +63,57 @@ def test_rope_permutation_interleaves_the_halves_of_a_head() -> None:
     assert rope_permutation(12, 2).tolist() == [0, 3, 1, 4, 2, 5, 6, 9, 7, 10, 8, 11]
     order = rope_permutation(96, 3)
     assert order[rope_permutation(96, 3, inverse=True)].tolist() == list(range(96))
+
+
+def test_smollm2_directory_has_the_tokenizer_of_the_gguf(smollm2, tmp_path, nasty_text) -> None:
+    transformers = pytest.importorskip("transformers")
+    llama_cpp = pytest.importorskip("llama_cpp")
+    source = open_model(smollm2)
+    for name, content in source.hf_files().items():
+        (tmp_path / name).write_bytes(content)
+    tokenizer = transformers.AutoTokenizer.from_pretrained(tmp_path)
+    assert (tokenizer.bos_token, tokenizer.eos_token) == ("<|im_start|>", "<|im_end|>")
+    runtime = llama_cpp.Llama(str(smollm2), vocab_only=True, verbose=False)
+    for text in (nasty_text, "", " ", "<|im_start|>user\nHi<|im_end|>"):
+        assert tokenizer.encode(text) == runtime.tokenize(text.encode(), add_bos=True, special=True)
+    chat = tokenizer.apply_chat_template([{"role": "user", "content": "Hi"}], tokenize=False)
+    assert chat.endswith("<|im_start|>user\nHi<|im_end|>\n")
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::UserWarning")
+def test_minilm_embeds_in_llama_cpp_as_in_transformers(minilm, write_gguf, tmp_path, nasty_text) -> None:
+    torch = pytest.importorskip("torch")
+    transformers = pytest.importorskip("transformers")
+    llama_cpp = pytest.importorskip("llama_cpp")
+    gguf = write_gguf(open_model(minilm), tmp_path / "minilm.gguf")
+    export_huggingface(open_model(gguf), tmp_path / "again")
+    assert json.loads((tmp_path / "again" / "1_Pooling" / "config.json").read_text())["pooling_mode_mean_tokens"]
+    runtime = llama_cpp.Llama(str(gguf), embedding=True, verbose=False, n_threads=2)
+    for directory in (minilm, tmp_path / "again"):
+        tokenizer = transformers.AutoTokenizer.from_pretrained(directory)
+        model = transformers.AutoModel.from_pretrained(directory).eval()
+        for text in (nasty_text.replace("हिन्दी में लिखा", ""), "The quick brown fox.", "Crème brûlée for $3.50?"):
+            ids = tokenizer(text)["input_ids"]
+            assert ids == runtime.tokenize(text.encode(), add_bos=True, special=True)
+            with torch.no_grad():
+                expected = model(torch.tensor([ids])).last_hidden_state[0].mean(0).numpy()
+            found = np.array(runtime.embed(text))
+            assert found @ expected / np.linalg.norm(found) / np.linalg.norm(expected) > 0.9999
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::UserWarning")
+def test_stories_are_told_alike(stories, write_gguf, tmp_path, nasty_text) -> None:
+    """A SentencePiece vocabulary in tokenizer.json only, and rows that no block divides."""
+    torch = pytest.importorskip("torch")
+    transformers = pytest.importorskip("transformers")
+    llama_cpp = pytest.importorskip("llama_cpp")
+    gguf = write_gguf(open_model(stories), tmp_path / "stories.gguf")
+    runtime = llama_cpp.Llama(str(gguf), n_ctx=256, verbose=False, n_threads=2)
+    tokenizer = transformers.AutoTokenizer.from_pretrained(stories)
+    model = transformers.AutoModelForCausalLM.from_pretrained(stories, dtype=torch.float32).eval()
+    for text in (nasty_text, "Once upon a time"):
+        assert tokenizer.encode(text) == runtime.tokenize(text.encode(), add_bos=True, special=True)
+    ids = tokenizer.encode("Once upon a time, there was a")
+    expected = model.generate(torch.tensor([ids]), max_new_tokens=60, do_sample=False)[0].tolist()
+    tokens = runtime.generate(ids, temp=0.0, repeat_penalty=1.0)
+    assert ids + [next(tokens) for _ in range(len(expected) - len(ids))] == expected
