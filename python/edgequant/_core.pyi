@@ -1,0 +1,103 @@
+"""Types of the C++ core. Private: use the package's own functions."""
+
+import os
+from collections.abc import Mapping, Sequence
+from types import TracebackType
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+__version__: str
+
+class Error(ValueError): ...
+
+# ---- formats ----
+def formats() -> list[dict[str, Any]]: ...
+def row_bytes(format: str, cols: int) -> int: ...
+def can_quantize(name: str) -> bool: ...
+
+# ---- operations on whole matrices; data is any C-contiguous buffer of the right size ----
+def dequantize(data: Any, format: str, rows: int, cols: int, to: str = "f32") -> NDArray[Any]: ...
+def compare(
+    a: Any,
+    a_format: str,
+    b: Any,
+    b_format: str,
+    rows: int,
+    cols: int,
+    importance: NDArray[np.float32] | None = None,
+) -> dict[str, float]: ...
+def quantize(
+    data: Any,
+    source: str,
+    rows: int,
+    cols: int,
+    to: str,
+    importance: NDArray[np.float32] | None = None,
+    effort: str = "default",
+    objective: str = "ggml",
+    stats: bool = False,
+) -> tuple[NDArray[np.uint8], dict[str, float] | None]: ...
+def set_num_threads(n: int) -> None:
+    """Sets the number of threads of all later calls; 0 means all cores that this process may use."""
+
+def num_threads() -> int:
+    """The number of threads in use."""
+
+def simd_target() -> str:
+    """The instruction set in use, such as AVX3_DL."""
+
+# ---- files ----
+class StoredTensor:
+    @property
+    def name(self) -> str: ...
+    @property
+    def type(self) -> str: ...
+    @property
+    def shape(self) -> tuple[int, ...]: ...
+    @property
+    def nbytes(self) -> int: ...
+    @property
+    def offset(self) -> int: ...
+    @property
+    def data(self) -> NDArray[np.uint8]: ...
+
+class SafetensorsFile:
+    def __init__(self, path: str | os.PathLike[str]) -> None: ...
+    @property
+    def path(self) -> str: ...
+    @property
+    def metadata(self) -> dict[str, str]: ...
+    @property
+    def tensors(self) -> list[StoredTensor]: ...
+
+class GgufFile:
+    def __init__(self, path: str | os.PathLike[str]) -> None: ...
+    @property
+    def path(self) -> str: ...
+    @property
+    def version(self) -> int: ...
+    @property
+    def alignment(self) -> int: ...
+    @property
+    def metadata(self) -> dict[str, Any]: ...
+    @property
+    def tensors(self) -> list[StoredTensor]: ...
+
+class GgufWriter:
+    def __init__(
+        self,
+        path: str | os.PathLike[str],
+        metadata: Mapping[str, Any],
+        tensors: Sequence[tuple[str, Sequence[int], str]],
+        alignment: int = 0,
+    ) -> None: ...
+    @property
+    def file_size(self) -> int: ...
+    def write(self, index: int, data: Any) -> None: ...
+    def finish(self) -> None: ...
+    def __enter__(self) -> GgufWriter: ...
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None: ...

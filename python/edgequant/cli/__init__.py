@@ -1,0 +1,1 @@
+"""The command line: `main` chooses the verb, each verb is a module of its own."""

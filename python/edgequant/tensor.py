@@ -1,0 +1,188 @@
+"""A weight matrix in a block format."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+
+from edgequant import _core
+from edgequant._core import Error
+from edgequant.arrays import as_bytes, as_matrix, split_shape
+from edgequant.formats import lookup
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """How far approximate weights are from the original ones.
+
+    Attributes:
+      relative_rmse: root of the squared error over the squared norm of the original.
+      sqnr_db: signal to quantization noise, -20 log10(relative_rmse); inf where nothing was lost.
+      cosine: of the angle between the two, as vectors.
+      max_error: the largest absolute difference.
+      weighted_rmse: relative_rmse with every column weighted by its importance.
+      count: number of weights.
+    """
+
+    relative_rmse: float
+    sqnr_db: float
+    cosine: float
+    max_error: float
+    weighted_rmse: float
+    count: int
+
+    @classmethod
+    def from_sums(cls, sums: dict[str, float]) -> Comparison:
+        """From the sums of `_core.compare`."""
+        error, norm, norm_b = sums["squared_error"], sums["squared_norm"], sums["squared_norm_b"]
+        relative = _root_ratio(error, norm)
+        return cls(
+            relative_rmse=relative,
+            sqnr_db=-20 * math.log10(relative) if relative else math.inf,
+            cosine=sums["dot"] / math.sqrt(norm * norm_b) if norm and norm_b else float(norm == norm_b),
+            max_error=sums["max_error"],
+            weighted_rmse=_root_ratio(sums["weighted_error"], sums["weighted_norm"]),
+            count=int(sums["count"]),
+        )
+
+    def to_dict(self) -> dict[str, float]:
+        return asdict(self)
+
+
+def _root_ratio(error: float, norm: float) -> float:
+    return math.sqrt(error / norm) if norm else (math.inf if error else 0.0)
+
+
+class QuantizedTensor:
+    """Weights encoded block by block along their last dimension.
+
+    Made by `edgequant.quantize` and `edgequant.from_bytes`.
+
+    Attributes:
+      data: uint8 array (rows, bytes per row); leading dimensions are flattened into rows.
+      format: name of the format, such as "q4_k".
+      shape: shape of the weights, such as (N, K).
+    """
+
+    __slots__ = ("data", "format", "shape")
+    __hash__ = None  # type: ignore[assignment]
+
+    def __init__(self, data: np.ndarray, format: str, shape: tuple[int, ...]) -> None:
+        self.data, self.format, self.shape = data, format, shape
+
+    @property
+    def ndim(self) -> int:
+        """Number of dimensions of the weights."""
+        return len(self.shape)
+
+    @property
+    def size(self) -> int:
+        """Number of weights."""
+        return math.prod(self.shape)
+
+    @property
+    def nbytes(self) -> int:
+        """Number of bytes of the encoded weights."""
+        return int(self.data.nbytes)
+
+    @property
+    def bits_per_weight(self) -> float:
+        """Bits per weight, scales and all."""
+        return self.nbytes * 8 / self.size
+
+    def dequantize(self, dtype: Any = "float32") -> np.ndarray:
+        """The weights as numbers.
+
+        Args:
+          dtype: float32 (exactly the values the format defines), float16 or bfloat16 (rounded to nearest even): a
+            name, a NumPy or torch dtype. bfloat16 needs the ml_dtypes package.
+
+        Returns: array of `shape`. Raises Error for other types.
+
+        Example:
+          >>> edgequant.quantize(np.eye(32, dtype="float32"), "q8_0").dequantize("float16").dtype
+          dtype('float16')
+        """
+        to, as_dtype = _output_type(dtype)
+        rows, cols = split_shape(self.shape)
+        return _core.dequantize(self.data, self.format, rows, cols, to).view(as_dtype).reshape(self.shape)
+
+    def compare(self, w: Any, importance: Any = None) -> Comparison:
+        """Measures the error against the original weights.
+
+        Args:
+          w: array of the same shape (whatever `edgequant.quantize` accepts), or a QuantizedTensor.
+          importance: one weight per column, (K,), for `weighted_rmse`.
+
+        Raises Error if the shapes differ.
+        """
+        if isinstance(w, QuantizedTensor):
+            data, source, shape = w.data, w.format, w.shape
+        else:
+            w, source = as_matrix(w)
+            data, shape = as_bytes(w), w.shape
+        if tuple(shape) != self.shape:
+            raise Error(f"weights of shape {tuple(shape)} compared with a tensor of shape {self.shape}")
+        rows, cols = split_shape(self.shape)
+        weights = importance_vector(importance, cols)
+        return Comparison.from_sums(_core.compare(data, source, self.data, self.format, rows, cols, weights))
+
+    def error(self, w: Any) -> float:
+        """Relative root-mean-square error against the original weights `w`; see `compare` for more measures."""
+        return self.compare(w).relative_rmse
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
+        if copy is False:
+            raise ValueError("a QuantizedTensor cannot become an array without a copy")
+        w = self.dequantize()
+        return w if dtype is None else w.astype(dtype, copy=False)
+
+    def __eq__(self, other: object) -> bool:
+        """Same format, same shape, same bytes."""
+        if not isinstance(other, QuantizedTensor):
+            return NotImplemented
+        same = self.format == other.format and self.shape == other.shape
+        return same and bool(np.array_equal(self.data, other.data))
+
+    def __repr__(self) -> str:
+        return f"QuantizedTensor({self.format}, shape={self.shape}, {self.bits_per_weight:.4g} bits per weight)"
+
+
+def importance_vector(importance: Any, cols: int) -> np.ndarray | None:
+    """float32 vector of `cols` numbers from what the caller gave, or Error."""
+    if importance is None:
+        return None
+    vector, kind = as_matrix(importance)
+    if kind != "f32":
+        vector = np.asarray(importance, dtype=np.float32)
+    if vector.shape != (cols,):
+        raise Error(f"importance of shape {vector.shape}: expected one number per column, ({cols},)")
+    return vector
+
+
+def _output_type(dtype: Any) -> tuple[str, Any]:
+    name = str(dtype).removeprefix("torch.") if not isinstance(dtype, type) else dtype.__name__
+    name = {"f32": "float32", "f16": "float16", "bf16": "bfloat16"}.get(name, name)
+    if name == "float32":
+        return "f32", np.float32
+    if name == "float16":
+        return "f16", np.float16
+    if name == "bfloat16":
+        try:
+            from ml_dtypes import bfloat16
+        except ImportError:
+            raise Error("dequantizing to bfloat16 needs the ml_dtypes package: pip install ml_dtypes") from None
+        return "bf16", bfloat16
+    raise Error(f"cannot dequantize to {name}: expected float32, float16 or bfloat16")
+
+
+def check_rows(format: str, shape: tuple[int, ...]) -> tuple[int, int]:
+    """(rows, cols), after checking that the rows divide the format's block."""
+    rows, cols = split_shape(shape)
+    block = lookup(format).block
+    if cols % block:
+        raise Error(f"weights of shape {shape}: rows of {cols} are not a multiple of the block of {block} of {format}")
+    return rows, cols
