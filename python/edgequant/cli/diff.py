@@ -1,7 +1,8 @@
 """Compare two models tensor by tensor.
 
 A and B are GGUF files, safetensors files or Hugging Face model directories, in any formats: weights are compared by
-their decoded values, A being the reference. Exit code: 0 equal, 1 different, 2 an error.
+their decoded values, A being the reference. A Hugging Face directory is compared with a GGUF file under GGUF's names.
+Exit code: 0 equal, 1 different, 2 an error.
 """
 
 from __future__ import annotations
@@ -9,10 +10,16 @@ from __future__ import annotations
 import argparse
 import json
 import math
+import sys
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from edgequant.cli.model_files import FileTensor
+    from collections.abc import Iterable, Sequence
+
+    import numpy as np
+    from edgequant.cli.model_files import FileTensor, ModelFiles, RenamedTensor
+
+    Tensor = FileTensor | RenamedTensor
 
 SHOWN = 40  # rows of a table without --all
 TEXT = 48  # characters of a metadata value
@@ -32,8 +39,10 @@ def run(args: argparse.Namespace) -> int:
     from edgequant.cli.model_files import open_files
 
     a, b = open_files(args.a), open_files(args.b)
-    report = compare_tensors(select(a.tensors, args.tensor), select(b.tensors, args.tensor))
-    metadata = {} if args.no_metadata else compare_metadata(a.metadata, b.metadata)
+    a_metadata, a_tensors = in_terms_of(b, a)
+    b_metadata, b_tensors = in_terms_of(a, b)
+    report = compare_tensors(select(a_tensors, args.tensor), select(b_tensors, args.tensor))
+    metadata = {} if args.no_metadata else compare_metadata(a_metadata, b_metadata)
     report = {"a": str(a.path), "b": str(b.path), "equal": report.pop("equal") and not metadata, **report}
     if args.json:
         report["metadata"] = [
@@ -43,6 +52,19 @@ def run(args: argparse.Namespace) -> int:
     else:
         print(text(report, metadata, args.all))
     return 0 if report["equal"] else 1
+
+
+def in_terms_of(other: ModelFiles, model: ModelFiles) -> tuple[dict[str, Any], list[Any]]:
+    """Metadata and tensors of `model`: GGUF's, if the other one is a GGUF file and this one a directory."""
+    from edgequant._core import Error
+    from edgequant.cli.model_files import as_gguf
+
+    if model.kind == "huggingface" and other.kind == "gguf":
+        try:
+            return as_gguf(model)
+        except Error as e:
+            print(f"edgequant: names are compared as they stand: {e}", file=sys.stderr)
+    return model.metadata, list(model.tensors)
 
 
 def compare_metadata(a: dict[str, Any], b: dict[str, Any]) -> dict[str, dict[str, Any]]:
@@ -68,7 +90,7 @@ def same(a: Any, b: Any) -> bool:
     return bool(a == b or (a != a and b != b))
 
 
-def compare_tensors(a: list[FileTensor], b: list[FileTensor]) -> dict[str, Any]:
+def compare_tensors(a: Sequence[Tensor], b: Sequence[Tensor]) -> dict[str, Any]:
     """Tensors of one side only, other shapes, and the error of those on both sides, the worst first."""
     other = {t.name: t for t in b}
     names = {t.name for t in a}
@@ -99,35 +121,48 @@ def worst(row: dict[str, Any]) -> float:
     return math.inf if relative is None or math.isnan(relative) else relative
 
 
-def error(a: FileTensor, b: FileTensor) -> dict[str, Any]:
+def error(a: Tensor, b: Tensor) -> dict[str, Any]:
     """The error of b against a, by the decoded values; no decoded copy of a whole tensor is made."""
-    import numpy as np
-    from edgequant import _core
-    from edgequant.cli.model_files import format_names
+    from edgequant.cli.model_files import SLICE, format_names
 
-    x, y = a.stored.data, b.stored.data
-    if a.count == 0 or (a.type == b.type and np.array_equal(x, y)):
+    rows, columns = a.matrix
+    step = max(1, SLICE // max(1, columns))
+    spans = [(i, min(rows, i + step)) for i in range(0, rows if columns else 0, step)]
+    if all(same_bytes(a.rows(*span), b.rows(*span)) for span in spans):
         return {"equal": True, "relative_error": 0.0, "sqnr_db": math.inf, "cosine": 1.0, "max_error": 0.0}
     if a.type in format_names() and b.type in format_names():
-        return measures(_core.compare(x, a.type, y, b.type, *a.matrix))
+        return measures(compare_formats(a.rows(*span), b.rows(*span), columns) for span in spans)
     left, right = a.values(), b.values()
     if left is None or right is None:  # the bytes of one type differ; of two types nobody knows
         unknown = dict.fromkeys(("relative_error", "sqnr_db", "cosine", "max_error"))
         return {"equal": False if a.type == b.type else None, **unknown}
+    return measures(compare_numbers(p, q) for p, q in zip(left, right, strict=True))
+
+
+def same_bytes(a: tuple[np.ndarray, str], b: tuple[np.ndarray, str]) -> bool:
+    return a[1] == b[1] and bool((a[0].reshape(-1).view("u1") == b[0].reshape(-1).view("u1")).all())
+
+
+def compare_formats(a: tuple[np.ndarray, str], b: tuple[np.ndarray, str], columns: int) -> dict[str, float]:
+    from edgequant._core import compare
+
+    return compare(a[0], a[1], b[0], b[1], len(a[0]), columns)
+
+
+def compare_numbers(a: np.ndarray, b: np.ndarray) -> dict[str, float]:
+    """What `_core.compare` gives, of plain numbers."""
+    p, q = a.astype("f8"), b.astype("f8")
+    difference = p - q
+    sums = {"squared_error": difference @ difference, "squared_norm": p @ p, "squared_norm_b": q @ q, "dot": p @ q}
+    return {**{k: float(v) for k, v in sums.items()}, "max_error": float(abs(difference).max())}
+
+
+def measures(parts: Iterable[dict[str, float]]) -> dict[str, Any]:
+    """What the sums of `_core.compare` over all parts of a tensor say, in the numbers that people use."""
     sums = dict.fromkeys(("squared_error", "squared_norm", "squared_norm_b", "dot", "max_error"), 0.0)
-    for p, q in zip(left, right, strict=True):
-        p, q = p.astype(np.float64), q.astype(np.float64)
-        difference = p - q
-        sums["squared_error"] += float(difference @ difference)
-        sums["squared_norm"] += float(p @ p)
-        sums["squared_norm_b"] += float(q @ q)
-        sums["dot"] += float(p @ q)
-        sums["max_error"] = max(sums["max_error"], float(np.abs(difference).max()))
-    return measures(sums)
-
-
-def measures(sums: dict[str, float]) -> dict[str, Any]:
-    """What the sums of `_core.compare` say, in the numbers that people use."""
+    for part in parts:
+        for key in sums:
+            sums[key] = max(sums[key], part[key]) if key == "max_error" else sums[key] + part[key]
     squared, norm, norm_b = sums["squared_error"], sums["squared_norm"], sums["squared_norm_b"]
     ratio = squared / norm if norm else math.inf if squared else 0.0
     return {
@@ -177,7 +212,8 @@ def text(report: dict[str, Any], metadata: dict[str, dict[str, Any]], in_full: b
         parts.append(
             table(["tensor", "A", "B", "rel. error", "SQNR dB", "cosine", "max error"], lines, "lllrrrr") + more
         )
-    count = len(report["tensors"])
-    alike = count - len(differing)
-    parts.append("equal" if report["equal"] else f"different: {alike} of {count} tensors in common are equal")
+    count, equal = len(report["tensors"]), sum(r["equal"] is True for r in report["tensors"])
+    other = sum(r["equal"] is True and r["a"] != r["b"] for r in differing)
+    equality = f"{equal} with equal values" + (f" ({other} of them in another format)" if other else "")
+    parts.append("equal" if report["equal"] else f"different; of {count} tensors in common {equality}")
     return "\n\n".join(parts)

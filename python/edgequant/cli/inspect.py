@@ -10,10 +10,13 @@ import argparse
 import json
 import math
 import re
-from typing import TYPE_CHECKING, Any
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, TypeVar
 
 if TYPE_CHECKING:
-    from edgequant.cli.model_files import FileTensor, ModelFiles
+    from edgequant.cli.model_files import FileTensor, ModelFiles, RenamedTensor
+
+    Named = TypeVar("Named", FileTensor, RenamedTensor)
 
 SHOWN = 6  # elements of a long array
 TEXT = 100  # characters of a long string
@@ -41,7 +44,7 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def select(tensors: list[FileTensor], pattern: str | None) -> list[FileTensor]:
+def select(tensors: Sequence[Named], pattern: str | None) -> Sequence[Named]:
     """The tensors whose name the regular expression finds; all without one."""
     from edgequant._core import Error
 
@@ -54,7 +57,7 @@ def select(tensors: list[FileTensor], pattern: str | None) -> list[FileTensor]:
     return [t for t in tensors if wanted.search(t.name)]
 
 
-def describe(model: ModelFiles, tensors: list[FileTensor], with_stats: bool) -> dict[str, Any]:
+def describe(model: ModelFiles, tensors: Sequence[FileTensor], with_stats: bool) -> dict[str, Any]:
     """Everything but the metadata, in plain Python values."""
     entries = []
     formats: dict[str, dict[str, Any]] = {}

@@ -7,11 +7,14 @@ import math
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from edgequant import _core
 from edgequant._core import Error, StoredTensor
+
+if TYPE_CHECKING:
+    from edgequant.models import ModelTensor
 
 # Types of plain numbers that have no weight format but a NumPy type.
 NUMPY_TYPES = {
@@ -50,6 +53,10 @@ class FileTensor:
         """(rows, columns): all dimensions but the last are rows."""
         return math.prod(self.shape[:-1]), self.shape[-1] if self.shape else 1
 
+    def rows(self, begin: int, end: int) -> tuple[np.ndarray, str]:
+        """The bytes of some rows, not copied, and their format."""
+        return self.stored.data.reshape(self.matrix[0], -1)[begin:end], self.type
+
     def values(self) -> Iterator[np.ndarray] | None:
         """The numbers in slices of whole rows, flat; float32 for weight formats. None: a type that is not decoded."""
         rows, columns = self.matrix
@@ -64,6 +71,58 @@ class FileTensor:
         if dtype is not None:
             return (part.reshape(-1).view(dtype) for part in parts)
         return (_core.dequantize(part, self.type, len(part), columns).reshape(-1) for part in parts)
+
+
+@dataclass
+class RenamedTensor:
+    """A tensor of a Hugging Face model as it would stand in a GGUF file: by name, order of rows and values."""
+
+    source: ModelTensor
+
+    @property
+    def name(self) -> str:
+        return self.source.name
+
+    @property
+    def type(self) -> str:
+        return self.source.format
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return self.source.shape
+
+    @property
+    def count(self) -> int:
+        return math.prod(self.shape)
+
+    @property
+    def matrix(self) -> tuple[int, int]:
+        return self.source.row_count, self.source.columns
+
+    def rows(self, begin: int, end: int) -> tuple[np.ndarray, str]:
+        """The bytes of some rows and their format, which is f32 where values differ from the stored ones."""
+        if self.source.transform is not None:
+            return self.source.f32_rows(begin, end), "f32"
+        order = self.source.row_permutation
+        return self.source.rows(begin, end) if order is None else self.source.rows()[order[begin:end]], self.type
+
+    def values(self) -> Iterator[np.ndarray] | None:
+        """float32 slices of whole rows, flat."""
+        rows, columns = self.matrix
+        step = max(1, SLICE // max(1, columns))
+        return (self.source.f32_rows(i, min(rows, i + step)).reshape(-1) for i in range(0, rows, step))
+
+
+def as_gguf(model: ModelFiles) -> tuple[dict[str, Any], list[RenamedTensor]]:
+    """Metadata and tensors of a Hugging Face directory in GGUF's terms.
+
+    Raises:
+        Error: an architecture without such terms.
+    """
+    from edgequant.models import open_model
+
+    opened = open_model(model.path)
+    return opened.gguf_metadata(), [RenamedTensor(t) for t in opened.tensors]
 
 
 @dataclass
