@@ -20,6 +20,7 @@ namespace edgequant {
 namespace {
 
 constexpr size_t kPiece = size_t(64) << 20;  // between two polls; well below the 2 GiB that one write may take
+constexpr size_t kWorthSending = size_t(1) << 20;
 
 std::string FolderOf(const std::string& path) {
   const size_t slash = path.rfind('/');
@@ -132,6 +133,10 @@ void OutputFile::WriteAt(uint64_t offset, const uint8_t* data, size_t size, cons
       Fail(path_, ": cannot be written at byte ", offset, ": ", std::strerror(error));
     }
     if (written > 0) {
+#ifdef __linux__
+      // Starts the transfer to disk, so that Publish need not wait for all of it at the end; small pieces gather first.
+      if (size_t(written) >= kWorthSending) sync_file_range(fd_, off_t(offset), written, SYNC_FILE_RANGE_WRITE);
+#endif
       data += written;
       offset += uint64_t(written);
       size -= size_t(written);
