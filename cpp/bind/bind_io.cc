@@ -6,6 +6,7 @@
 #include <memory>
 
 #include "bind/bind.h"
+#include "bind/call.h"
 #include "bind/gguf_metadata.h"
 #include "core/error.h"
 #include "io/gguf.h"
@@ -62,6 +63,10 @@ struct PyFile {
     py::gil_scoped_release unlocked;
     return File::Open(path.string());
   }
+  py::str PathText() const {  // as os.fsdecode
+    const std::string& path = mapped->path();
+    return py::reinterpret_steal<py::str>(PyUnicode_DecodeFSDefaultAndSize(path.data(), Py_ssize_t(path.size())));
+  }
   py::object Tensors() {
     if (!tensors) tensors = edgequant::Tensors(file.tensors(), mapped);
     return tensors;
@@ -71,15 +76,6 @@ struct PyFile {
 void CheckSignals() {
   py::gil_scoped_acquire locked;
   if (PyErr_CheckSignals() != 0) throw py::error_already_set();
-}
-
-// What tensors and writers accept as bytes: any C-contiguous buffer.
-py::buffer_info Contiguous(const py::buffer& data) {
-  py::buffer_info info = data.request();
-  py::ssize_t stride = info.itemsize;
-  for (py::ssize_t d = info.ndim; d-- > 0; stride *= info.shape[size_t(d)])
-    if (info.shape[size_t(d)] > 1 && info.strides[size_t(d)] != stride) Fail("the data of a tensor must be C-contiguous");
-  return info;
 }
 
 struct PyWriter {
@@ -97,11 +93,11 @@ struct PyWriter {
     if (!writer) Fail("the writer is closed");
     return *writer;
   }
-  void Write(size_t index, const py::buffer& data) {
+  void Write(size_t index, const py::object& data) {
     GgufWriter& open = Open();
-    const py::buffer_info info = Contiguous(data);
+    const Bytes bytes(data);
     py::gil_scoped_release unlocked;
-    open.Write(index, static_cast<const uint8_t*>(info.ptr), size_t(info.size * info.itemsize), CheckSignals);
+    open.Write(index, bytes.data(), bytes.size(), CheckSignals);
   }
   void Finish() {
     GgufWriter& open = Open();
@@ -125,7 +121,7 @@ void BindIo(py::module_& m) {
   using Safetensors = PyFile<SafetensorsFile>;
   py::class_<Safetensors>(m, "SafetensorsFile", "A safetensors file, mapped; Error if any part of it is invalid.")
       .def(py::init<const Path&>(), py::arg("path"))
-      .def_property_readonly("path", [](const Safetensors& f) { return f.mapped->path(); })
+      .def_property_readonly("path", &Safetensors::PathText)
       .def_property_readonly("metadata", [](Safetensors& f) {
         if (!f.metadata) {
           py::dict facts;
@@ -139,7 +135,7 @@ void BindIo(py::module_& m) {
   using Gguf = PyFile<GgufFile>;
   py::class_<Gguf>(m, "GgufFile", "A GGUF file, mapped; Error if any part of it is invalid.")
       .def(py::init<const Path&>(), py::arg("path"))
-      .def_property_readonly("path", [](const Gguf& f) { return f.mapped->path(); })
+      .def_property_readonly("path", &Gguf::PathText)
       .def_property_readonly("version", [](const Gguf& f) { return f.file.version(); })
       .def_property_readonly("alignment", [](const Gguf& f) { return f.file.alignment(); })
       .def_property_readonly("metadata", [](Gguf& f) {

@@ -196,7 +196,7 @@ size_t SizeOf(GgufType type) {
 
 GgufFile GgufFile::Open(const std::string& path) {
   const auto file = MappedFile::Open(path);
-  GgufFile out = Parse(file->data(), file->size(), path);
+  GgufFile out = Parse(file->data(), file->size(), ShownPath(path));
   out.file_ = file;
   return out;
 }

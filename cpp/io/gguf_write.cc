@@ -113,7 +113,7 @@ struct GgufWriter::State {
     uint64_t offset = 0, size = 0;
     std::atomic<int> progress{0};  // 0: open, 1: being written, 2: done
   };
-  std::string path;
+  std::string name;  // of the file, in messages
   std::unique_ptr<Slot[]> slots;
   size_t count = 0;
   uint64_t total = 0;
@@ -124,11 +124,12 @@ struct GgufWriter::State {
 GgufWriter::GgufWriter(const std::string& path, const GgufMetadata& metadata, std::vector<Tensor> tensors, size_t alignment)
     : state_(std::make_unique<State>()) {
   State& state = *state_;
-  state.path = path;
+  state.name = ShownPath(path);
+  const std::string& name = state.name;
   state.count = tensors.size();
   state.slots = std::make_unique<State::Slot[]>(tensors.size());
   bool alignment_in_metadata;
-  alignment = ChooseAlignment(alignment, metadata, path, &alignment_in_metadata);
+  alignment = ChooseAlignment(alignment, metadata, name, &alignment_in_metadata);
   const bool add_alignment = alignment != 32 && !alignment_in_metadata;
   const auto padded = [alignment](uint64_t n) { return (n + alignment - 1) & ~uint64_t(alignment - 1); };
 
@@ -138,8 +139,8 @@ GgufWriter::GgufWriter(const std::string& path, const GgufMetadata& metadata, st
   Append(header, uint64_t(metadata.size() + add_alignment));
   std::unordered_set<std::string> names;
   for (const auto& [key, value] : metadata) {
-    AppendEntry(header, key, value, path);
-    if (!names.insert(key).second) Fail(path, ": metadata key ", Quote(key), " is given twice");
+    AppendEntry(header, key, value, name);
+    if (!names.insert(key).second) Fail(name, ": metadata key ", Quote(key), " is given twice");
   }
   if (add_alignment) {
     Append(header, std::string(kAlignmentKey));
@@ -152,8 +153,8 @@ GgufWriter::GgufWriter(const std::string& path, const GgufMetadata& metadata, st
   for (size_t i = 0; i < tensors.size(); ++i) {
     const Tensor& tensor = tensors[i];
     GgufTensorType type;
-    const uint64_t bytes = CheckTensor(tensor, path, &type);
-    if (!names.insert(tensor.name).second) Fail(path, ": tensor ", Quote(tensor.name), " is given twice");
+    const uint64_t bytes = CheckTensor(tensor, name, &type);
+    if (!names.insert(tensor.name).second) Fail(name, ": tensor ", Quote(tensor.name), " is given twice");
     Append(header, tensor.name);
     Append(header, uint32_t(tensor.shape.size()));
     for (size_t d = tensor.shape.size(); d-- > 0;) Append(header, tensor.shape[d]);
@@ -162,7 +163,7 @@ GgufWriter::GgufWriter(const std::string& path, const GgufMetadata& metadata, st
     state.slots[i].name = tensor.name;
     state.slots[i].offset = offset;
     state.slots[i].size = bytes;
-    if (__builtin_add_overflow(offset, padded(bytes), &offset) || offset >> 62 != 0) Fail(path, ": the tensors are too large for one file");
+    if (__builtin_add_overflow(offset, padded(bytes), &offset) || offset >> 62 != 0) Fail(name, ": the tensors are too large for one file");
   }
   const uint64_t start = padded(header.size());
   for (size_t i = 0; i < tensors.size(); ++i) state.slots[i].offset += start;
@@ -177,12 +178,12 @@ GgufWriter& GgufWriter::operator=(GgufWriter&&) noexcept = default;
 
 void GgufWriter::Write(size_t index, const uint8_t* data, size_t size, const std::function<void()>& poll) {
   State& state = *state_;
-  if (state.is_finished) Fail(state.path, ": the file is finished, nothing can be written to it");
-  if (index >= state.count) Fail(state.path, ": tensor ", index, " of ", state.count, " does not exist");
+  if (state.is_finished) Fail(state.name, ": the file is finished, nothing can be written to it");
+  if (index >= state.count) Fail(state.name, ": tensor ", index, " of ", state.count, " does not exist");
   State::Slot& slot = state.slots[index];
-  if (size != slot.size) Fail(state.path, ": tensor ", Quote(slot.name), " has ", slot.size, " bytes, not ", size);
+  if (size != slot.size) Fail(state.name, ": tensor ", Quote(slot.name), " has ", slot.size, " bytes, not ", size);
   int open = 0;
-  if (!slot.progress.compare_exchange_strong(open, 1)) Fail(state.path, ": tensor ", Quote(slot.name), " is written twice");
+  if (!slot.progress.compare_exchange_strong(open, 1)) Fail(state.name, ": tensor ", Quote(slot.name), " is written twice");
   try {
     state.file->WriteAt(slot.offset, data, size, poll);
   } catch (...) {
@@ -194,9 +195,9 @@ void GgufWriter::Write(size_t index, const uint8_t* data, size_t size, const std
 
 void GgufWriter::Finish() {
   State& state = *state_;
-  if (state.is_finished) Fail(state.path, ": the file is finished already");
+  if (state.is_finished) Fail(state.name, ": the file is finished already");
   for (size_t i = 0; i < state.count; ++i)
-    if (state.slots[i].progress != 2) Fail(state.path, ": tensor ", Quote(state.slots[i].name), " was not written");
+    if (state.slots[i].progress != 2) Fail(state.name, ": tensor ", Quote(state.slots[i].name), " was not written");
   state.file->Publish();
   state.is_finished = true;
 }

@@ -15,6 +15,7 @@
 #include <cstring>
 
 #include "core/error.h"
+#include "io/text.h"
 
 namespace edgequant {
 namespace {
@@ -46,21 +47,21 @@ std::string NoRoom(int error, uint64_t size) {
 
 }  // namespace
 
-OutputFile::OutputFile(const std::string& path, uint64_t size, Naming naming) : path_(path) {
+OutputFile::OutputFile(const std::string& path, uint64_t size, Naming naming) : path_(path), name_(ShownPath(path)) {
   if (path.empty()) Fail("the output path is empty");
-  if (path.find('\0') != std::string::npos) Fail(path.c_str(), ": the path contains a zero byte");
+  if (path.find('\0') != std::string::npos) Fail(name_, ": the path contains a zero byte");
   struct stat status;
   if (stat(path.c_str(), &status) == 0) {
-    if (S_ISDIR(status.st_mode)) Fail(path, ": cannot be written: it is a directory");
-    if (!S_ISREG(status.st_mode)) Fail(path, ": cannot be written: it is not a regular file");
+    if (S_ISDIR(status.st_mode)) Fail(name_, ": cannot be written: it is a directory");
+    if (!S_ISREG(status.st_mode)) Fail(name_, ": cannot be written: it is not a regular file");
     if (char* target = realpath(path.c_str(), nullptr)) {
       path_ = target;
       std::free(target);
     }
   }
   folder_ = FolderOf(path_);
-  if (stat(folder_.c_str(), &status) != 0) Fail(path, ": cannot be written: folder ", folder_, ": ", std::strerror(errno));
-  if (!S_ISDIR(status.st_mode)) Fail(path, ": cannot be written: ", folder_, " is not a folder");
+  if (stat(folder_.c_str(), &status) != 0) Fail(name_, ": cannot be written: folder ", ShownPath(folder_), ": ", std::strerror(errno));
+  if (!S_ISDIR(status.st_mode)) Fail(name_, ": cannot be written: ", ShownPath(folder_), " is not a folder");
   if (naming == Naming::kUnnamed) OpenUnnamed();
   if (fd_ < 0) OpenNamed();
   try {
@@ -83,7 +84,7 @@ void OutputFile::OpenUnnamed() {
   do {
     fd_ = open(folder_.c_str(), O_TMPFILE | O_RDWR | O_CLOEXEC, 0666);
   } while (fd_ < 0 && errno == EINTR);
-  if (fd_ < 0 && !IsUnsupported(errno)) Fail(path_, ": cannot be written: folder ", folder_, ": ", std::strerror(errno));
+  if (fd_ < 0 && !IsUnsupported(errno)) Fail(name_, ": cannot be written: folder ", ShownPath(folder_), ": ", std::strerror(errno));
 #endif
 }
 
@@ -97,15 +98,15 @@ void OutputFile::OpenNamed() {
     }
     if (errno != EEXIST && errno != EINTR) break;
   }
-  Fail(path_, ": cannot be written: folder ", folder_, ": ", std::strerror(errno));
+  Fail(name_, ": cannot be written: folder ", ShownPath(folder_), ": ", std::strerror(errno));
 }
 
 void OutputFile::Reserve(uint64_t size) {
   // Asked before the limit is met: exceeding it would send SIGXFSZ.
   struct rlimit limit;
   if (getrlimit(RLIMIT_FSIZE, &limit) == 0 && limit.rlim_cur != RLIM_INFINITY && size > limit.rlim_cur)
-    Fail(path_, ": cannot be written: its ", size, " bytes exceed this process's limit of ", uint64_t(limit.rlim_cur), " bytes per file (ulimit -f)");
-  if (size > uint64_t(LLONG_MAX)) Fail(path_, ": cannot be written: a file of ", size, " bytes is too large");
+    Fail(name_, ": cannot be written: its ", size, " bytes exceed this process's limit of ", uint64_t(limit.rlim_cur), " bytes per file (ulimit -f)");
+  if (size > uint64_t(LLONG_MAX)) Fail(name_, ": cannot be written: a file of ", size, " bytes is too large");
   if (size == 0) return;
   int error = EOPNOTSUPP;
 #ifdef __linux__
@@ -115,13 +116,13 @@ void OutputFile::Reserve(uint64_t size) {
   } while (error == EINTR);
 #endif
   if (error == 0) return;
-  if (error == EFBIG) Fail(path_, ": cannot be written: a file of ", size, " bytes is too large for its file system");
-  if (error == ENOSPC || error == EDQUOT) Fail(path_, ": cannot be written: ", NoRoom(error, size));
-  if (!IsUnsupported(error)) Fail(path_, ": cannot be written: ", std::strerror(error));
+  if (error == EFBIG) Fail(name_, ": cannot be written: a file of ", size, " bytes is too large for its file system");
+  if (error == ENOSPC || error == EDQUOT) Fail(name_, ": cannot be written: ", NoRoom(error, size));
+  if (!IsUnsupported(error)) Fail(name_, ": cannot be written: ", std::strerror(error));
   struct statvfs disk;
   if (fstatvfs(fd_, &disk) == 0 && disk.f_blocks > 0 && size / disk.f_frsize >= disk.f_bavail)
-    Fail(path_, ": cannot be written: ", NoRoom(ENOSPC, size));
-  if (ftruncate(fd_, off_t(size)) != 0) Fail(path_, ": cannot be written: ", std::strerror(errno));
+    Fail(name_, ": cannot be written: ", NoRoom(ENOSPC, size));
+  if (ftruncate(fd_, off_t(size)) != 0) Fail(name_, ": cannot be written: ", std::strerror(errno));
 }
 
 void OutputFile::WriteAt(uint64_t offset, const uint8_t* data, size_t size, const std::function<void()>& poll) {
@@ -129,8 +130,8 @@ void OutputFile::WriteAt(uint64_t offset, const uint8_t* data, size_t size, cons
     const ssize_t written = pwrite(fd_, data, std::min(size, kPiece), off_t(offset));
     if (written < 0 && errno != EINTR) {
       const int error = errno;
-      if (error == ENOSPC || error == EDQUOT) Fail(path_, ": cannot be written: the disk is full at byte ", offset);
-      Fail(path_, ": cannot be written at byte ", offset, ": ", std::strerror(error));
+      if (error == ENOSPC || error == EDQUOT) Fail(name_, ": cannot be written: the disk is full at byte ", offset);
+      Fail(name_, ": cannot be written at byte ", offset, ": ", std::strerror(error));
     }
     if (written > 0) {
 #ifdef __linux__
@@ -157,7 +158,7 @@ void OutputFile::LinkUnnamed() {
       return;
     }
   }
-  Fail(path_, ": cannot be given its name: ", std::strerror(errno));
+  Fail(name_, ": cannot be given its name: ", std::strerror(errno));
 #endif
 }
 
@@ -166,10 +167,10 @@ void OutputFile::Publish() {
   do {
     failed = fsync(fd_);
   } while (failed != 0 && errno == EINTR);
-  if (failed != 0) Fail(path_, ": cannot be flushed to disk: ", std::strerror(errno));
+  if (failed != 0) Fail(name_, ": cannot be flushed to disk: ", std::strerror(errno));
   if (temporary_.empty()) LinkUnnamed();
   if (!temporary_.empty()) {
-    if (std::rename(temporary_.c_str(), path_.c_str()) != 0) Fail(path_, ": cannot be given its name: ", std::strerror(errno));
+    if (std::rename(temporary_.c_str(), path_.c_str()) != 0) Fail(name_, ": cannot be given its name: ", std::strerror(errno));
     temporary_.clear();
   }
   // Makes the name itself durable. Some file systems cannot sync a folder: the file is complete all the same.

@@ -25,7 +25,6 @@ class OutputFile {
   // Flushes to disk, then gives the file its name, replacing an older file in one step.
   void Publish();
 
-  const std::string& path() const { return path_; }
 
  private:
   void OpenUnnamed();
@@ -34,6 +33,7 @@ class OutputFile {
   void LinkUnnamed();
 
   std::string path_, folder_;
+  std::string name_;       // of the file, in messages
   std::string temporary_;  // the name to remove, or empty
   int fd_ = -1;
 };

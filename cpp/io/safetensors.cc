@@ -98,7 +98,7 @@ Entry ReadTensor(HeaderJson& json, const std::string& file, const std::string& n
 
 SafetensorsFile SafetensorsFile::Open(const std::string& path) {
   const auto file = MappedFile::Open(path);
-  SafetensorsFile out = Parse(file->data(), file->size(), path);
+  SafetensorsFile out = Parse(file->data(), file->size(), ShownPath(path));
   out.file_ = file;
   return out;
 }

@@ -6,6 +6,12 @@
 namespace edgequant {
 namespace {
 
+// C1 controls (U+0080 to U+009F) can drive a terminal just like the C0 ones. `length` is the character's.
+bool IsControl(std::string_view text, size_t length) {
+  const uint8_t first = uint8_t(text[0]);
+  return first < 0x20 || first == 0x7F || (first == 0xC2 && length == 2 && uint8_t(text[1]) < 0xA0);
+}
+
 // Bytes of the UTF-8 character at the start of `text` (not empty), or 0 if it is malformed.
 size_t CharacterLength(std::string_view text) {
   const auto byte = [&](size_t i) { return uint8_t(text[i]); };
@@ -60,10 +66,8 @@ std::string Quote(std::string_view text) {
       break;
     }
     size_t length = CharacterLength(text);
-    const uint8_t first = uint8_t(text[0]);
-    // C1 controls (U+0080 to U+009F) can drive a terminal just like the C0 ones.
-    const bool is_control = first < 0x20 || first == 0x7F || (first == 0xC2 && length == 2 && uint8_t(text[1]) < 0xA0);
-    if (length == 0 || is_control) {
+    if (length == 0 || IsControl(text, length)) {
+      const uint8_t first = uint8_t(text[0]);
       out += "\\x";
       out += kHex[first >> 4];
       out += kHex[first & 15];
@@ -74,6 +78,15 @@ std::string Quote(std::string_view text) {
     text.remove_prefix(length);
   }
   return out + '"';
+}
+
+std::string ShownPath(const std::string& path) {
+  for (std::string_view rest = path; !rest.empty();) {
+    const size_t length = CharacterLength(rest);
+    if (length == 0 || IsControl(rest, length)) return Quote(path);
+    rest.remove_prefix(length);
+  }
+  return path;
 }
 
 }  // namespace edgequant

@@ -12,4 +12,7 @@ bool IsUtf8(std::string_view text);
 // long text is cut.
 std::string Quote(std::string_view text);
 
+// A path as messages name it: as it is, or quoted where that would not be one line of valid text.
+std::string ShownPath(const std::string& path);
+
 }  // namespace edgequant

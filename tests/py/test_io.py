@@ -303,7 +303,7 @@ def test_writer_discards_unless_finished(tmp_path: Path) -> None:
     with pytest.raises(Error, match="closed"):
         writer.write(0, b"1234")
     with GgufWriter(path, {}, [("a", (4,), "i8")]) as writer:
-        with pytest.raises(Error, match="C-contiguous"):
+        with pytest.raises(ValueError, match="not C-contiguous"):
             writer.write(0, np.zeros((2, 4), "i1")[:, :2])
         with pytest.raises(Error, match='"a" was not written'):
             writer.finish()
@@ -414,3 +414,17 @@ def test_paths_that_are_no_files(tmp_path: Path, open_file: type) -> None:
     os.mkfifo(tmp_path / "pipe")
     with pytest.raises(Error, match="pipe: is not a regular file"):
         open_file(tmp_path / "pipe")
+
+
+def test_paths_that_are_no_text(tmp_path: Path) -> None:
+    path = os.fsdecode(os.fsencode(tmp_path) + b"/\xff\n.gguf")
+    write(Path(path), {}, {})
+    assert GgufFile(path).path == path
+    os.truncate(path, 10)
+    with pytest.raises(Error, match=r'/\\xff\\x0a.gguf": cut off at byte 10'):
+        GgufFile(path)
+    os.unlink(path)
+    with pytest.raises(Error, match=r'/\\xff\\x0a.gguf": cannot be opened'):
+        GgufFile(path)
+    with pytest.raises(Error, match=r'/a": cannot be written: folder ".*\\xff'):
+        GgufWriter(path + "/a", {}, [])
