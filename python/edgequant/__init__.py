@@ -19,6 +19,7 @@ from edgequant.tensor import Comparison, QuantizedTensor
 
 if TYPE_CHECKING:
     from edgequant.convert import quantize_model
+    from edgequant.evaluate import Evaluation, evaluate
     from edgequant.importance import Importance, load_importance
     from edgequant.models import open_model
     from edgequant.report import Report
@@ -26,10 +27,12 @@ if TYPE_CHECKING:
 __all__ = [
     "Comparison",
     "Error",
+    "Evaluation",
     "Importance",
     "QuantizedTensor",
     "Report",
     "__version__",
+    "evaluate",
     "formats",
     "from_bytes",
     "load_importance",
@@ -41,6 +44,8 @@ __all__ = [
 ]
 
 _LAZY = {
+    "Evaluation": "evaluate",
+    "evaluate": "evaluate",
     "Importance": "importance",
     "load_importance": "importance",
     "open_model": "models",

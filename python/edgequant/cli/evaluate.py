@@ -1,0 +1,43 @@
+"""Measure a model: perplexity, divergence from a reference, embedding agreement.
+
+A causal language model is scored on a text, in windows that do not overlap; with --reference also by the divergence of
+its predictions from the reference's. A text encoder is compared with its reference on sentences.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("model", help="Hugging Face model directory or GGUF file")
+    parser.add_argument("--text", metavar="FILE", help="text to measure on; for an encoder, one sentence per line")
+    parser.add_argument("--reference", metavar="MODEL", help="model to compare with, usually the one before quantizing")
+    parser.add_argument("--context", type=int, default=512, metavar="N", help="tokens per window (default: 512)")
+    parser.add_argument("--windows", type=int, metavar="N", help="windows from the start of the text (default: all)")
+    parser.add_argument("--dtype", choices=("f32", "bf16"), default="f32", help="compute in this type (default: f32)")
+    parser.add_argument("--weights", action="store_true", help="also list the relative error of every weight tensor")
+    parser.add_argument("--json", action="store_true", help="print the result as JSON")
+
+
+def run(args: argparse.Namespace) -> int:
+    import sys
+
+    from edgequant.cli.table import table
+    from edgequant.evaluate import evaluate
+    from edgequant.evaluate.progress import bars
+
+    with bars(enabled=sys.stderr.isatty() and not args.json) as progress:
+        result = evaluate(
+            args.model, args.reference, text=args.text, context=args.context, windows=args.windows,
+            dtype=args.dtype, weights=args.weights, progress=progress,
+        )  # fmt: skip
+    if args.json:
+        print(json.dumps(result.to_dict(), indent=2))
+        return 0
+    print("\n".join(result.lines()))
+    if result.weights:
+        rows = [(w.name, w.reference_type, w.type, f"{w.relative:.6f}") for w in result.weights]
+        print("\n" + table(("tensor", "reference", "model", "relative error"), rows, "lllr"))
+    return 0

@@ -1,0 +1,127 @@
+"""The picture of a format comparison: quality against size, one panel per model."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from edgequant.evaluate.dependencies import require
+
+
+@dataclass(frozen=True)
+class Point:
+    """One file: its size in MB (10^6 bytes) and its loss of quality, larger than 0 and smaller for better."""
+
+    name: str
+    size: float
+    loss: float
+
+
+@dataclass(frozen=True)
+class Panel:
+    """One model's points. `tick` turns a loss into the axis' label, for measures better read as a quality."""
+
+    title: str
+    quality: str
+    points: Sequence[Point]
+    tick: Callable[[float], str] = "{:g}".format
+
+
+# One colour per family of formats, readable on white and distinct to the colour-blind (Okabe and Ito).
+FAMILIES = {
+    "float": "#555555",
+    "K-quant": "#0072B2",
+    "legacy": "#D55E00",
+    "non-linear": "#009E73",
+    "ternary": "#CC79A7",
+}
+
+
+def family(name: str) -> str:
+    """The family of a preset or format name."""
+    if name.startswith(("f", "bf")):
+        return "float"
+    if name.startswith("tq"):
+        return "ternary"
+    if name.startswith(("iq", "mxfp", "nvfp")):
+        return "non-linear"
+    return "K-quant" if "_k" in name else "legacy"
+
+
+def plot_quality(panels: Sequence[Panel], path: str | Path, dpi: int = 130) -> None:
+    """Draws quality (logarithmic, better is higher) against file size and writes a PNG.
+
+    Raises:
+        Error: matplotlib is absent.
+    """
+    require("matplotlib", "plot")
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(5.6 * len(panels), 4.4), layout="constrained")
+    FigureCanvasAgg(figure)
+    for index, panel in enumerate(panels):
+        _draw(figure.add_subplot(1, len(panels), index + 1), panel)
+    figure.savefig(path, dpi=dpi, metadata={"Software": None})
+
+
+def _draw(axes: Any, panel: Panel) -> None:
+    from matplotlib.ticker import FuncFormatter, LogLocator
+
+    points = sorted(panel.points, key=lambda point: point.size)
+    front = [p for i, p in enumerate(points) if all(p.loss < q.loss for q in points[:i])]
+    axes.plot([p.size for p in front], [p.loss for p in front], color="#BBBBBB", linewidth=1.2, zorder=1)
+    for name, colour in FAMILIES.items():
+        members = [p for p in points if family(p.name) == name]
+        if members:
+            axes.scatter([p.size for p in members], [p.loss for p in members], s=42, color=colour, label=name, zorder=3)
+    axes.set_yscale("log")
+    axes.invert_yaxis()  # a small loss is a good model, and good is up
+    for p, (dx, dy, align) in zip(points, _label_offsets(axes, points), strict=True):
+        axes.annotate(
+            p.name, (p.size, p.loss), xytext=(dx, dy), textcoords="offset points", fontsize=9, ha=align, va="center",
+            color=FAMILIES[family(p.name)],
+        )  # fmt: skip
+    axes.set_title(panel.title, fontsize=11, fontweight="bold", loc="left")
+    axes.set_xlabel("file size, MB")
+    axes.set_ylabel(panel.quality)
+    axes.yaxis.set_major_locator(LogLocator(base=10))
+    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: panel.tick(value)))
+    axes.yaxis.set_minor_formatter(FuncFormatter(lambda *_: ""))
+    axes.set_xlim(left=0, right=max(p.size for p in points) * 1.12)
+    axes.grid(True, which="major", color="#E6E6E6", linewidth=0.8)
+    axes.set_axisbelow(True)
+    for side in ("top", "right"):
+        axes.spines[side].set_visible(False)
+    axes.legend(frameon=False, fontsize=8.5, loc="lower right", handletextpad=0.2)
+
+
+def _label_offsets(axes: Any, points: Sequence[Point]) -> list[tuple[float, float, str]]:
+    """Offsets in points, for each label the first of a few sides that touches no other point or label."""
+    to_pixels = axes.transData.transform
+    scale = 72 / axes.figure.dpi
+    axes.set_xlim(left=0, right=max(p.size for p in points) * 1.12)
+    spots = [tuple(scale * value for value in to_pixels((p.size, p.loss))) for p in points]
+    taken = [(x - 4, y - 4, x + 4, y + 4) for x, y in spots]
+    sides: tuple[tuple[float, float, str], ...]
+    sides = ((8, 0, "left"), (-8, 0, "right"), (8, 9, "left"), (8, -9, "left"), (-8, 9, "right"), (-8, -9, "right"),
+             (0, 13, "center"), (0, -13, "center"), (12, 18, "left"), (12, -18, "left"))  # fmt: skip
+    result: list[tuple[float, float, str]] = []
+    for p, (x, y) in zip(points, spots, strict=True):
+        width = 5.4 * len(p.name)
+
+        def box(side: tuple[float, float, str], x: float = x, y: float = y, width: float = width) -> tuple[float, ...]:
+            left = x + side[0] - {"left": 0.0, "center": width / 2, "right": width}[side[2]]
+            return left, y + side[1] - 5.5, left + width, y + side[1] + 5.5
+
+        free = (side for side in sides if box(side)[0] > 0 and not any(_touch(box(side), other) for other in taken))
+        chosen = next(free, sides[0])
+        taken.append(box(chosen))  # type: ignore[arg-type]
+        result.append(chosen)
+    return result
+
+
+def _touch(a: Sequence[float], b: Sequence[float]) -> bool:
+    return a[0] < b[2] and b[0] < a[2] and a[1] < b[3] and b[1] < a[3]
