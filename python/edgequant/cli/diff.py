@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
     import numpy as np
+
     from edgequant.cli.model_files import FileTensor, ModelFiles, RenamedTensor
 
     Tensor = FileTensor | RenamedTensor

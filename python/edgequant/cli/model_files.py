@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+
 from edgequant import _core
 from edgequant._core import Error, StoredTensor
 
