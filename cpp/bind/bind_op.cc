@@ -13,6 +13,7 @@
 #include "core/threads.h"
 #include "op/compare.h"
 #include "op/dequantize.h"
+#include "op/target.h"
 
 namespace edgequant {
 namespace py = pybind11;
@@ -105,6 +106,8 @@ void BindOp(py::module_& m) {
   m.def("set_num_threads", &SetNumThreads, py::arg("n"), "Threads for all later calls; 0 means all cores of this process.");
   m.def("num_threads", &NumThreads, "Threads in use.");
   m.def("simd_target", &SimdTarget, "The instruction set in use, such as AVX3_DL.");
+  m.def("simd_targets", &SimdTargets, "All instruction sets that this machine could use, the best first.");
+  m.def("use_simd_target", &UseSimdTarget, py::arg("name"), "Use one of simd_targets(), or the best for \"\"; for tests.");
 }
 
 }  // namespace edgequant

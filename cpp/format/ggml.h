@@ -69,7 +69,7 @@ inline constexpr Block IQ4_NL = {32, 18, {Planes(2, 4, 16, 2)}, kInt4Levels, {kF
 inline constexpr Block IQ4_XS = {256, 136, {Planes(8, 4, 16, 2)}, kInt4Levels,
                                  {kF16, 0, 0, 1, 32, 32, {Stream(4, 4), Stream(2, 2, 4)}}};
 
-// ---- E2M1 floats: sign, 2 exponent bits, 1 mantissa bit.
+// ---- E2M1 floats: sign, 2 exponent bits, 1 mantissa bit. Minus zero (code 8) reads as zero, as in GGML's integer table.
 constexpr Map kE2M1 = {MapKind::kTable, 0, {0, .5f, 1, 1.5f, 2, 3, 4, 6, 0, -.5f, -1, -1.5f, -2, -3, -4, -6}};
 constexpr Map kE2M1x2 = {MapKind::kTable, 0, {0, 1, 2, 3, 4, 6, 8, 12, 0, -1, -2, -3, -4, -6, -8, -12}};
 // MXFP4, 4.25 bits: [e 1][qs 16], as Q4_0; 2^(e - 128) * 2 E2M1, whole numbers times half the scale as GGML has it.

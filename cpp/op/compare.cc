@@ -2,31 +2,37 @@
 
 #include <algorithm>
 #include <cmath>
+#include <limits>
 #include <vector>
 
 #include "core/threads.h"
+#include "kernels/cpu/compare.h"
 #include "kernels/cpu/dequantize.h"
 
 namespace edgequant {
 namespace {
 
-constexpr size_t kTile = 2048;    // weights decoded at a time: two tiles stay in the first-level cache
-constexpr size_t kTask = 1 << 16;
+constexpr size_t kTile = 2048;     // weights decoded at a time: two tiles stay in the first-level cache
+constexpr size_t kTask = 1 << 16;  // weights per task
 
-// Adds up one stretch of a row.
-void Accumulate(const float* a, const float* b, const float* w, size_t n, ErrorStats& s) {
-  for (size_t k = 0; k < n; ++k) {
-    const double x = a[k], y = b[k], d = x - y, i = w ? double(w[k]) : 1.0;
-    s.squared_error += d * d;
-    s.squared_norm += x * x;
-    s.squared_norm_b += y * y;
-    s.dot += x * y;
-    s.weighted_error += i * d * d;
-    s.weighted_norm += i * x * x;
-    s.max_error = std::max(s.max_error, std::abs(d));
+// Decodes stretches of rows; f32 is read where it lies.
+class Decoder {
+ public:
+  Decoder(const TensorView& m, size_t step) : m_(m), row_bytes_(RowBytes(m.format, m.cols)), tile_(step) {}
+  const float* Read(size_t row, size_t col, size_t n) {
+    const Block& b = BlockOf(m_.format);
+    const uint8_t* at = m_.data + row * row_bytes_ + col / size_t(b.n) * size_t(b.bytes);
+    if (m_.format == FormatId::kF32 && reinterpret_cast<uintptr_t>(at) % alignof(float) == 0)
+      return reinterpret_cast<const float*>(at);
+    DequantizeBlocks(m_.format, at, n / size_t(b.n), tile_.data());
+    return tile_.data();
   }
-  s.count += double(n);
-}
+
+ private:
+  const TensorView& m_;
+  size_t row_bytes_;
+  std::vector<float> tile_;
+};
 
 }  // namespace
 
@@ -37,7 +43,8 @@ ErrorStats& ErrorStats::operator+=(const ErrorStats& part) {
   dot += part.dot;
   weighted_error += part.weighted_error;
   weighted_norm += part.weighted_norm;
-  max_error = std::max(max_error, part.max_error);
+  max_error = std::isnan(max_error) || std::isnan(part.max_error) ? std::numeric_limits<double>::quiet_NaN()
+                                                                  : std::max(max_error, part.max_error);
   count += part.count;
   return *this;
 }
@@ -45,24 +52,24 @@ ErrorStats& ErrorStats::operator+=(const ErrorStats& part) {
 ErrorStats Compare(const TensorView& a, const TensorView& b, const float* importance) {
   if (a.rows != b.rows || a.cols != b.cols)
     Fail("cannot compare a matrix of ", a.rows, " x ", a.cols, " with one of ", b.rows, " x ", b.cols);
-  const size_t a_bytes = RowBytes(a.format, a.cols), b_bytes = RowBytes(b.format, b.cols);
+  RowBytes(a.format, a.cols), RowBytes(b.format, b.cols);  // throws if rows do not divide
   const size_t a_n = size_t(BlockOf(a.format).n), b_n = size_t(BlockOf(b.format).n);
-  const size_t step = std::max({kTile, a_n, b_n});
-  if (step % a_n != 0 || step % b_n != 0) Fail("cannot compare ", NameOf(a.format), " with ", NameOf(b.format));
+  size_t step = kTile;
+  while (step % a_n != 0 || step % b_n != 0) step += kTile;
   const size_t grain = std::max<size_t>(1, kTask / std::max<size_t>(1, a.cols));
   std::vector<ErrorStats> parts((a.rows + grain - 1) / grain);  // one per task: the sum does not depend on the threads
   ParallelFor(a.rows, grain, [&](size_t begin, size_t end) {
-    std::vector<float> x(step), y(step);
-    ErrorStats sum;
+    Decoder x(a, step), y(b, step);
+    CompareSums s;
     for (size_t r = begin; r < end; ++r) {
       for (size_t c = 0; c < a.cols; c += step) {
         const size_t n = std::min(step, a.cols - c);
-        DequantizeBlocks(a.format, a.data + r * a_bytes + c / a_n * size_t(BlockOf(a.format).bytes), n / a_n, x.data());
-        DequantizeBlocks(b.format, b.data + r * b_bytes + c / b_n * size_t(BlockOf(b.format).bytes), n / b_n, y.data());
-        Accumulate(x.data(), y.data(), importance ? importance + c : nullptr, n, sum);
+        AddPairs(x.Read(r, c, n), y.Read(r, c, n), importance ? importance + c : nullptr, n, s);
       }
     }
-    parts[begin / grain] = sum;
+    if (std::isnan(s.squared_error)) s.max_error = s.squared_error;
+    parts[begin / grain] = {s.squared_error,  s.squared_norm,  s.squared_norm_b, s.dot,
+                            s.weighted_error, s.weighted_norm, s.max_error,      double((end - begin) * a.cols)};
   });
   ErrorStats total;
   for (const ErrorStats& part : parts) total += part;

@@ -43,6 +43,4 @@ void DequantizeRow(FormatId format, const uint8_t* row, size_t cols, float* out)
   DequantizeBlocks(format, row, RowBytes(format, cols) / size_t(BlockOf(format).bytes), out);
 }
 
-const char* SimdTarget() { return KernelTarget(); }
-
 }  // namespace edgequant

@@ -11,7 +11,4 @@ void Dequantize(const TensorView& q, FormatId to, void* out);
 // One row of cols weights to f32, on the calling thread.
 void DequantizeRow(FormatId format, const uint8_t* row, size_t cols, float* out);
 
-// The name of the instruction set in use, such as AVX3_DL.
-const char* SimdTarget();
-
 }  // namespace edgequant

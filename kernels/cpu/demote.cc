@@ -27,7 +27,6 @@ HWY_INLINE void Demote(const float* HWY_RESTRICT x, size_t n, uint16_t* HWY_REST
 }
 void DemoteAllToF16(const float* x, size_t n, uint16_t* out) { Demote<false>(x, n, out); }
 void DemoteAllToBF16(const float* x, size_t n, uint16_t* out) { Demote<true>(x, n, out); }
-const char* TargetInUse() { return hwy::TargetName(HWY_TARGET); }
 
 }  // namespace HWY_NAMESPACE
 }  // namespace edgequant
@@ -38,11 +37,9 @@ namespace edgequant {
 
 HWY_EXPORT(DemoteAllToF16);
 HWY_EXPORT(DemoteAllToBF16);
-HWY_EXPORT(TargetInUse);
 
 void DemoteToF16(const float* x, size_t n, uint16_t* out) { HWY_DYNAMIC_DISPATCH(DemoteAllToF16)(x, n, out); }
 void DemoteToBF16(const float* x, size_t n, uint16_t* out) { HWY_DYNAMIC_DISPATCH(DemoteAllToBF16)(x, n, out); }
-const char* KernelTarget() { return HWY_DYNAMIC_DISPATCH(TargetInUse)(); }
 
 }  // namespace edgequant
 #endif  // HWY_ONCE

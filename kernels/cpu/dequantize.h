@@ -21,7 +21,4 @@ void DequantizeGrid(FormatId id, const uint8_t* src, size_t blocks, float* out);
 void DemoteToF16(const float* x, size_t n, uint16_t* out);
 void DemoteToBF16(const float* x, size_t n, uint16_t* out);
 
-// The name of the instruction set in use, such as AVX3_DL.
-const char* KernelTarget();
-
 }  // namespace edgequant

@@ -1,0 +1,15 @@
+// A slow decoder of every format, written format by format from the description of its bytes and sharing nothing with
+// format/decode.h but the numbers of the grids.
+#pragma once
+#include <cstdint>
+
+#include "format/catalog.h"
+
+namespace edgequant::reference {
+
+// One block to BlockOf(id).n floats.
+void DecodeBlock(FormatId id, const uint8_t* block, float* out);
+
+float F16(uint16_t bits);
+
+}  // namespace edgequant::reference
