@@ -8,7 +8,7 @@ import sys
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -16,7 +16,7 @@ from edgequant import _core
 from edgequant._core import Error
 from edgequant.importance import Importance, load_importance
 from edgequant.models import open_model
-from edgequant.plan import FLOATS, Rule, TensorPlan, layer_order, make_plan, parse_rules
+from edgequant.plan import FLOATS, Rule, TensorPlan, as_f16, layer_order, make_plan, parse_rules
 from edgequant.presets import find_preset
 from edgequant.report import Report, TensorReport
 from edgequant.targets import parse_target
@@ -76,7 +76,6 @@ def quantize_model(
     tensors = sorted(opened.tensors, key=lambda t: layer_order(t.name))
     to_f32 = opened.kind != "gguf"
     plans = make_plan(tensors, metadata, chosen, parsed, importance=matrix is not None, floats_to_f32=to_f32)
-    f16 = make_plan(tensors, metadata, find_preset("f16"), floats_to_f32=to_f32)
     report = Report(
         model=str(opened.path),
         output=None if output is None else os.fspath(output),
@@ -92,8 +91,8 @@ def quantize_model(
     if dry_run:
         report.file_size = file_size(metadata, plans)
     else:
-        _write(opened, tensors, os.fspath(output or ""), metadata, plans, matrix, report, effort, objective, progress)
-    report.f16_size = report.file_size - data_size(metadata, plans) + data_size(metadata, f16)
+        _write(opened, tensors, plans, metadata, matrix, Search(effort, objective), report, progress)
+    report.f16_size = report.file_size - data_size(metadata, plans) + data_size(metadata, as_f16(plans))
     if checksum and not dry_run:
         report.sha256 = _sha256(os.fspath(output or ""))
     report.seconds = time.perf_counter() - start
@@ -101,29 +100,35 @@ def quantize_model(
     return report
 
 
+class Search(NamedTuple):
+    """How the core looks for scales; see `edgequant.quantize`."""
+
+    effort: Effort
+    objective: Objective
+
+
 def _write(
     model: Model,
     tensors: list[ModelTensor],
-    output: str,
-    metadata: dict[str, Any],
     plans: list[TensorPlan],
+    metadata: dict[str, Any],
     matrix: Importance | None,
+    search: Search,
     report: Report,
-    effort: Effort,
-    objective: Objective,
     progress: bool,
 ) -> None:
+    """Fills the file, and the report, tensor by tensor."""
     squared_error = squared_norm = 0.0
     entries = [(p.name, p.shape, p.target) for p in plans]
-    with _core.GgufWriter(output, metadata, entries) as writer, WriteBehind(writer) as pending:
+    with _core.GgufWriter(str(report.output), metadata, entries) as writer, WriteBehind(writer) as pending:
         report.file_size = writer.file_size
         with _progress_bar(progress, plans) as step:
             for index, (tensor, plan, entry) in enumerate(zip(tensors, plans, report.tensors, strict=True)):
                 vectors = matrix.of(plan.name, plan.shape) if matrix else None
                 try:
-                    data, sums = encode(tensor, plan, vectors, effort, objective)
+                    data, sums = encode(tensor, plan, vectors, search)
                 except Error as e:
-                    raise Error(f"{model.path}: tensor '{_both_names(tensor)}': {e}") from None
+                    raise Error(f"{model.path}: tensor {_both_names(tensor)}: {e}") from None
                 entry.copied = sums is None
                 entry.important = vectors is not None and not entry.copied
                 if sums is not None:
@@ -139,7 +144,7 @@ def _write(
 
 
 def encode(
-    tensor: ModelTensor, plan: TensorPlan, vectors: np.ndarray | None, effort: Effort, objective: Objective
+    tensor: ModelTensor, plan: TensorPlan, vectors: np.ndarray | None, search: Search
 ) -> tuple[np.ndarray, dict[str, float] | None]:
     """The bytes of one tensor in its target format, and the sums of its error; None where it was only copied."""
     data, source, order = tensor.rows(), plan.source, tensor.row_permutation
@@ -152,10 +157,10 @@ def encode(
             check_finite(data, source, rows, cols)
     elif vectors is None or len(vectors) == 1:
         vector = None if vectors is None else vectors[0]
-        data, sums = _core.quantize(data, source, rows, cols, plan.target, vector, effort, objective, True)
+        data, sums = _core.quantize(data, source, rows, cols, plan.target, vector, *search, True)
     else:  # each expert has inputs of its own
         parts = [
-            _core.quantize(part, source, len(part), cols, plan.target, vector, effort, objective, True)
+            _core.quantize(part, source, len(part), cols, plan.target, vector, *search, True)
             for part, vector in zip(np.split(data, len(vectors)), vectors, strict=True)
         ]
         data = np.concatenate([part for part, _ in parts])
@@ -173,7 +178,8 @@ def check_finite(data: np.ndarray, source: str, rows: int, cols: int) -> None:
 
 
 def _both_names(tensor: ModelTensor) -> str:
-    return tensor.name if tensor.name == tensor.source_name else f"{tensor.name}' ('{tensor.source_name}')".rstrip("'")
+    other = "" if tensor.source_name == tensor.name else f" (here '{tensor.source_name}')"
+    return f"'{tensor.name}'{other}"
 
 
 def _notes(plans: list[TensorPlan], matrix: Importance | None) -> list[str]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import prod
 from typing import Any, Protocol
 
@@ -34,6 +34,7 @@ class TensorPlan:
     target: str
     reason: str
     wanted: str | None = None  # the format that its rows do not divide
+    kept: bool = False  # never quantized, whatever the preset
 
     @property
     def count(self) -> int:
@@ -120,7 +121,7 @@ def make_plan(
         kept = presets.kept_because(t.name, t.shape)
         if kept or t.format in _OTHER_BYTES:
             target = "f32" if floats_to_f32 and t.format in FLOATS else t.format
-            plans[t.name] = TensorPlan(t.name, t.shape, t.format, target, kept or "integers")
+            plans[t.name] = TensorPlan(t.name, t.shape, t.format, target, kept or "integers", kept=True)
             continue
         role = presets.role_of(t.name)
         i = counters.get(role, 0)
@@ -147,6 +148,11 @@ def make_plan(
         if r in unused:
             raise Error(f"rule '{r}' decides no tensor: none matches, or earlier rules did")
     return [plans[t.name] for t in tensors]
+
+
+def as_f16(plans: Sequence[TensorPlan]) -> list[TensorPlan]:
+    """The same model under the preset f16."""
+    return [p if p.kept else replace(p, target="f16") for p in plans]
 
 
 def _block(format: str) -> int:

@@ -6,14 +6,13 @@ A preset names a default format; `CHOICES` lists where it deviates. The facts co
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from typing import Any
+from functools import cache
+from typing import Any, NamedTuple
 
 from edgequant._core import Error
 
 
-@dataclass(frozen=True)
-class Preset:
+class Preset(NamedTuple):
     """A named mixture of formats: `default` for most tensors, `CHOICES` for the others."""
 
     name: str
@@ -135,8 +134,7 @@ def kept_because(name: str, shape: tuple[int, ...]) -> str | None:
 # ---- what the model is ----
 
 
-@dataclass(frozen=True)
-class Facts:
+class Facts(NamedTuple):
     """What the choices depend on, besides the tensor."""
 
     architecture: str
@@ -180,8 +178,7 @@ def facts_of(metadata: Mapping[str, Any], names: list[str], importance: bool = F
 # ---- what each preset chooses ----
 
 
-@dataclass(frozen=True)
-class Spot:
+class Spot(NamedTuple):
     """One tensor at the moment of choice: number `i` of `n` of its role."""
 
     facts: Facts
@@ -243,18 +240,13 @@ def no(condition: When) -> When:
     return lambda s: not condition(s)
 
 
-@dataclass(frozen=True)
-class Choice:
+class Choice(NamedTuple):
     """One deviation from the default: role (or any), presets (names, or * for all), format, condition."""
 
     role: str
     presets: str
     format: str
     when: When = always
-
-    def fits(self, role: str, preset: str, spot: Spot) -> bool:
-        named = self.presets == "*" or preset in self.presets.split()
-        return named and self.role in (role, "any") and self.when(spot)
 
 
 # The first row that fits decides; without one the tensor gets the preset's default. Role `head` is output.weight, or
@@ -310,7 +302,13 @@ def choose(preset: Preset, role: str, spot: Spot) -> str:
         return preset.default
     if role == "output" or (role == "embedding" and spot.facts.tied):
         role = "head"
-    return next((c.format for c in CHOICES if c.fits(role, preset.name, spot)), preset.default)
+    rows = _rows(preset.name, role)
+    return next((row.format for row in rows if row.when(spot)), preset.default)
+
+
+@cache
+def _rows(preset: str, role: str) -> list[Choice]:
+    return [c for c in CHOICES if c.role in (role, "any") and (c.presets == "*" or preset in c.presets.split())]
 
 
 # Where rows do not divide the block: a format of blocks of 32 with at least as many bits; where that fails too, f16.

@@ -8,6 +8,8 @@ from __future__ import annotations
 import argparse
 import json
 
+from edgequant.cli.table import table
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("name", nargs="?", metavar="NAME", help="show the bit layout of one format")
@@ -29,11 +31,12 @@ def run(args: argparse.Namespace) -> int:
     elif args.json:
         print(json.dumps(entries, indent=2))
     else:
-        print(f"{'format':<8} {'bits/weight':>11} {'block':>6} {'bytes':>6} {'GGUF':>5}  written")
-        for e in sorted(entries, key=lambda e: (-e["bits_per_weight"], e["name"])):
-            gguf = "-" if e["gguf_type"] is None else e["gguf_type"]
-            written = "yes" if e["can_quantize"] else "no"
-            print(f"{e['name']:<8} {e['bits_per_weight']:>11.4f} {e['block']:>6} {e['bytes']:>6} {gguf:>5}  {written}")
+        headers = ["format", "bits/weight", "block", "bytes", "GGUF", "written"]
+        rows = [
+            [e["name"], f"{e['bits_per_weight']:.4f}", e["block"], e["bytes"], e["gguf_type"], _yes(e["can_quantize"])]
+            for e in sorted(entries, key=lambda e: (-e["bits_per_weight"], e["name"]))
+        ]
+        print(table(headers, rows))
     return 0
 
 
@@ -41,9 +44,13 @@ def list_presets(as_json: bool) -> int:
     from edgequant.presets import ALIASES, PRESETS
 
     if as_json:
-        print(json.dumps([vars(p) for p in PRESETS.values()], indent=2))
+        print(json.dumps([p._asdict() for p in PRESETS.values()], indent=2))
         return 0
-    for p in PRESETS.values():
-        aliases = [a for a, name in ALIASES.items() if name == p.name]
-        print(f"{p.name:<10} {p.description}" + (f" (also {', '.join(aliases)})" if aliases else ""))
+    aliases = {name: alias for alias, name in ALIASES.items()}
+    rows = [[p.name, p.default, aliases.get(p.name), p.description] for p in PRESETS.values()]
+    print(table(["preset", "mostly", "also", "what it is"], rows, align="llll"))
     return 0
+
+
+def _yes(value: bool) -> str:
+    return "yes" if value else "no"
