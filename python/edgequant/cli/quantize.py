@@ -50,9 +50,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     output, to = output_and_preset(args)
-    from edgequant._core import set_num_threads
+    from edgequant._core import Error, set_num_threads
     from edgequant.convert import quantize_model
 
+    if args.threads < 0:
+        raise Error(f"{args.threads} threads")
     if args.threads:
         set_num_threads(args.threads)
     report = quantize_model(
