@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import json
 import math
-import os
-import tempfile
 from collections.abc import Callable
 from pathlib import Path
-from typing import BinaryIO, cast
 
 import numpy as np
 
 from edgequant import _core
 
+from .files import replacing
 from .model import FLOATS, Model, ModelTensor
 
 _CHUNK = 1 << 24
@@ -57,34 +55,9 @@ def export_huggingface(
     _write_safetensors(directory / "model.safetensors", tensors, dtype, progress)
     for name, content in files.items():
         (directory / name).parent.mkdir(parents=True, exist_ok=True)
-        with _replacing(directory / name) as file:
+        with replacing(directory / name) as file:
             file.write(content)
     return directory
-
-
-class _replacing:
-    """A new file that takes the path's place at the end, and is removed where an exception comes first."""
-
-    def __init__(self, path: Path) -> None:
-        self._path = path
-
-    def __enter__(self) -> BinaryIO:
-        self._file = tempfile.NamedTemporaryFile(dir=self._path.parent, prefix=f".{self._path.name}.", delete=False)
-        return cast(BinaryIO, self._file)
-
-    def __exit__(self, kind: object, error: object, trace: object) -> None:
-        self._file.close()
-        if kind is None:
-            os.chmod(self._file.name, 0o666 & ~_umask())
-            os.replace(self._file.name, self._path)
-        else:
-            os.unlink(self._file.name)
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
 
 
 def _write_safetensors(
@@ -100,7 +73,7 @@ def _write_safetensors(
         offset = end
     text = json.dumps(header, separators=(",", ":")).encode()
     text += b" " * (-len(text) % 8)
-    with _replacing(path) as file:
+    with replacing(path) as file:
         file.write(len(text).to_bytes(8, "little") + text)
         for index, tensor in enumerate(tensors):
             if progress is not None:

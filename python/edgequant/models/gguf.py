@@ -12,9 +12,10 @@ import numpy as np
 
 from edgequant import _core
 
-from . import hyperparameters, tokenizer_files
+from . import hyperparameters
 from .architectures import ARCHITECTURES, Architecture
 from .model import Model, ModelTensor, malformed, rope_permutation
+from .tokenizer_export import tokenizer_files
 
 # The target writes its own.
 _OF_THE_TARGET = ("general.file_type", "general.quantization_version", "split.no", "split.count", "split.tensors.count")
@@ -95,7 +96,7 @@ class GgufModel(Model):
         config = hyperparameters.from_gguf(self._metadata, computed, architecture, str(self.path))
         if architecture.name != "bert":
             config["tie_word_embeddings"] = all(tensor.name != "output.weight" for tensor in self.tensors)
-        files, ids = tokenizer_files.tokenizer_files(self._metadata, str(self.path), config["max_position_embeddings"])
+        files, ids = tokenizer_files(self._metadata, str(self.path), config["max_position_embeddings"])
         config.update(ids)
         by_name = {tensor.name: tensor for tensor in self.tensors}
         for rule in architecture.tensors:  # transformers makes a bias only where the configuration asks for one

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import json
 import math
 import re
 from pathlib import Path
@@ -13,9 +12,11 @@ import numpy as np
 
 from edgequant import _core
 
-from . import hyperparameters, vocabulary
+from . import hyperparameters
 from .architectures import Architecture, Rule
+from .files import read_json
 from .model import FLOATS, Model, ModelTensor, malformed, rope_permutation
+from .tokenizer import read_vocabulary
 
 _COPIED = (
     "config.json",
@@ -63,7 +64,7 @@ class HuggingFaceModel(Model):
         if self._metadata is None:
             rows = int(self._config["vocab_size"])
             with malformed(str(self.path), "the tokenizer's files are"):
-                words = vocabulary.read_vocabulary(self.path, self._config, rows)
+                words = read_vocabulary(self.path, self._config, rows)
                 pooling = _pooling_type(self.path) if self.architecture == "bert" else None
             prefix = self.architecture + "."
             weights = sum(math.prod(tensor.shape) for tensor in self.tensors)
@@ -149,20 +150,6 @@ class HuggingFaceModel(Model):
             self.notes.append(f"llama.cpp attends to the whole context, not to a window of {window} tokens")
         if self.ignored:
             self.notes.append(f"{len(self.ignored)} tensors have no place in the GGUF: {_some(self.ignored)}")
-
-
-def read_json(path: Path) -> Any | None:
-    """The file's content, or None where there is no such file.
-
-    Raises:
-        Error: it is not JSON.
-    """
-    try:
-        return json.loads(path.read_bytes())
-    except (FileNotFoundError, NotADirectoryError):
-        return None
-    except ValueError as error:
-        raise _core.Error(f"{path}: not valid JSON ({error})") from None
 
 
 def _plus_one(values: np.ndarray) -> np.ndarray:

@@ -9,9 +9,12 @@ import numpy as np
 import pytest
 from edgequant import _core
 from edgequant._core import Error
-from edgequant.models import pretokenizers, tokenizer_files, vocabulary
+from edgequant.models import pretokenizers
 from edgequant.models.pretokenizers import NAMES
 from edgequant.models.sentencepiece import read_sentencepiece
+from edgequant.models.tokenizer import read_vocabulary
+from edgequant.models.tokenizer_export import tokenizer_files
+from edgequant.models.vocabulary import Vocabulary
 
 tokenizers = pytest.importorskip("tokenizers")
 
@@ -31,10 +34,10 @@ def vocabulary_only(tmp_path):
     return load
 
 
-def read(tmp_path, tokenizer: dict, rows: int | None = None, **settings) -> vocabulary.Vocabulary:
+def read(tmp_path, tokenizer: dict, rows: int | None = None, **settings) -> Vocabulary:
     (tmp_path / "tokenizer.json").write_text(json.dumps(tokenizer))
     (tmp_path / "tokenizer_config.json").write_text(json.dumps(settings))
-    return vocabulary.read_vocabulary(tmp_path, {}, rows or 1 + max(tokenizer["model"]["vocab"].values()))
+    return read_vocabulary(tmp_path, {}, rows or 1 + max(tokenizer["model"]["vocab"].values()))
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -60,7 +63,7 @@ def test_ids_survive_the_way_to_gguf_and_back(kind, train_tokenizer, vocabulary_
     tokenizer = train_tokenizer(kind)
     metadata = read(tmp_path, tokenizer, chat_template="{{ messages }}").metadata()
     reference = tokenizers.Tokenizer.from_str(json.dumps(tokenizer))
-    files, _ = tokenizer_files.tokenizer_files(metadata, "test", 512)
+    files, _ = tokenizer_files(metadata, "test", 512)
     again = tokenizers.Tokenizer.from_str(files["tokenizer.json"].decode())
     assert json.loads(files["tokenizer_config.json"])["chat_template"] == "{{ messages }}"
     runtime = vocabulary_only(metadata)
@@ -112,6 +115,38 @@ def test_template_decides_whether_bos_and_eos_are_added(train_tokenizer, tmp_pat
         assert words.special.get("bos") == (1 if expected[0] else None)
 
 
+def test_what_the_template_adds_becomes_bos_and_eos(train_tokenizer, tmp_path) -> None:
+    tokenizer = train_tokenizer("bytelevel")
+    ends = [{"SpecialToken": {"id": token, "type_id": 0}} for token in ("<|im_start|>", "<|endoftext|>")]
+    single = [ends[0], {"Sequence": {"id": "A", "type_id": 0}}, ends[1]]
+    tokenizer["post_processor"] = {"type": "TemplateProcessing", "single": single, "pair": [], "special_tokens": {}}
+    words = read(tmp_path, tokenizer, bos_token="<|im_end|>", eos_token="<|im_end|>")
+    assert words.special == {"bos": 1, "eos": 0, "eot": 2}
+
+
+def test_vocab_txt_alone(train_tokenizer, vocabulary_only, tmp_path) -> None:
+    tokenizer = train_tokenizer("wordpiece")
+    vocab = tokenizer["model"]["vocab"]
+    (tmp_path / "vocab.txt").write_text("\n".join(sorted(vocab, key=vocab.get)) + "\n")
+    words = read_vocabulary(tmp_path, {}, len(vocab))
+    assert words.special == {"unk": 1, "sep": 3, "pad": 0, "cls": 2, "mask": 4, "bos": 2, "eos": 3}
+    reference = tokenizers.Tokenizer.from_str(json.dumps(tokenizer))
+    text = "Once upon a time, déjà-vu!"
+    assert vocabulary_only(words.metadata()).tokenize(text.encode()) == reference.encode(text).ids
+
+
+def test_tokens_without_a_row_are_left_out(train_tokenizer, tmp_path) -> None:
+    tokenizer = train_tokenizer("bytelevel")
+    size = len(tokenizer["model"]["vocab"])
+    for index, text in ((10**12, "<far>"), (-3, "<negative>"), (size, "<next>")):
+        tokenizer["added_tokens"].append({"id": index, "content": text, "special": True})
+    words = read(tmp_path, tokenizer, rows=size)
+    assert len(words.tokens) == size and len(words.notes) == 3 and "<far>" in words.notes[2]
+    tokenizer["model"]["vocab"]["far"] = 10**12
+    with pytest.raises(Error, match="has ids from 0 to 1000000000000"):
+        read(tmp_path, tokenizer, rows=size)
+
+
 def test_end_of_turn_is_what_ends_generation_and_is_in_the_template(train_tokenizer, tmp_path) -> None:
     tokenizer = train_tokenizer("bytelevel")
     (tmp_path / "generation_config.json").write_text(json.dumps({"eos_token_id": [0, 1, 2]}))
@@ -124,9 +159,20 @@ def test_chat_templates_by_name(train_tokenizer, tmp_path) -> None:
     metadata = read(tmp_path, train_tokenizer("bytelevel"), chat_template=templates).metadata()
     assert metadata["tokenizer.chat_template"] == "a" and metadata["tokenizer.chat_template.tool_use"] == "b"
     assert metadata["tokenizer.chat_templates"] == ["tool_use"]
+    files, _ = tokenizer_files(metadata, "test", 512)
+    assert json.loads(files["tokenizer_config.json"])["chat_template"] == templates
     (tmp_path / "chat_template.jinja").write_text("from its file")
     metadata = read(tmp_path, train_tokenizer("bytelevel")).metadata()
     assert metadata["tokenizer.chat_template"] == "from its file"
+
+
+def test_what_a_gguf_does_not_say_is_llama_cpp_default(train_tokenizer, tmp_path) -> None:
+    metadata = read(tmp_path, train_tokenizer("wordpiece")).metadata()
+    cut = {key: value for key, value in metadata.items() if not key.endswith("_token_id")}
+    cut["tokenizer.ggml.tokens"] = [f"▁w{index}" for index in range(100)] + ["[UNK]", "[CLS]", "[SEP]", "[MASK]"]
+    cut["tokenizer.ggml.token_type"] = np.array([1] * 100 + [3] * 4, np.int32)
+    files, _ = tokenizer_files(cut, "test", 512)
+    assert tokenizers.Tokenizer.from_str(files["tokenizer.json"].decode()).encode("w5 w7").ids == [101, 5, 7, 102]
 
 
 def test_unknown_ways_to_split_are_refused(train_tokenizer, tmp_path) -> None:
@@ -150,7 +196,7 @@ def test_a_token_that_is_there_twice_is_refused(train_tokenizer, tmp_path) -> No
 
 def test_a_directory_without_a_tokenizer_is_refused(tmp_path) -> None:
     with pytest.raises(Error, match="no tokenizer"):
-        vocabulary.read_vocabulary(tmp_path, {}, 10)
+        read_vocabulary(tmp_path, {}, 10)
 
 
 @pytest.mark.parametrize("model_type", ["bpe", "unigram"])
@@ -176,7 +222,7 @@ def test_sentencepiece_model_without_its_package(model_type, tmp_path, nasty_tex
     assert found.pieces == [model.id_to_piece(i) for i in range(size)]
     assert np.array_equal(found.scores, [model.get_score(i) for i in range(size)])
     assert found.unigram == (model_type == "unigram") and found.add_dummy_prefix
-    words = vocabulary.read_vocabulary(tmp_path, {}, size)
+    words = read_vocabulary(tmp_path, {}, size)
     assert [words.types[i] for i in (0, 1, 2, 3)] == [2, 3, 3, 4] and words.tokens[4] == "  "
     runtime = vocabulary_only(words.metadata())
     for text in ["Once upon a time", "wie 3 Uhr, a<tool>", *nasty_text.splitlines()]:

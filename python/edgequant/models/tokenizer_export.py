@@ -11,6 +11,13 @@ from edgequant._core import Error
 from . import pretokenizers
 from .vocabulary import BYTE, CONTROL, SPACE, SPECIAL, UNKNOWN, UNUSED, USER_DEFINED
 
+# What llama.cpp takes where a file names no special tokens.
+_DEFAULTS = {
+    "llama": {"bos": 1, "eos": 2, "unk": 0},
+    "bert": {"bos": 101, "unk": 100, "sep": 102, "pad": 0, "mask": 103},
+    "t5": {"eos": 1, "unk": 2, "pad": 0},
+}
+
 
 def tokenizer_files(metadata: dict[str, Any], where: str, max_length: int) -> tuple[dict[str, bytes], dict[str, int]]:
     """tokenizer.json, tokenizer_config.json and generation_config.json, and config.json's *_token_id entries.
@@ -33,8 +40,9 @@ def tokenizer_files(metadata: dict[str, Any], where: str, max_length: int) -> tu
     if kind not in makers:
         raise Error(f"{where}: the tokenizer kind {kind!r} is not known; known are {', '.join(makers)}")
     special = {name: int(own[key]) for name, key in SPECIAL.items() if int(own.get(key, -1)) in range(len(tokens))}
-    if kind == "llama":
-        special = {"bos": 1, "eos": 2, **special} if len(tokens) > 2 else special  # llama.cpp's defaults
+    special = {**{k: v for k, v in _DEFAULTS.get(kind, {}).items() if v < len(tokens)}, **special}
+    if kind == "bert":
+        special.setdefault("cls", special.get("bos", 0))
     tokenizer = makers[kind](own, tokens, types, where)
     tokenizer = {
         "version": "1.0",
@@ -52,6 +60,12 @@ def tokenizer_files(metadata: dict[str, Any], where: str, max_length: int) -> tu
     }
     if "tokenizer.chat_template" in metadata:
         settings["chat_template"] = metadata["tokenizer.chat_template"]
+    named = {
+        name: metadata.get(f"tokenizer.chat_template.{name}") for name in metadata.get("tokenizer.chat_templates", ())
+    }
+    if any(named.values()):
+        named = {"default": settings.get("chat_template"), **named}
+        settings["chat_template"] = [{"name": name, "template": text} for name, text in named.items() if text]
     ids = {f"{name}_token_id": special[name] for name in ("bos", "eos", "pad") if name in special}
     ends = [special[name] for name in ("eos", "eot") if name in special]
     generation = {**ids, "eos_token_id": ends} if len(ends) > 1 else ids
@@ -124,7 +138,9 @@ def _sentencepiece(own: dict[str, Any], tokens: list[str], types: list[int], whe
 
 
 def _unigram(own: dict[str, Any], tokens: list[str], types: list[int], where: str) -> dict[str, Any]:
-    scores = _scores(own, tokens, where)
+    while types and types[-1] == UNUSED:  # these only fill the embedding up
+        tokens, types = tokens[:-1], types[:-1]
+    scores = _scores(own, own["tokens"], where)[: len(tokens)]
     normalizers: list[dict[str, Any]] = []
     if "precompiled_charsmap" in own:
         charsmap = base64.b64encode(bytes(bytearray(own["precompiled_charsmap"].astype("u1")))).decode()
