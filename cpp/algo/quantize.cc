@@ -21,7 +21,8 @@ constexpr size_t kTask = 1 << 14;
 // The largest magnitude that the format's numbers can carry.
 float LimitOf(FormatId to) {
   const Block& b = BlockOf(to);
-  if (b.scale.type == Number::kF32 || b.scale.type == Number::kBF16 || SizeOf(b.scale.type) == 1) return 3.4028235e38f;
+  if (b.scale.type == Number::kUE4M3) return 448 * ShapeOf(b).high;
+  if (b.scale.type != Number::kF16) return 3.4028235e38f;
   if (b.n == 1) return 65519.996f;
   const Shape s = ShapeOf(b);
   const float reach = std::min(-s.low, s.high);
@@ -54,8 +55,8 @@ void Quantize(const TensorView& w, FormatId to, const QuantizeOptions& options, 
   if (w.rows == 0 || cols == 0) return;
   const bool search = UsesSearch(to, options);
   const std::vector<float> importance = search ? PrepareImportance(options.importance, cols, BlockOf(to)) : std::vector<float>();
-  const Tuning tuning = TuningOf(to, options.effort);
   const Weighting weighting = WeightingOf(to, options.objective, options.importance != nullptr);
+  const Tuning tuning = TuningOf(to, options.effort, weighting);
   const float limit = LimitOf(to);
   uint32_t limit_bits;
   std::memcpy(&limit_bits, &limit, sizeof limit_bits);

@@ -1,5 +1,6 @@
 #include "algo/tuning.h"
 
+#include <algorithm>
 #include <cmath>
 
 #include "format/shape.h"
@@ -13,12 +14,51 @@ struct Span { float low, high; };
 // have more local minima, so a wider span pays there; more starts than about 12 per unit of span are wasted.
 Span SpanOf(const Shape& s, Effort effort) {
   const bool fast = effort == Effort::kFast, best = effort == Effort::kBest;
-  if (s.affine) return {s.codes <= 4 || fast ? -0.6f : -1.0f, 1.1f};
-  if (s.codes == 64) return best ? Span{-6, 2} : Span{-3, 1};
+  if (s.affine) return {s.codes <= 4 || (fast && s.two_level) ? -0.6f : -1.0f, 1.1f};
+  if (s.codes >= 64) return best ? Span{-6, 2} : Span{-3, 1};
   if (s.codes == 32) return fast ? Span{-1, 1} : best ? Span{-4, 2} : Span{-2.5f, 2};
-  if (fast) return {-0.8f, 1.2f};
-  if (best && s.codes != 8) return {-2.5f, 2.5f};
-  return {-1.3f, 1.3f};
+  return best ? Span{-1.5f, 1.7f} : Span{-0.9f, 1.1f};
+}
+
+// Weights of x^2 put the minimum close to the extreme weight; even ones spread it out and need more starts.
+int StartsOf(const Shape& s, Effort effort, WeightRule rule) {
+  if (effort == Effort::kBest) return kMaxStarts;
+  const bool fast = effort == Effort::kFast;
+  if (s.affine) return s.two_level ? (fast ? 10 : 16) : (fast ? 26 : 28);
+  if (rule == WeightRule::kSquare || s.codes >= 64) return fast ? 8 : 12;
+  return fast ? 20 : 24;
+}
+
+void SetStarts(const Shape& s, Span span, Tuning& t) {
+  const auto fraction = [](double v) { return float(v - std::floor(v)); };
+  const auto within = [&](float f) { return span.low + (span.high - span.low) * f; };
+  // two thirds of the scale-only starts send the extreme weight to the low end, which is one step longer
+  const int low_starts = s.low == -s.high ? 0 : (t.starts * 2 + 2) / 3;
+  for (int k = 0; k < t.starts; ++k) {
+    float* start = t.start[k];
+    const int place = k < low_starts ? k : k - low_starts, places = k < low_starts ? low_starts : t.starts - low_starts;
+    if (s.affine) {  // low-discrepancy points over the square of both ends, the unclipped range first
+      start[0] = k == 0 ? 0 : within(fraction(0.5 + 0.7548776662466927 * k));
+      start[1] = k == 0 ? 0 : within(fraction(0.5 + 0.5698402909980532 * k));
+    } else {
+      start[0] = k < low_starts ? -1 : 1;
+      start[1] = place == 0 ? 0
+                 : s.codes <= 4  // few levels: the best scale may clip most of the weights
+                     ? std::pow(16.0f, float(place) / float(places - 1)) - 1
+                     : within(float(place - 1) / float(std::max(1, places - 2)));
+    }
+  }
+}
+
+// From the last integer, with a margin, down to 70 % of it; signed ones from both ends in turns.
+void SetCandidates(const Shape& s, int count, Tuning& t) {
+  const bool both = s.scale_low < 0;
+  t.candidates = count;
+  for (int k = 0; k < count; ++k) {
+    const float fraction = both ? float(k / 2) / float(count / 2) : float(k) / float(count);
+    const int end = both && k % 2 == 0 ? s.scale_low : s.scale_high;
+    t.candidate[k] = float(end) + (end < 0 ? -0.4f : 0.4f) - 0.3f * float(end) * fraction;
+  }
 }
 
 }  // namespace
@@ -31,7 +71,8 @@ Weighting WeightingOf(FormatId to, Objective objective, bool importance) {
     case FormatId::kQ5_0:
     case FormatId::kQ5_1: return importance ? Weighting{WeightRule::kRootSquares, MeanScope::kRow, 1} : Weighting{};
     case FormatId::kQ2_K:
-      return importance ? Weighting{WeightRule::kRootSquares, MeanScope::kBlock, 1} : Weighting{WeightRule::kMagnitude};
+      if (importance) return {WeightRule::kRootSquares, MeanScope::kBlock, 1};
+      return {WeightRule::kRmsPlusMagnitude, MeanScope::kGroup, 1e-4f};  // |x|, with a trace of the mean for small weights
     case FormatId::kQ4_K:
     case FormatId::kQ5_K:
       return importance ? Weighting{WeightRule::kRootSquares, MeanScope::kBlock, 2} : Weighting{WeightRule::kRmsPlusMagnitude};
@@ -44,33 +85,18 @@ Weighting WeightingOf(FormatId to, Objective objective, bool importance) {
   }
 }
 
-Tuning TuningOf(FormatId to, Effort effort) {
+Tuning TuningOf(FormatId to, Effort effort, const Weighting& weighting) {
   const Shape s = ShapeOf(BlockOf(to));
   const int level = int(effort);
   Tuning t;
-  t.starts = (s.affine && !s.two_level ? 12 : 8) << level;
-  if (t.starts > kMaxStarts) t.starts = kMaxStarts;
+  t.starts = StartsOf(s, effort, weighting.rule);
   t.refine = s.affine ? 1 : 0;
-  t.rounds = 1 + level;
-  t.candidates = 16 << level;
+  const int least = s.affine || weighting.rule == WeightRule::kSquare ? 0 : 1;  // even weights need a bit more work
+  t.rounds = 1 + std::max(least, level);
   t.neighbours = t.mirror = effort == Effort::kBest;
-  t.step = 0.3f / float(t.candidates);
   t.scale_steps = BlockOf(to).scale.type == Number::kUE4M3 ? 2 + 2 * level : 1 + level / 2;
-  const Span span = SpanOf(s, effort);
-  const auto fraction = [](double v) { return float(v - std::floor(v)); };
-  for (int k = 0; k < t.starts; ++k) {
-    float* start = t.start[k];
-    if (s.affine) {  // low-discrepancy points over the square of both ends, the unclipped range first
-      start[0] = k == 0 ? 0 : span.low + (span.high - span.low) * fraction(0.5 + 0.7548776662466927 * k);
-      start[1] = k == 0 ? 0 : span.low + (span.high - span.low) * fraction(0.5 + 0.5698402909980532 * k);
-    } else if (s.codes <= 4) {  // few levels: the best scale may clip most of the weights
-      start[0] = s.low == -s.high || k % 2 ? 1 : -1;
-      start[1] = std::pow(16.0f, float(k) / float(t.starts - 1)) - 1;
-    } else {  // both ends in turns, evenly spaced
-      start[0] = k % 2 ? 1 : -1;
-      start[1] = k < 2 ? 0 : span.low + (span.high - span.low) * float(k / 2 - 1) / float(t.starts / 2 - 2);
-    }
-  }
+  SetStarts(s, SpanOf(s, effort), t);
+  if (s.two_level) SetCandidates(s, 16 << std::max(least, level), t);
   return t;
 }
 

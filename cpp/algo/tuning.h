@@ -9,6 +9,6 @@ namespace edgequant {
 // ignores the importance, the plain squared error times the importance.
 Weighting WeightingOf(FormatId to, Objective objective, bool importance);
 
-Tuning TuningOf(FormatId to, Effort effort);
+Tuning TuningOf(FormatId to, Effort effort, const Weighting& weighting);
 
 }  // namespace edgequant

@@ -10,9 +10,8 @@ namespace edgequant {
 
 // The weight of each squared error, as a function of the weight's value; the importance multiplies it.
 enum class WeightRule : uint8_t {
-  kOne,         // 1: plain squared error
-  kMagnitude,   // |x|
-  kSquare,      // x^2
+  kOne,                // 1: plain squared error
+  kSquare,             // x^2
   kRmsPlusMagnitude,   // sqrt(mean x^2) + |x|
   kRootSquares,        // sqrt(mean x^2 + x^2)
 };
@@ -24,21 +23,21 @@ struct Weighting {
   float factor = 1;  // times the mean square
 };
 
-constexpr int kMaxStarts = 32;
+constexpr int kMaxStarts = 32, kMaxCandidates = 64;
 
 // All knobs of one search. A start says where the first trial puts the ends of a group's range on the code grid:
 // scale only: (+1 or -1: the end of the grid to which the weight of largest magnitude goes, steps beyond that end);
 // with a minimum: (steps clipped below, steps clipped above).
 struct Tuning {
-  int starts = 16;           // even
-  int refine = 0;            // further least-squares refits of the best start
-  int candidates = 32;       // for the block's number over the groups' scales; a multiple of 16
-  int rounds = 2;            // alternations of codes and scales once the scales are rounded as stored
-  bool neighbours = false;   // in these, also try each integer scale one up and one down
-  bool mirror = false;       // with a minimum: also try the block with its signs turned around
-  int scale_steps = 1;       // 8-bit scale types: steps tried above and below the plain choice
-  float first = 0.4f, step = 0;  // candidate k puts the extreme scale at (its largest integer + first - k * step)
+  int starts = 16;          // even
+  int refine = 0;           // further least-squares refits of the best start
+  int rounds = 2;           // alternations of codes and scales once the scales are rounded as stored
+  bool neighbours = false;  // in these, also try each integer scale one up and one down
+  bool mirror = false;      // with a minimum: also try the block with its signs turned around
+  int scale_steps = 1;      // 8-bit scale types: steps tried above and below the plain choice
+  int candidates = 0;       // for the block's number over its groups' scales; a multiple of 16
   float start[kMaxStarts][2] = {};
+  float candidate[kMaxCandidates] = {};  // the integer, not rounded, at which the extreme scale ends up
 };
 
 struct SearchJob {

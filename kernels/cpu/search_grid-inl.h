@@ -21,14 +21,15 @@ template <const Block& kB>
 struct WholeNumbers {
   static constexpr float low = ShapeOf(kB).low, high = ShapeOf(kB).high, step = 1;
   static constexpr float kMagic = 12582912.0f;  // 1.5 * 2^23: the sum keeps no fraction, rounded to nearest even
-  static HWY_INLINE VF Value(DF d, VF x, VF inverse) {
-    VF v = hn::MulAdd(x, inverse, hn::Set(d, kMagic));
-    v = hn::Min(hn::Max(v, hn::Set(d, kMagic + low)), hn::Set(d, kMagic + high));
-    return hn::Sub(v, hn::Set(d, kMagic));
+  static HWY_INLINE VF Magic(DF d, VF x, VF inverse) {
+    const VF v = hn::MulAdd(x, inverse, hn::Set(d, kMagic));
+    return hn::Min(hn::Max(v, hn::Set(d, kMagic + low)), hn::Set(d, kMagic + high));
   }
-  static HWY_INLINE VI Code(DF d, VF x, VF inverse) {
-    const float zero = kB.codes[0].is_signed ? 0 : low;  // signed fields keep the low bits of the value itself
-    return hn::And(hn::ConvertTo(DI(), hn::Sub(Value(d, x, inverse), hn::Set(d, zero))), hn::Set(DI(), 255));
+  static HWY_INLINE VF Value(DF d, VF x, VF inverse) { return hn::Sub(Magic(d, x, inverse), hn::Set(d, kMagic)); }
+  static HWY_INLINE VI Code(DF d, VF x, VF inverse) {  // the sum's low bits count from kMagic's
+    constexpr int32_t zero = 0x4b400000 + (kB.codes[0].is_signed ? 0 : int32_t(low));
+    const VI code = hn::Sub(hn::BitCast(DI(), Magic(d, x, inverse)), hn::Set(DI(), zero));
+    return kB.codes[0].is_signed ? hn::And(code, hn::Set(DI(), 255)) : code;
   }
 };
 

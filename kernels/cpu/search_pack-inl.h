@@ -96,7 +96,7 @@ HWY_INLINE void EmitCodes(const float* HWY_RESTRICT x, float s, float m, uint8_t
     VI code;
     if constexpr (ShapeOf(kB).affine) code = hn::ConvertTo(DI(), AffineValue<kB>(d, v, hn::Set(d, inverse), hn::Set(d, m * inverse)));
     else code = GridOf<kB>::Code(d, v, hn::Set(d, inverse));
-    hn::StoreU(hn::DemoteTo(d8, code), d8, codes + i);
+    hn::StoreU(hn::U8FromU32(hn::BitCast(hn::RebindToUnsigned<DI>(), code)), d8, codes + i);
   }
 }
 

@@ -22,55 +22,35 @@ struct alignas(64) Super {
 // The nearest stored number; never infinite.
 HWY_INLINE float RoundToF16(float v) { return F16ToF32(F16FromF32(HWY_MIN(HWY_MAX(v, -65504.0f), 65504.0f))); }
 
-// Candidate k for 1 / d is (first - k * step): the one with the least sum of h_j * (v_j - d * integer_j)^2.
-struct Candidate { float error, inverse; };
+// The block's number d for the wishes v of its groups: of the candidates that put the extreme wish at a given integer, the
+// one with the least sum of h_j * (v_j - d * integer_j)^2. One candidate per lane.
 template <int kGroups>
-HWY_INLINE Candidate BestCandidate(const float* v, const float* h, int low, int high, float first, float step, int count, Candidate best) {
-  const DF d;
-  VF least = hn::Set(d, best.error), inverse = hn::Set(d, best.inverse);
-  for (int k = 0; k < count; k += LanesF()) {
-    const VF id = hn::NegMulAdd(hn::Iota(d, float(k)), hn::Set(d, step), hn::Set(d, first)), number = Inverse(d, id);
-    VF e = hn::Zero(d);
-    for (int j = 0; j < kGroups; ++j) {
-      const VF vj = hn::Set(d, v[j]);
-      const VF q = hn::Min(hn::Max(hn::Round(hn::Mul(vj, id)), hn::Set(d, float(low))), hn::Set(d, float(high)));
-      const VF r = hn::NegMulAdd(q, number, vj);
-      e = hn::MulAdd(hn::Mul(r, r), hn::Set(d, h[j]), e);
-    }
-    const auto less = hn::Lt(e, least);
-    least = hn::IfThenElse(less, e, least);
-    inverse = hn::IfThenElse(less, id, inverse);
-  }
-  const VF minimum = hn::MinOfLanes(d, least);
-  const VF at = hn::MaxOfLanes(d, hn::IfThenElse(hn::Eq(least, minimum), inverse, hn::Set(d, -3e38f)));
-  return {hn::GetLane(minimum), hn::GetLane(at)};
-}
-
-// The block's number for non-negative wishes v with integers 0 ... high.
-template <int kGroups>
-HWY_INLINE float NumberUnsigned(const float* v, const float* h, int high, const Tuning& p) {
-  float most = 0;
-  for (int j = 0; j < kGroups; ++j) most = HWY_MAX(most, v[j]);
-  if (!(most > 1e-30f)) return 0;
-  const Candidate b =
-      BestCandidate<kGroups>(v, h, 0, high, (float(high) + p.first) / most, p.step * float(high) / most, p.candidates, {3e38f, 0});
-  return b.inverse > 0 ? RoundToF16(1 / b.inverse) : 0;
-}
-// The same for signed wishes: the extreme one may go to either end.
-template <int kGroups>
-HWY_INLINE float NumberSigned(const float* v, const float* h, int low, int high, const Tuning& p) {
+HWY_INLINE float BestNumber(const float* v, const float* h, int low, int high, const Tuning& p) {
   float most = 0, least = 0;
   for (int j = 0; j < kGroups; ++j) {
     most = HWY_MAX(most, v[j]);
     least = HWY_MIN(least, v[j]);
   }
-  if (-least > most) most = least;
-  if (!(HWY_MAX(most, -most) > 1e-30f)) return 0;
-  const int half = HWY_MAX(kColumns, p.candidates / 2);
-  const float step = p.step * float(-low) / most;
-  Candidate b = BestCandidate<kGroups>(v, h, low, high, (float(low) - p.first) / most, -step, half, {3e38f, 0});
-  b = BestCandidate<kGroups>(v, h, low, high, (float(high) + p.first) / most, step, half, b);
-  return b.inverse != 0 ? RoundToF16(1 / b.inverse) : 0;
+  const float extreme = -least > most ? least : most;
+  if (!(HWY_MAX(extreme, -extreme) > 1e-30f)) return 0;
+  const DF d;
+  const VF per_integer = hn::Set(d, 1 / extreme), bottom = hn::Set(d, float(low)), top = hn::Set(d, float(high));
+  VF error = hn::Set(d, 3e38f), number = hn::Zero(d);
+  for (int k = 0; k < p.candidates; k += LanesF()) {
+    const VF inverse = hn::Mul(hn::Load(d, p.candidate + k), per_integer), step = hn::Div(hn::Set(d, 1.0f), inverse);
+    VF e = hn::Zero(d);
+    for (int j = 0; j < kGroups; ++j) {
+      const VF vj = hn::Set(d, v[j]);
+      const VF q = hn::Min(hn::Max(hn::Round(hn::Mul(vj, inverse)), bottom), top);
+      const VF r = hn::NegMulAdd(q, step, vj);
+      e = hn::MulAdd(hn::Mul(r, r), hn::Set(d, h[j]), e);
+    }
+    const auto less = hn::Lt(e, error);
+    error = hn::IfThenElse(less, e, error);
+    number = hn::IfThenElse(less, step, number);
+  }
+  const auto best = hn::Eq(error, hn::MinOfLanes(d, error));
+  return RoundToF16(hn::GetLane(hn::MaxOfLanes(d, hn::IfThenElse(best, number, hn::Set(d, -3e38f)))));
 }
 
 template <int kGroups, class F>
@@ -89,10 +69,11 @@ HWY_INLINE VF RoundClamp(DF d, VF v, int low, int high) {
 template <const Block& kB>
 HWY_INLINE void RoundScales(const Fit& f, bool choose, const Tuning& p, Super& z) {
   static constexpr Shape s = ShapeOf(kB);
+  static_assert(!s.affine || s.min_high == s.scale_high, "both share the candidates");
   const DF d;
   if constexpr (!s.affine) {
     if (choose)
-      PerBlock<s.groups>(z.d, [&](int b) HWY_ATTR { return NumberSigned<s.groups>(f.s + b, f.ll + b, s.scale_low, s.scale_high, p); });
+      PerBlock<s.groups>(z.d, [&](int b) HWY_ATTR { return BestNumber<s.groups>(f.s + b, f.ll + b, s.scale_low, s.scale_high, p); });
     for (int c = 0; c < kColumns; c += LanesF()) {
       const VF q = hn::Mul(hn::Load(d, f.s + c), Inverse(d, hn::Load(d, z.d + c)));
       hn::Store(RoundClamp(d, q, s.scale_low, s.scale_high), d, z.scale + c);
@@ -104,7 +85,7 @@ HWY_INLINE void RoundScales(const Fit& f, bool choose, const Tuning& p, Super& z
         const VF l = hn::Load(d, f.l + c), inverse_w = Inverse(d, hn::Load(d, f.w + c));
         hn::Store(hn::Max(hn::Zero(d), hn::NegMulAdd(hn::Mul(l, l), inverse_w, hn::Load(d, f.ll + c))), d, h + c);
       }
-      PerBlock<s.groups>(z.d, [&](int b) HWY_ATTR { return NumberUnsigned<s.groups>(f.s + b, h + b, s.scale_high, p); });
+      PerBlock<s.groups>(z.d, [&](int b) HWY_ATTR { return BestNumber<s.groups>(f.s + b, h + b, 0, s.scale_high, p); });
     }
     for (int c = 0; c < kColumns; c += LanesF()) {
       const VF number = hn::Load(d, z.d + c), fs = hn::Load(d, f.s + c), fm = hn::Load(d, f.m + c);
@@ -114,7 +95,7 @@ HWY_INLINE void RoundScales(const Fit& f, bool choose, const Tuning& p, Super& z
       hn::Store(hn::IfThenElse(hn::Gt(fs, hn::Zero(d)), hn::Max(want, hn::Zero(d)), fm), d, v + c);
       hn::Store(q, d, z.scale + c);
     }
-    if (choose) PerBlock<s.groups>(z.d_min, [&](int b) HWY_ATTR { return NumberUnsigned<s.groups>(v + b, f.w + b, s.min_high, p); });
+    if (choose) PerBlock<s.groups>(z.d_min, [&](int b) HWY_ATTR { return BestNumber<s.groups>(v + b, f.w + b, 0, s.min_high, p); });
     for (int c = 0; c < kColumns; c += LanesF()) {
       const VF q = hn::Mul(hn::Load(d, v + c), Inverse(d, hn::Load(d, z.d_min + c)));
       hn::Store(RoundClamp(d, q, 0, s.min_high), d, z.minimum + c);

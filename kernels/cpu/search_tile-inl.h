@@ -86,7 +86,6 @@ HWY_INLINE void FillWeights(const float* mean_square, Tile<S>& t) {
     for (int i = 0; i < S; ++i) {
       const VF x = hn::Load(d, &t.x[i][c]);
       VF w = hn::Set(d, 1.0f);
-      if constexpr (kRule == WeightRule::kMagnitude) w = hn::Abs(x);
       if constexpr (kRule == WeightRule::kSquare) w = hn::Mul(x, x);
       if constexpr (kRule == WeightRule::kRmsPlusMagnitude) w = hn::Add(rms, hn::Abs(x));
       if constexpr (kRule == WeightRule::kRootSquares) w = hn::Sqrt(hn::MulAdd(x, x, mean));
@@ -101,7 +100,6 @@ HWY_INLINE void FillWeights(WeightRule rule, const float* mean_square, Tile<S>& 
     case WeightRule::kOne:
       if constexpr (!kImportance) FillWeights<S, WeightRule::kOne, false>(mean_square, t);
       return;  // the importance alone is there already
-    case WeightRule::kMagnitude: return FillWeights<S, WeightRule::kMagnitude, kImportance>(mean_square, t);
     case WeightRule::kSquare: return FillWeights<S, WeightRule::kSquare, kImportance>(mean_square, t);
     case WeightRule::kRmsPlusMagnitude: return FillWeights<S, WeightRule::kRmsPlusMagnitude, kImportance>(mean_square, t);
     case WeightRule::kRootSquares: return FillWeights<S, WeightRule::kRootSquares, kImportance>(mean_square, t);
