@@ -12,7 +12,6 @@ Example:
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -243,6 +242,8 @@ def lookup(name: str | Format) -> Format:
     key = str(name).strip().lower()
     if key in formats:
         return formats[key]
+    import difflib
+
     near = difflib.get_close_matches(key, formats, n=4, cutoff=0.5)
     hint = f"did you mean {', '.join(near)}?" if near else f"there are {', '.join(formats)}"
     raise Error(f"there is no format named '{name}'; {hint}")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import os
 from dataclasses import asdict, dataclass, field
@@ -97,6 +96,8 @@ class Report:
         return {**d, "fallbacks": [t.name for t in self.fallbacks], "tensors": tensors}
 
     def to_json(self, indent: int | None = 2) -> str:
+        import json
+
         return json.dumps(_finite(self.to_dict()), indent=indent)
 
     def save(self, path: str | os.PathLike[str]) -> None:

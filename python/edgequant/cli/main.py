@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from collections.abc import Sequence
 from importlib import import_module
@@ -12,7 +13,16 @@ VERBS = ("quantize", "inspect", "diff", "formats", "evaluate")
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs the command; returns its exit code: 0, 1 (diff found differences), 2 (an error), 130 (Ctrl-C)."""
-    arguments = list(sys.argv[1:] if argv is None else argv)
+    code = _main(sys.argv[1:] if argv is None else argv)
+    if argv is None:  # as a program: taking down the interpreter would cost as much as a small model
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
+    return code
+
+
+def _main(argv: Sequence[str]) -> int:
+    arguments = list(argv)
     try:
         args = parser(arguments).parse_args(arguments)
         code = args.run(args)
@@ -74,8 +84,6 @@ class _Version(argparse.Action):
 
 def _silence(stream: object) -> None:
     """Keeps Python from complaining about the closed pipe when it flushes at exit."""
-    import os
-
     devnull = os.open(os.devnull, os.O_WRONLY)
     os.dup2(devnull, sys.stdout.fileno())
 

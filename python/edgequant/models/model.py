@@ -140,17 +140,18 @@ def open_model(path: str | Path) -> Model:
         >>> open_model("SmolLM2-135M-Instruct.Q4_1.gguf").architecture
         'llama'
     """
-    from .gguf import GgufModel
-    from .huggingface import HuggingFaceModel
-
     path = Path(path)
     if path.is_dir():
+        from .huggingface import HuggingFaceModel
+
         return HuggingFaceModel(path)
     if not path.exists():
         raise _core.Error(f"{path}: no such file or directory")
     with path.open("rb") as file:
         magic = file.read(4)
     if magic == b"GGUF":
+        from .gguf import GgufModel
+
         return GgufModel(path)
     if path.suffix == ".safetensors":
         raise _core.Error(f"{path}: give the directory that holds this file and config.json, not the file itself")
