@@ -62,12 +62,16 @@ class Ggml:
         self._parallel(rows, threads, body)
         return out
 
+    def to_float(self, number: int) -> Callable[[int, int, int], None]:
+        """ggml's decoder of the type: (address of the blocks, address of the floats, weights)."""
+        return self._lib.ggml_get_type_traits(number).contents.to_float
+
     def dequantize(self, data: np.ndarray, number: int, cols: int, threads: int = 1, out: np.ndarray | None = None) -> np.ndarray:
         """data (N, row bytes) uint8 -> (N, cols) float32."""
         rows = data.shape[0]
         if out is None:
             out = np.empty((rows, cols), np.float32)
-        to_float = self._lib.ggml_get_type_traits(number).contents.to_float
+        to_float = self.to_float(number)
         source, target = data.ctypes.data, out.ctypes.data
 
         def body(begin: int, end: int) -> None:
