@@ -75,7 +75,8 @@ py::object Describe(const Map& m, int table_size) {
     d["dim"] = m.dim;
     d["rows"] = m.grid->rows;
     py::list levels;  // levels stand in rising order; unused places at the end are 0
-    for (int k = 0; k < 8 && (k == 0 || m.grid->levels[k] > m.grid->levels[k - 1]); ++k) levels.append(m.grid->levels[k]);
+    for (int k = 0; k < 8 && (k == 0 || m.grid->levels[k] > m.grid->levels[k - 1]); ++k)
+      levels.append(m.grid->levels[k]);
     d["levels"] = levels;
     d["signs"] = m.signs.kind == FieldKind::kNone ? py::object(py::none()) : Describe(m.signs);
     d["shift"] = m.shift;
@@ -105,13 +106,17 @@ py::dict Describe(const CatalogEntry& entry) {
 }  // namespace
 
 void BindFormat(py::module_& m) {
-  m.def("formats", [] {
-    py::list list;
-    for (const CatalogEntry& entry : kCatalog) list.append(Describe(entry));
-    return list;
-  }, "All formats, in the order of the catalogue, one dict each.");
-  m.def("row_bytes", [](const std::string& format, size_t cols) { return RowBytes(FormatNamed(format), cols); },
-        py::arg("format"), py::arg("cols"), "Bytes of one row of `cols` weights; Error if the block does not divide it.");
+  m.def(
+      "formats",
+      [] {
+        py::list list;
+        for (const CatalogEntry& entry : kCatalog) list.append(Describe(entry));
+        return list;
+      },
+      "All formats, in the order of the catalogue, one dict each.");
+  m.def(
+      "row_bytes", [](const std::string& format, size_t cols) { return RowBytes(FormatNamed(format), cols); },
+      py::arg("format"), py::arg("cols"), "Bytes of one row of `cols` weights; Error if the block does not divide it.");
 }
 
 }  // namespace edgequant

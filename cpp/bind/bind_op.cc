@@ -38,7 +38,8 @@ py::array Output(const py::object& out, FormatId type, size_t rows, size_t cols)
         (a.flags() & py::array::c_style) != 0 && a.writeable())
       return a;
   }
-  Fail("out must be a writable C-contiguous array of ", std::string(py::str(want.dtype())), " with shape (", rows, ", ", cols, ")");
+  Fail("out must be a writable C-contiguous array of ", std::string(py::str(want.dtype())), " with shape (", rows, ", ",
+       cols, ")");
 }
 
 py::array PyDequantize(const py::object& data, const std::string& format, size_t rows, size_t cols,
@@ -56,30 +57,34 @@ py::array PyDequantize(const py::object& data, const std::string& format, size_t
   return result;
 }
 
-// For benchmarks: a Python call costs more than decoding one row in cache, so the repetitions are counted here. `peer` is the
-// address of void (*)(const void* src, float* out, int64_t weights), timed instead of edgequant's own decoder.
+// For benchmarks: a Python call costs more than decoding one row in cache, so the repetitions are counted here. `peer` is
+// the address of void (*)(const void* src, float* out, int64_t weights), timed instead of edgequant's own decoder.
 double TimeRow(const py::object& row, const std::string& format, size_t cols, int repeats, size_t peer) {
   const Bytes bytes(row);
   const TensorView q = ViewOf(bytes, format, 1, cols);
   const auto other = reinterpret_cast<void (*)(const void*, float*, int64_t)>(peer);
-  const std::unique_ptr<float[], decltype(&free)> out(static_cast<float*>(aligned_alloc(64, (cols + 15) / 16 * 64)), &free);
+  const std::unique_ptr<float[], decltype(&free)> out(static_cast<float*>(aligned_alloc(64, (cols + 15) / 16 * 64)),
+                                                      &free);
   const auto begin = std::chrono::steady_clock::now();
   for (int k = 0; k < repeats; ++k) {
-    if (other) other(q.data, out.get(), int64_t(cols));
-    else DequantizeRow(q.format, q.data, cols, out.get());
+    if (other)
+      other(q.data, out.get(), int64_t(cols));
+    else
+      DequantizeRow(q.format, q.data, cols, out.get());
   }
   return std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count() / repeats;
 }
 
-py::dict PyCompare(const py::object& a, const std::string& a_format, const py::object& b, const std::string& b_format, size_t rows,
-                   size_t cols, const std::optional<Floats>& importance) {
+py::dict PyCompare(const py::object& a, const std::string& a_format, const py::object& b, const std::string& b_format,
+                   size_t rows, size_t cols, const std::optional<Floats>& importance) {
   const Bytes a_bytes(a), b_bytes(b);
   const TensorView x = ViewOf(a_bytes, a_format, rows, cols), y = ViewOf(b_bytes, b_format, rows, cols);
   if (importance && size_t(importance->size()) != cols)
     Fail("the importance has ", importance->size(), " numbers, but there are ", cols, " columns");
   const float* w = importance ? importance->data() : nullptr;
   ErrorStats sum;
-  ForSlices(rows, cols, kSlice, [&](size_t begin, size_t count) { sum += Compare(RowsOf(x, begin, count), RowsOf(y, begin, count), w); });
+  ForSlices(rows, cols, kSlice,
+            [&](size_t begin, size_t count) { sum += Compare(RowsOf(x, begin, count), RowsOf(y, begin, count), w); });
   py::dict d;
   d["squared_error"] = sum.squared_error;
   d["squared_norm"] = sum.squared_norm;
@@ -95,19 +100,23 @@ py::dict PyCompare(const py::object& a, const std::string& a_format, const py::o
 }  // namespace
 
 void BindOp(py::module_& m) {
-  m.def("dequantize", &PyDequantize, py::arg("data"), py::arg("format"), py::arg("rows"), py::arg("cols"), py::arg("to") = "f32",
-        py::arg("out") = py::none(),
-        "Decode rows x cols weights to a new float32 (f32), float16 (f16) or uint16 (bf16 bits) array of that shape, or to `out`.");
+  m.def("dequantize", &PyDequantize, py::arg("data"), py::arg("format"), py::arg("rows"), py::arg("cols"),
+        py::arg("to") = "f32", py::arg("out") = py::none(),
+        "Decode rows x cols weights to a new float32 (f32), float16 (f16) or uint16 (bf16 bits) array of that shape, "
+        "or to `out`.");
   m.def("compare", &PyCompare, py::arg("a"), py::arg("a_format"), py::arg("b"), py::arg("b_format"), py::arg("rows"),
         py::arg("cols"), py::arg("importance") = py::none(),
         "Sums over all weights of the reference a against b, in double, as a dict.");
-  m.def("time_row", &TimeRow, py::arg("row"), py::arg("format"), py::arg("cols"), py::arg("repeats"), py::arg("peer") = 0,
+  m.def("time_row", &TimeRow, py::arg("row"), py::arg("format"), py::arg("cols"), py::arg("repeats"),
+        py::arg("peer") = 0,
         "Seconds to decode one row to float32 on this thread, the mean of `repeats`; for benchmarks.");
-  m.def("set_num_threads", &SetNumThreads, py::arg("n"), "Threads for all later calls; 0 means all cores of this process.");
+  m.def("set_num_threads", &SetNumThreads, py::arg("n"),
+        "Threads for all later calls; 0 means all cores of this process.");
   m.def("num_threads", &NumThreads, "Threads in use.");
   m.def("simd_target", &SimdTarget, "The instruction set in use, such as AVX3_DL.");
   m.def("simd_targets", &SimdTargets, "All instruction sets that this machine could use, the best first.");
-  m.def("use_simd_target", &UseSimdTarget, py::arg("name"), "Use one of simd_targets(), or the best for \"\"; for tests.");
+  m.def("use_simd_target", &UseSimdTarget, py::arg("name"),
+        "Use one of simd_targets(), or the best for \"\"; for tests.");
 }
 
 }  // namespace edgequant

@@ -20,8 +20,8 @@ EDGEQUANT_INLINE float FloatOfBits(uint32_t bits) {
 
 EDGEQUANT_INLINE float F16ToF32(uint16_t h) {
   const uint32_t sign = uint32_t(h & 0x8000) << 16, magnitude = h & 0x7fff;
-  if (magnitude >= 0x7c00) return FloatOfBits(sign | 0x7f800000 | magnitude << 13);    // inf, NaN
-  const float f = FloatOfBits(magnitude << 13) * 5.192296858534828e33f;                  // * 2^112, exact, also subnormals
+  if (magnitude >= 0x7c00) return FloatOfBits(sign | 0x7f800000 | magnitude << 13);  // inf, NaN
+  const float f = FloatOfBits(magnitude << 13) * 5.192296858534828e33f;              // * 2^112, exact, also subnormals
   uint32_t bits;
   memcpy(&bits, &f, sizeof bits);
   return FloatOfBits(bits | sign);
@@ -34,19 +34,24 @@ EDGEQUANT_INLINE float ReadNumber(Number type, const uint8_t* p) {
     case Number::kBF16: return FloatOfBits(p[0] << 16 | uint32_t(p[1]) << 24);
     case Number::kE8M0: return FloatOfBits(p[0] ? uint32_t(p[0]) << 23 : 0x00400000);
     case Number::kE8M0Half: return FloatOfBits(p[0] < 2 ? 0x00200000u << p[0] : (p[0] - 1u) << 23);
-    case Number::kUE4M3:  // as GGML reads it: 0x7f is 0, a set top bit is ignored; * 2^120 is exact, also for subnormals
+    case Number::kUE4M3:  // as GGML reads it: 0x7f is 0, a set top bit is ignored; * 2^120 is exact
       return p[0] == 0x7f ? 0.0f : FloatOfBits(uint32_t(p[0] & 0x7f) << 20) * 1.329227995784916e36f;
     case Number::kNone: break;
   }
   return 0.0f;
 }
 
-EDGEQUANT_HD constexpr bool Covers(const Field& f, int i) { return f.kind != FieldKind::kNone && i >= f.begin && i < f.end; }
+EDGEQUANT_HD constexpr bool Covers(const Field& f, int i) {
+  return f.kind != FieldKind::kNone && i >= f.begin && i < f.end;
+}
 EDGEQUANT_HD constexpr int SlotOf(const Field& f, int i) { return (i - f.begin) / f.lanes % f.slots; }
 EDGEQUANT_HD constexpr int FirstBit(const Field& f, int i) {
-  return f.start + (i - f.begin) % f.lanes * f.lane_step + SlotOf(f, i) * f.slot_step + (i - f.begin) / (f.lanes * f.slots) * f.chunk_step;
+  return f.start + (i - f.begin) % f.lanes * f.lane_step + SlotOf(f, i) * f.slot_step +
+         (i - f.begin) / (f.lanes * f.slots) * f.chunk_step;
 }
-EDGEQUANT_HD constexpr bool MayStraddle(const Field& f) { return f.bits != 1 && f.bits != 2 && f.bits != 4 && f.bits != 8; }
+EDGEQUANT_HD constexpr bool MayStraddle(const Field& f) {
+  return f.bits != 1 && f.bits != 2 && f.bits != 4 && f.bits != 8;
+}
 EDGEQUANT_HD constexpr int PowerOf3(int k) { return k == 0 ? 1 : k == 1 ? 3 : k == 2 ? 9 : k == 3 ? 27 : 81; }
 
 EDGEQUANT_INLINE int ReadField(const Field& f, const uint8_t* block, int i) {
@@ -114,8 +119,7 @@ EDGEQUANT_INLINE float Decode(const uint8_t* block, int i) {
   } else {
     static constexpr GridTable grid = *kFormat.map.grid;
     value = float(GridValue(grid, code, i % f.map.dim)) * float(1 - 2 * ReadSign(f.map.signs, block, i));
-    if constexpr (f.map.shift != 0)
-      value += f.map.shift * float(1 - 2 * ReadField(f.map.shift_sign, block, i / 8));
+    if constexpr (f.map.shift != 0) value += f.map.shift * float(1 - 2 * ReadField(f.map.shift_sign, block, i / 8));
   }
   float y = value * ReadLevel(f.scale, block, i);
   if constexpr (f.offset.type != Number::kNone) y += ReadLevel(f.offset, block, i);

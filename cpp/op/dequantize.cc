@@ -33,8 +33,10 @@ void Dequantize(const TensorView& q, FormatId to, void* out) {
       const size_t count = std::min(step, end - at);
       DequantizeBlocks(q.format, q.data + at * size_t(b.bytes), count, tile.data());
       uint16_t* half = static_cast<uint16_t*>(out) + at * n;
-      if (to == FormatId::kF16) DemoteToF16(tile.data(), count * n, half);
-      else DemoteToBF16(tile.data(), count * n, half);
+      if (to == FormatId::kF16)
+        DemoteToF16(tile.data(), count * n, half);
+      else
+        DemoteToBF16(tile.data(), count * n, half);
     }
   });
 }

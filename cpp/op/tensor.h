@@ -11,7 +11,8 @@ namespace edgequant {
 // Bytes of one row of `cols` weights; cols must be a multiple of the format's block size.
 inline size_t RowBytes(FormatId format, size_t cols) {
   const Block& b = BlockOf(format);
-  if (cols % size_t(b.n) != 0) Fail(NameOf(format), ": rows of ", cols, " weights are not a multiple of its block of ", b.n);
+  if (cols % size_t(b.n) != 0)
+    Fail(NameOf(format), ": rows of ", cols, " weights are not a multiple of its block of ", b.n);
   return cols / size_t(b.n) * size_t(b.bytes);
 }
 

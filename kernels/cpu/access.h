@@ -60,14 +60,15 @@ constexpr int Significand(Number type) {
     case Number::kF16: return 11;
     case Number::kBF16: return 8;
     case Number::kUE4M3: return 4;
-    case Number::kE8M0: case Number::kE8M0Half: return 1;
+    case Number::kE8M0:
+    case Number::kE8M0Half: return 1;
     case Number::kNone: break;
   }
   return 0;
 }
 
-// True if code * scale has at most 24 significant bits, so that it is exact in a float and a fused multiply-add gives the
-// bits of a multiplication and an addition. Q4_K: 4 (code) + 11 (f16) + 6 (sub-scale) = 21. Factors are powers of two.
+// True if code * scale has at most 24 significant bits, so that it is exact in a float and a fused multiply-add gives
+// the bits of a multiplication and an addition. Q4_K: 4 (code) + 11 (f16) + 6 (sub-scale) = 21. Factors are powers of two.
 constexpr bool ProductIsExact(const Block& b) {
   int bits = Significand(b.scale.type);
   if (b.map.kind != MapKind::kAffine || b.map.zero != 0 || b.scale.sub_zero != 0) return false;
@@ -80,11 +81,11 @@ constexpr bool ProductIsExact(const Block& b) {
 // The kernels are compiled in one file per family; a new format falls in one by itself.
 enum class Family { kNumber, kOneLevel, kTwoLevel, kTable, kGrid };
 constexpr Family FamilyOf(const Block& b) {
-  return b.codes[0].kind == FieldKind::kNone  ? Family::kNumber
-         : b.map.kind == MapKind::kGrid       ? Family::kGrid
-         : b.map.kind == MapKind::kTable      ? Family::kTable
-         : b.scale.sub_group != 0             ? Family::kTwoLevel
-                                              : Family::kOneLevel;
+  return b.codes[0].kind == FieldKind::kNone ? Family::kNumber
+         : b.map.kind == MapKind::kGrid      ? Family::kGrid
+         : b.map.kind == MapKind::kTable     ? Family::kTable
+         : b.scale.sub_group != 0            ? Family::kTwoLevel
+                                             : Family::kOneLevel;
 }
 
 }  // namespace edgequant

@@ -12,12 +12,13 @@ namespace hn = hwy::HWY_NAMESPACE;
 
 // The sums of one vector of doubles after another; the last floats are padded with zeros, which add nothing.
 template <bool kWeighted>
-HWY_INLINE void AddVectors(const float* HWY_RESTRICT a, const float* HWY_RESTRICT b, const float* HWY_RESTRICT w, size_t n,
-                           CompareSums& sums) {
+HWY_INLINE void AddVectors(const float* HWY_RESTRICT a, const float* HWY_RESTRICT b, const float* HWY_RESTRICT w,
+                           size_t n, CompareSums& sums) {
   const hn::ScalableTag<double> dd;
   const hn::Rebind<float, decltype(dd)> df;
   const size_t lanes = hn::Lanes(dd);
-  auto error = hn::Zero(dd), norm = error, norm_b = error, dot = error, weighted = error, weighted_norm = error, max = error;
+  auto error = hn::Zero(dd), norm = error, norm_b = error, dot = error, weighted = error, weighted_norm = error,
+       max = error;
   const auto add = [&](const float* pa, const float* pb, const float* pw) HWY_ATTR {
     const auto x = hn::PromoteTo(dd, hn::LoadU(df, pa)), y = hn::PromoteTo(dd, hn::LoadU(df, pb));
     const auto d = hn::Sub(x, y);
@@ -53,8 +54,10 @@ HWY_INLINE void AddVectors(const float* HWY_RESTRICT a, const float* HWY_RESTRIC
   sums.max_error = HWY_MAX(sums.max_error, hn::GetLane(hn::MaxOfLanes(dd, max)));
 }
 void AddPairsTargeted(const float* a, const float* b, const float* w, size_t n, CompareSums& sums) {
-  if (w) AddVectors<true>(a, b, w, n, sums);
-  else AddVectors<false>(a, b, w, n, sums);
+  if (w)
+    AddVectors<true>(a, b, w, n, sums);
+  else
+    AddVectors<false>(a, b, w, n, sums);
 }
 
 }  // namespace HWY_NAMESPACE

@@ -1,5 +1,5 @@
-// Highway decoder for every described format: the description is a template argument, so all offsets, shifts and masks
-// fold to constants. Codes are read as bytes, mapped to signed bytes, and become floats when they are scaled and stored.
+// Highway decoder for every described format: the description is a template argument, so all offsets, shifts and
+// masks fold to constants. Codes are read as bytes, mapped to signed bytes, and become floats when they are stored.
 #if defined(EDGEQUANT_DEQUANTIZE_INL_H_) == defined(HWY_TARGET_TOGGLE)
 #ifdef EDGEQUANT_DEQUANTIZE_INL_H_
 #undef EDGEQUANT_DEQUANTIZE_INL_H_
@@ -45,7 +45,8 @@ HWY_INLINE void StoreWeights(D, V v, const Levels& levels, float* HWY_RESTRICT o
       hn::StoreU(hn::Mul(x, scale), df, out + kFirst);
     } else {
       const auto offset = hn::Set(df, levels.offset[GroupOf(kB.offset, kFirst)]);
-      hn::StoreU(ProductIsExact(kB) ? hn::MulAdd(x, scale, offset) : hn::Add(hn::Mul(x, scale), offset), df, out + kFirst);
+      hn::StoreU(ProductIsExact(kB) ? hn::MulAdd(x, scale, offset) : hn::Add(hn::Mul(x, scale), offset), df,
+                 out + kFirst);
     }
   }
 }
@@ -95,7 +96,8 @@ HWY_INLINE void ReadMinuses(const uint8_t* HWY_RESTRICT block, uint8_t* HWY_REST
       hn::Store(hn::Sub(hn::Zero(d), bit), d, minus + at);
     } else {
       auto bits = ReadField<kB.map.signs, at, 16, 16, kB.bytes>(block);
-      if constexpr (kB.map.signs.bits == 7) {  // bit 7 is the parity of the others: both nibbles folded to one, then a table
+      if constexpr (kB.map.signs.bits == 7) {
+        // Bit 7 is the parity of the others: both nibbles are folded to one, which a table answers.
         alignas(16) static constexpr uint8_t parity[16] = {0,   128, 128, 0,   128, 0,   0,   128,
                                                            128, 0,   0,   128, 0,   128, 128, 0};
         const auto nibble = hn::And(hn::Xor(bits, BitsRight<4>(d, bits)), hn::Set(d, uint8_t{15}));
@@ -120,7 +122,11 @@ HWY_INLINE void ReadRows(const uint8_t* HWY_RESTRICT block, int8_t* HWY_RESTRICT
     auto high = hn::Zero(d);
     if constexpr (kB.codes[1].kind != FieldKind::kNone) {
       static_assert(kB.codes[1].up == 8);
-      constexpr Field unshifted = [] { Field f = kB.codes[1]; f.up = 0; return f; }();
+      constexpr Field unshifted = [] {
+        Field f = kB.codes[1];
+        f.up = 0;
+        return f;
+      }();
       high = ReadField<unshifted, at, 16, 16, kB.bytes>(block);
     }
     hn::Store(hn::BitCast(d16, hn::InterleaveLower(d, low, high)), d16, code + at);
@@ -186,8 +192,10 @@ HWY_INLINE void DecodeNumbers(const uint8_t* HWY_RESTRICT src, size_t count, flo
   const size_t lanes = hn::Lanes(df);
   for (; k + lanes <= count; k += lanes) {
     const auto bits = hn::LoadU(d16, reinterpret_cast<const uint16_t*>(src) + k);
-    if constexpr (kB.scale.type == Number::kF16) hn::StoreU(PromoteF16(df, bits), df, out + k);
-    else hn::StoreU(PromoteBF16(df, bits), df, out + k);
+    if constexpr (kB.scale.type == Number::kF16)
+      hn::StoreU(PromoteF16(df, bits), df, out + k);
+    else
+      hn::StoreU(PromoteBF16(df, bits), df, out + k);
   }
 #endif
   for (; k < count; ++k) out[k] = Decode<kB>(src + k * kB.bytes, 0);
@@ -200,8 +208,8 @@ HWY_NOINLINE void DecodeBlocks(const uint8_t* HWY_RESTRICT src, size_t blocks, f
   for (size_t b = 0; b < blocks; ++b, src += kB.bytes, out += kB.n)
     for (int i = 0; i < kB.n; ++i) out[i] = Decode<kB>(src, i);
 #else
-  // Scales (and rows of grids) are prepared for a few blocks at a time, so that their small stores are long done when they
-  // are loaded again.
+  // Scales (and rows of grids) are prepared for a few blocks at a time, so that their small stores are long done when
+  // they are loaded again.
   constexpr size_t kAhead = kB.n < 256 ? 1 : 4;
   Prepared<kB> prepared[kAhead];
   for (size_t left = blocks; left != 0;) {

@@ -11,7 +11,9 @@ HWY_BEFORE_NAMESPACE();
 namespace edgequant {
 namespace HWY_NAMESPACE {
 
-void DecodeGrid(FormatId id, const uint8_t* src, size_t blocks, float* out) { DecodeFamily<Family::kGrid>(id, src, blocks, out); }
+void DecodeGrid(FormatId id, const uint8_t* src, size_t blocks, float* out) {
+  DecodeFamily<Family::kGrid>(id, src, blocks, out);
+}
 
 }  // namespace HWY_NAMESPACE
 }  // namespace edgequant
@@ -21,7 +23,9 @@ HWY_AFTER_NAMESPACE();
 namespace edgequant {
 
 HWY_EXPORT(DecodeGrid);
-void DequantizeGrid(FormatId id, const uint8_t* src, size_t blocks, float* out) { HWY_DYNAMIC_DISPATCH(DecodeGrid)(id, src, blocks, out); }
+void DequantizeGrid(FormatId id, const uint8_t* src, size_t blocks, float* out) {
+  HWY_DYNAMIC_DISPATCH(DecodeGrid)(id, src, blocks, out);
+}
 
 }  // namespace edgequant
 #endif  // HWY_ONCE

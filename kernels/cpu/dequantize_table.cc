@@ -11,7 +11,9 @@ HWY_BEFORE_NAMESPACE();
 namespace edgequant {
 namespace HWY_NAMESPACE {
 
-void DecodeTable(FormatId id, const uint8_t* src, size_t blocks, float* out) { DecodeFamily<Family::kTable>(id, src, blocks, out); }
+void DecodeTable(FormatId id, const uint8_t* src, size_t blocks, float* out) {
+  DecodeFamily<Family::kTable>(id, src, blocks, out);
+}
 
 }  // namespace HWY_NAMESPACE
 }  // namespace edgequant
@@ -21,7 +23,9 @@ HWY_AFTER_NAMESPACE();
 namespace edgequant {
 
 HWY_EXPORT(DecodeTable);
-void DequantizeTable(FormatId id, const uint8_t* src, size_t blocks, float* out) { HWY_DYNAMIC_DISPATCH(DecodeTable)(id, src, blocks, out); }
+void DequantizeTable(FormatId id, const uint8_t* src, size_t blocks, float* out) {
+  HWY_DYNAMIC_DISPATCH(DecodeTable)(id, src, blocks, out);
+}
 
 }  // namespace edgequant
 #endif  // HWY_ONCE

@@ -1,4 +1,5 @@
-// Reading runs of a field as vectors of bytes. The field is a template argument: offsets, shifts and masks are constants.
+// Reading runs of a field as vectors of bytes. The field is a template argument, so that offsets, shifts and masks are
+// constants.
 #if defined(EDGEQUANT_FIELD_INL_H_) == defined(HWY_TARGET_TOGGLE)
 #ifdef EDGEQUANT_FIELD_INL_H_
 #undef EDGEQUANT_FIELD_INL_H_
@@ -90,7 +91,8 @@ HWY_INLINE hn::Vec<ByteTag<kN>> ReadField(const uint8_t* HWY_RESTRICT block) {
   } else if constexpr (access == Access::kWindow) {
     return ReadWindow<kF, kFirst, kN, kCount, kBlockBytes>(block);
   } else if constexpr (kN == 16 && kCount == 16) {  // two halves, each in a window of its own
-    return hn::ConcatLowerLower(d, ReadField<kF, kFirst + 8, 16, 8, kBlockBytes>(block), ReadField<kF, kFirst, 16, 8, kBlockBytes>(block));
+    return hn::ConcatLowerLower(d, ReadField<kF, kFirst + 8, 16, 8, kBlockBytes>(block),
+                                ReadField<kF, kFirst, 16, 8, kBlockBytes>(block));
   } else {  // few and far between: one by one
     static_assert(kN == 16);
     alignas(16) uint8_t v[16] = {};
@@ -103,8 +105,10 @@ HWY_INLINE hn::Vec<ByteTag<kN>> ReadField(const uint8_t* HWY_RESTRICT block) {
 template <const Block& kB, int kFirst, int kN>
 HWY_INLINE hn::Vec<ByteTag<kN>> ReadCodes(const uint8_t* HWY_RESTRICT block) {
   auto v = ReadField<kB.codes[0], kFirst, kN, kN, kB.bytes>(block);
-  if constexpr (kB.codes[1].kind != FieldKind::kNone) v = hn::Or(v, ReadField<kB.codes[1], kFirst, kN, kN, kB.bytes>(block));
-  if constexpr (kB.codes[2].kind != FieldKind::kNone) v = hn::Or(v, ReadField<kB.codes[2], kFirst, kN, kN, kB.bytes>(block));
+  if constexpr (kB.codes[1].kind != FieldKind::kNone)
+    v = hn::Or(v, ReadField<kB.codes[1], kFirst, kN, kN, kB.bytes>(block));
+  if constexpr (kB.codes[2].kind != FieldKind::kNone)
+    v = hn::Or(v, ReadField<kB.codes[2], kFirst, kN, kN, kB.bytes>(block));
   return v;
 }
 #endif  // HWY_TARGET != HWY_SCALAR

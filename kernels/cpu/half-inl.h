@@ -8,7 +8,7 @@
 
 #include <hwy/highway.h>
 
-// Highway's replacement for missing f16 instructions knows neither infinity nor NaN, so those targets use the one below.
+// Highway's replacement for missing f16 instructions knows neither infinity nor NaN: those targets use the one below.
 #undef EDGEQUANT_NATIVE_F16
 #if (HWY_ARCH_X86 && HWY_TARGET <= HWY_AVX2 && !defined(HWY_DISABLE_F16C)) || HWY_ARCH_ARM_A64
 #define EDGEQUANT_NATIVE_F16 1
@@ -72,9 +72,10 @@ HWY_INLINE hn::Vec<hn::Rebind<uint16_t, DF>> DemoteF16(DF df, VF v) {
   const auto bits = hn::BitCast(du, v);
   const auto magnitude = hn::And(bits, hn::Set(du, 0x7fffffffu)), sign = hn::Xor(bits, magnitude);
   const auto m = hn::BitCast(di, magnitude);
-  // Normal results: move the exponent by 112 and round at bit 13. Below 2^-14, adding 1/2 rounds at the subnormal's place.
+  // Normal results: move the exponent by 112 and round at bit 13. Below 2^-14, adding 1/2 rounds at the last place.
   const auto odd = hn::And(hn::ShiftRight<13>(magnitude), hn::Set(du, 1u));
-  const auto normal = hn::ShiftRight<13>(hn::Add(hn::Sub(magnitude, hn::Set(du, 0x38000000u)), hn::Add(odd, hn::Set(du, 0xfffu))));
+  const auto normal =
+      hn::ShiftRight<13>(hn::Add(hn::Sub(magnitude, hn::Set(du, 0x38000000u)), hn::Add(odd, hn::Set(du, 0xfffu))));
   const auto half = hn::Add(hn::BitCast(df, magnitude), hn::Set(df, 0.5f));
   const auto subnormal = hn::Sub(hn::BitCast(du, half), hn::Set(du, 0x3f000000u));
   auto h = hn::IfThenElse(hn::RebindMask(du, hn::Lt(m, hn::Set(di, 0x38800000))), subnormal, normal);

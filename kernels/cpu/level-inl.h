@@ -48,7 +48,8 @@ HWY_INLINE void ExpandLevel(const uint8_t* HWY_RESTRICT block, float* HWY_RESTRI
     const ByteTag<16> d8;
     const hn::RebindToSigned<decltype(d8)> ds8;
     auto v = ReadField<kL.sub[0], 0, 16, count, kBlockBytes>(block);
-    if constexpr (kL.sub[1].kind != FieldKind::kNone) v = hn::Or(v, ReadField<kL.sub[1], 0, 16, count, kBlockBytes>(block));
+    if constexpr (kL.sub[1].kind != FieldKind::kNone)
+      v = hn::Or(v, ReadField<kL.sub[1], 0, 16, count, kBlockBytes>(block));
     alignas(16) int8_t q[16];
     hn::Store(hn::BitCast(ds8, v), ds8, q);
     const hn::CappedTag<float, count> df;

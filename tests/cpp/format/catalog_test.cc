@@ -49,8 +49,10 @@ class Bits {
   }
   void Mark(const Level& level, int weights) {
     const int numbers = level.group ? weights / level.group : 1;
-    if (level.pieces.kind != FieldKind::kNone) Mark(level.pieces, SizeOf(level.type) * 8 / level.pieces.bits);
-    else Mark(level.byte * 8, numbers * SizeOf(level.type) * 8);
+    if (level.pieces.kind != FieldKind::kNone)
+      Mark(level.pieces, SizeOf(level.type) * 8 / level.pieces.bits);
+    else
+      Mark(level.byte * 8, numbers * SizeOf(level.type) * 8);
     for (const Field& f : level.sub) Mark(f, level.sub_group ? weights / level.sub_group : 0);
   }
   const std::vector<int>& reads() const { return reads_; }
@@ -76,7 +78,8 @@ TEST(Catalog, EveryBitOfABlockMeansOneThing) {
     }
     bits.Mark(b.scale, b.n);
     bits.Mark(b.offset, b.n);
-    for (size_t k = 0; k < bits.reads().size(); ++k) EXPECT_EQ(bits.reads()[k], 1) << "byte " << k / 8 << " bit " << k % 8;
+    for (size_t k = 0; k < bits.reads().size(); ++k)
+      EXPECT_EQ(bits.reads()[k], 1) << "byte " << k / 8 << " bit " << k % 8;
   }
 }
 

@@ -93,7 +93,8 @@ TEST_P(EachTarget, ReadsAllSixteenBitNumbers) {
   }
 }
 
-INSTANTIATE_TEST_SUITE_P(Targets, EachTarget, testing::ValuesIn(KernelTargets()), [](const auto& info) { return info.param; });
+INSTANTIATE_TEST_SUITE_P(Targets, EachTarget, testing::ValuesIn(KernelTargets()),
+                         [](const auto& info) { return info.param; });
 
 TEST(KernelTargets, AreChosenByName) {
   const std::vector<std::string> names = KernelTargets();
