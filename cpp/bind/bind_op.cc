@@ -57,7 +57,7 @@ py::array PyDequantize(const py::object& data, const std::string& format, size_t
   return result;
 }
 
-// For benchmarks: a Python call costs more than decoding one row in cache, so the repetitions are counted here. `peer` is
+// For benchmarks: a Python call costs more than decoding one row in cache, so it is repeated here. `peer` is
 // the address of void (*)(const void* src, float* out, int64_t weights), timed instead of edgequant's own decoder.
 double TimeRow(const py::object& row, const std::string& format, size_t cols, int repeats, size_t peer) {
   const Bytes bytes(row);

@@ -68,7 +68,7 @@ constexpr int Significand(Number type) {
 }
 
 // True if code * scale has at most 24 significant bits, so that it is exact in a float and a fused multiply-add gives
-// the bits of a multiplication and an addition. Q4_K: 4 (code) + 11 (f16) + 6 (sub-scale) = 21. Factors are powers of two.
+// the bits of a multiplication and an addition. Q4_K: 4 (code) + 11 (f16) + 6 (sub-scale) = 21. Factors change no bits.
 constexpr bool ProductIsExact(const Block& b) {
   int bits = Significand(b.scale.type);
   if (b.map.kind != MapKind::kAffine || b.map.zero != 0 || b.scale.sub_zero != 0) return false;
