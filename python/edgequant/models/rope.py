@@ -125,13 +125,13 @@ def _frequencies(base: float, rotary: int) -> np.ndarray:
 
 def _llama3_factors(rope: dict[str, Any], rotary: int) -> np.ndarray:
     """Llama 3's scaling as one divisor per frequency: 1 for fast pairs, `factor` for slow ones, a blend between."""
-    factor = float(rope.get("factor") or 8.0)
-    low = float(rope.get("low_freq_factor") or 1.0)
-    high = float(rope.get("high_freq_factor") or 4.0)
-    original = float(rope.get("original_max_position_embeddings") or 8192)
-    turns = original * _frequencies(rope["rope_theta"] or 10000.0, rotary).astype(np.float64) / (2 * math.pi)
-    blend = np.clip((turns - low) / (high - low), 0.0, 1.0)
-    return (1.0 / ((1.0 - blend) / factor + blend)).astype(np.float32)
+    factor = np.float32(rope.get("factor") or 8.0)
+    low = np.float32(rope.get("low_freq_factor") or 1.0)
+    high = np.float32(rope.get("high_freq_factor") or 4.0)
+    original = np.float32(rope.get("original_max_position_embeddings") or 8192)
+    wavelength = np.float32(2 * math.pi) / _frequencies(rope["rope_theta"] or 10000.0, rotary)
+    blend = np.clip((original / wavelength - low) / (high - low), np.float32(0), np.float32(1))
+    return np.float32(1) / ((np.float32(1) - blend) / factor + blend)
 
 
 def _fit_llama3(factors: np.ndarray, base: float, rotary: int, where: str) -> dict[str, Any]:
@@ -148,7 +148,7 @@ def _fit_llama3(factors: np.ndarray, base: float, rotary: int, where: str) -> di
         turns = _frequencies(base, rotary)[pick].astype(np.float64) / (2 * math.pi)
         slope = (blend[1] - blend[0]) / (turns[1] - turns[0])
         width = 1.0 / (slope * turns[0] - blend[0])  # high - low, in units of low
-        candidates.append((float(round(slope * width)), round(1.0 + width, 3)))
+        candidates.append((float(round(slope * width)), float(round(1.0 + width, 3))))
     for original, high in candidates:
         rope = {"rope_type": "llama3", "factor": factor, "low_freq_factor": 1.0, "high_freq_factor": high}
         rope["original_max_position_embeddings"] = int(original)
