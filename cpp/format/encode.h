@@ -18,17 +18,17 @@ inline uint32_t BitsOfFloat(float f) {
 
 // The 8-bit scale types are ordered, so the nearest one is found by bisection over their codes.
 constexpr int kLastE8M0 = 254, kLastUE4M3 = 126;
+inline float FloatOfByte(Number type, int code) {
+  const uint8_t bytes[4] = {uint8_t(code)};
+  return ReadNumber(type, bytes);
+}
 inline int NearestByte(Number type, float v) {
   int low = 0, high = type == Number::kUE4M3 ? kLastUE4M3 : kLastE8M0;
-  const auto at = [&](int code) {
-    const uint8_t byte = uint8_t(code);
-    return ReadNumber(type, &byte);
-  };
   while (high - low > 1) {
     const int middle = (low + high) / 2;
-    (at(middle) <= v ? low : high) = middle;
+    (FloatOfByte(type, middle) <= v ? low : high) = middle;
   }
-  return v - at(low) <= at(high) - v ? low : high;
+  return v - FloatOfByte(type, low) <= FloatOfByte(type, high) - v ? low : high;
 }
 
 // Writes the representable number nearest to v.

@@ -68,10 +68,7 @@ HWY_INLINE void SearchByte(const Tile<S>& t, const Tuning& p, float* best_s, flo
   for (int j = 0; j < kColumns; ++j) plain[j] = NearestByte(kB.scale.type, most[j] / ShapeOf(kB).high);
   Fit f;
   for (int k = -p.scale_steps; k <= p.scale_steps; ++k) {
-    for (int j = 0; j < kColumns; ++j) {
-      const uint8_t byte = uint8_t(HWY_MIN(HWY_MAX(plain[j] + k, 0), last));
-      s[j] = ReadNumber(kB.scale.type, &byte);
-    }
+    for (int j = 0; j < kColumns; ++j) s[j] = FloatOfByte(kB.scale.type, HWY_MIN(HWY_MAX(plain[j] + k, 0), last));
     Evaluate<kB, S>(t, s, nullptr, f, error);
     for (int j = 0; j < kColumns; ++j)
       if (k == -p.scale_steps || error[j] < least[j]) {
