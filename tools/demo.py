@@ -5,8 +5,9 @@ usage: demo.py [--folder demo] [--formats LIST] [--models LIST] [--text FILE] [-
 
 all-MiniLM-L6-v2 is an encoder: its Hugging Face directory is quantized, and the embeddings of each file are compared
 with the original's. SmolLM2-135M-Instruct is a language model that is at hand only as a Q4_1 GGUF: it is first turned
-into a full-precision stand-in (tools/stand_in.py says why); then perplexity and KL divergence are measured on a text
-that the stand-in itself writes, so no other data is needed. Both models are packages on PyPI; nothing is downloaded.
+into a full-precision stand-in (tools/stand_in.py says why); then perplexity and KL divergence are measured on chapters
+of the language reference that Python's own help holds, so no other data is needed. Both models are packages on PyPI;
+nothing is downloaded.
 Everything lands in the folder: GGUF files, a JSON report beside each, results.json, quality-vs-size.png.
 """
 
@@ -28,7 +29,7 @@ os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 FORMATS = ("f16", "q8_0", "q6_k", "q5_k_m", "q4_k_m", "iq4_xs", "q4_0", "q3_k_m", "q2_k")
-TEXT_TOKENS = 2600  # a little over five windows of 512
+CHAPTERS = ("execmodel", "objects", "import")  # of Python's help: the prose in it, about 5000 tokens
 STAND_IN = Path(__file__).with_name("stand_in.py")
 
 
@@ -60,6 +61,7 @@ class Result:
     weight_error: float | None
     seconds: float
     peak_mib: float
+    fallbacks: int  # tensors whose rows do not divide the block of the type that the preset wants
     cosine: float | None = None
     nearest: float | None = None
     perplexity: float | None = None
@@ -108,17 +110,21 @@ def quantize(subject: Subject, formats: list[str]) -> list[Result]:
         report = json.loads(output)
         megabytes = target.stat().st_size / 1e6
         error = report["relative_error"]
-        results.append(Result(format, megabytes, report["bits_per_weight"], report["reduction"], error, seconds, peak))
+        bits, reduction, fallbacks = report["bits_per_weight"], report["reduction"], len(report["fallbacks"])
+        results.append(Result(format, megabytes, bits, reduction, error, seconds, peak, fallbacks))
         print(f"  {target}  {megabytes:.1f} MB in {seconds:.1f} s", flush=True)
     return results
 
 
 def measure_encoder(subject: Subject, results: list[Result]) -> None:
     from edgequant.evaluate import Reference, evaluate
+    from edgequant.evaluate.progress import bars
 
-    reference = Reference(subject.source)
+    with bars(sys.stderr.isatty()) as progress:
+        reference = Reference(subject.source, progress=progress)
     for result in results:
-        score = evaluate(subject.file(result.format), reference).embedding
+        with bars(sys.stderr.isatty()) as progress:
+            score = evaluate(subject.file(result.format), reference, progress=progress).embedding
         assert score is not None
         result.cosine, result.nearest = score.cosine, score.nearest
         print(f"  {result.format:<8} cosine {score.cosine:.6f}", flush=True)
@@ -127,11 +133,14 @@ def measure_encoder(subject: Subject, results: list[Result]) -> None:
 def measure_language_model(subject: Subject, results: list[Result], text: Path, context: int, windows: int) -> str:
     """Fills in perplexity and divergence; returns the protocol line."""
     from edgequant.evaluate import Reference, evaluate
+    from edgequant.evaluate.progress import bars
 
-    reference = Reference(subject.source, text, context, windows)
+    with bars(sys.stderr.isatty()) as progress:
+        reference = Reference(subject.source, text, context, windows, progress=progress)
     line = ""
     for result in results:
-        evaluation = evaluate(subject.file(result.format), reference)
+        with bars(sys.stderr.isatty()) as progress:
+            evaluation = evaluate(subject.file(result.format), reference, progress=progress)
         score = evaluation.language
         assert score and score.kl and score.top1 and evaluation.protocol
         result.perplexity, result.top1 = score.perplexity, score.top1.value
@@ -142,20 +151,27 @@ def measure_language_model(subject: Subject, results: list[Result], text: Path, 
 
 
 def write_text(subject: Subject, tokens: int) -> Path:
-    """A text that the model itself writes, kept for the next run."""
+    """A text that every machine has: chapters of Python's help. Without that, the model itself writes one."""
+    try:
+        from pydoc_data.topics import topics
+
+        path = subject.folder / f"python-{sys.version_info.major}.{sys.version_info.minor}-reference.txt"
+        text = "\n\n".join(topics[chapter].strip() for chapter in CHAPTERS) + "\n"
+    except (ImportError, KeyError):
+        path = subject.folder / f"sampled-{tokens}.txt"
+        text = path.read_text(encoding="utf-8") if path.exists() else sample(subject, tokens)
+    path.write_text(text, encoding="utf-8")
+    return path
+
+
+def sample(subject: Subject, tokens: int) -> str:
     from edgequant.evaluate.load import load
     from edgequant.evaluate.progress import bars
     from edgequant.evaluate.sample import sample_text
 
-    path = subject.folder / f"text-{tokens}.txt"
-    if not path.exists():
-        loaded = load(subject.source)
-        with bars(enabled=sys.stderr.isatty()) as progress:
-            text = sample_text(loaded.module, loaded.tokenizer, tokens, seed=1, progress=progress)
-        part = path.with_suffix(".part")
-        part.write_text(text, encoding="utf-8")
-        part.replace(path)
-    return path
+    loaded = load(subject.source)
+    with bars(sys.stderr.isatty()) as progress:
+        return sample_text(loaded.module, loaded.tokenizer, tokens, seed=1, progress=progress)
 
 
 def table(results: list[Result]) -> str:
@@ -175,8 +191,16 @@ def table(results: list[Result]) -> str:
     widths = [max(len(row[i]) for row in rows) for i in range(len(head) + 2)]
     lines = ["| " + " | ".join(f"{cell:>{w}}" if i else f"{cell:<{w}}" for i, (cell, w) in enumerate(
         zip(row, widths, strict=True))) + " |" for row in rows]  # fmt: skip
-    lines.insert(1, "|-" + "-|-".join("-" * (w - 1) + (":" if i else "-") for i, w in enumerate(widths)) + "-|")
+    lines.insert(1, "|" + "|".join("-" * (w + 1) + (":" if i else "-") for i, w in enumerate(widths)) + "|")
     return "\n".join(lines)
+
+
+def fallback_note(results: list[Result]) -> str:
+    """Why sizes lie close together, for models whose rows do not divide 256; empty for others."""
+    counts = [f"{r.format} {r.fallbacks}" for r in results if r.fallbacks]
+    return "" if not counts else (
+        "\nrows that do not divide a block of 256 take a 32-weight type instead, as in llama.cpp; tensors concerned: "
+        + ", ".join(counts))  # fmt: skip
 
 
 def draw(studies: list[tuple[Subject, list[Result]]], path: Path) -> None:
@@ -200,9 +224,9 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--folder", type=Path, default=Path("demo"), help="where everything lands (default: demo)")
     parser.add_argument("--formats", default=",".join(FORMATS), help="presets, separated by commas")
     parser.add_argument("--models", default="minilm,smollm2", help="which of minilm, smollm2")
-    parser.add_argument("--text", type=Path, help="measure the language model on this file instead of its own text")
+    parser.add_argument("--text", type=Path, help="measure the language model on this file instead of Python's help")
     parser.add_argument("--context", type=int, default=512)
-    parser.add_argument("--windows", type=int, default=5, help="windows of the text (default: 5)")
+    parser.add_argument("--windows", type=int, default=6, help="windows of the text (default: 6)")
     return parser.parse_args(argv)
 
 
@@ -252,16 +276,16 @@ def study(models: list[Subject], formats: list[str], args: argparse.Namespace) -
         print(f"\nmeasuring {subject.title}", flush=True)
         config = json.loads((subject.source / "config.json").read_text(encoding="utf-8"))
         if config["architectures"][0].endswith("ForCausalLM"):
-            text = args.text or write_text(subject, TEXT_TOKENS)
+            text = args.text or write_text(subject, args.context * args.windows * 11 // 10)
             note = measure_language_model(subject, results, text, args.context, args.windows)
         else:
             measure_encoder(subject, results)
             note = "embeddings of 48 sentences, mean pooling, compared with the f32 model's"
-        tables.append((subject.title, table(results), note))
+        tables.append((subject.title, table(results), f"({note})" + fallback_note(results)))
         record[subject.name] = {"title": subject.title, "note": note, "results": [asdict(r) for r in results]}
 
     for title, text, note in tables:
-        print(f"\n{title}\n\n{text}\n({note})")
+        print(f"\n{title}\n\n{text}\n{note}")
     results_file, picture = args.folder / "results.json", args.folder / "quality-vs-size.png"
     results_file.write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
     draw(studies, picture)

@@ -16,7 +16,6 @@ import sys
 from pathlib import Path
 
 import numpy as np
-
 from edgequant import Error, _core
 from edgequant.models import export_huggingface, open_model
 

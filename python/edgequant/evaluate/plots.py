@@ -70,7 +70,13 @@ def plot_quality(panels: Sequence[Panel], path: str | Path, dpi: int = 130) -> N
 def _draw(axes: Any, panel: Panel) -> None:
     from matplotlib.ticker import FuncFormatter, LogLocator
 
-    points = sorted(panel.points, key=lambda point: point.size)
+    # Float files lie so far away that they would squeeze the others together: they are named, not drawn.
+    points = sorted((p for p in panel.points if family(p.name) != "float"), key=lambda point: point.size)
+    floats = [f"{p.name}: {p.size:.1f} MB" for p in panel.points if family(p.name) == "float"]
+    if not points:
+        points, floats = sorted(panel.points, key=lambda point: point.size), []
+    note = "for comparison, " + ", ".join(floats) if floats else ""
+    axes.text(0.02, 0.95, note, transform=axes.transAxes, fontsize=9, color=FAMILIES["float"])
     front = [p for i, p in enumerate(points) if all(p.loss < q.loss for q in points[:i])]
     axes.plot([p.size for p in front], [p.loss for p in front], color="#BBBBBB", linewidth=1.2, zorder=1)
     for name, colour in FAMILIES.items():
@@ -78,7 +84,8 @@ def _draw(axes: Any, panel: Panel) -> None:
         if members:
             axes.scatter([p.size for p in members], [p.loss for p in members], s=42, color=colour, label=name, zorder=3)
     axes.set_yscale("log")
-    axes.invert_yaxis()  # a small loss is a good model, and good is up
+    axes.set_ylim(max(p.loss for p in points) * 1.6, min(p.loss for p in points) / 2)  # a small loss is good: up
+    axes.set_xlim(*_size_limits(points))
     for p, (dx, dy, align) in zip(points, _label_offsets(axes, points), strict=True):
         axes.annotate(
             p.name, (p.size, p.loss), xytext=(dx, dy), textcoords="offset points", fontsize=9, ha=align, va="center",
@@ -90,7 +97,7 @@ def _draw(axes: Any, panel: Panel) -> None:
     axes.yaxis.set_major_locator(LogLocator(base=10))
     axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: panel.tick(value)))
     axes.yaxis.set_minor_formatter(FuncFormatter(lambda *_: ""))
-    axes.set_xlim(left=0, right=max(p.size for p in points) * 1.12)
+    axes.tick_params(axis="y", which="minor", length=0)
     axes.grid(True, which="major", color="#E6E6E6", linewidth=0.8)
     axes.set_axisbelow(True)
     for side in ("top", "right"):
@@ -98,11 +105,16 @@ def _draw(axes: Any, panel: Panel) -> None:
     axes.legend(frameon=False, fontsize=8.5, loc="lower right", handletextpad=0.2)
 
 
+def _size_limits(points: Sequence[Point]) -> tuple[float, float]:
+    sizes = [p.size for p in points]
+    room = 0.12 * (max(sizes) - min(sizes)) or 0.1 * sizes[0]
+    return max(0.0, min(sizes) - room), max(sizes) + 1.5 * room
+
+
 def _label_offsets(axes: Any, points: Sequence[Point]) -> list[tuple[float, float, str]]:
     """Offsets in points, for each label the first of a few sides that touches no other point or label."""
     to_pixels = axes.transData.transform
     scale = 72 / axes.figure.dpi
-    axes.set_xlim(left=0, right=max(p.size for p in points) * 1.12)
     spots = [tuple(scale * value for value in to_pixels((p.size, p.loss))) for p in points]
     taken = [(x - 4, y - 4, x + 4, y + 4) for x, y in spots]
     sides: tuple[tuple[float, float, str], ...]

@@ -1,6 +1,5 @@
 import numpy as np
 import pytest
-
 from edgequant import Error
 from edgequant.evaluate import embedding
 from edgequant.evaluate.sentences import SENTENCES

@@ -2,7 +2,6 @@ import math
 
 import numpy as np
 import pytest
-
 from edgequant import Error
 from edgequant.evaluate import language
 from edgequant.evaluate.protocol import cut_windows, read_text

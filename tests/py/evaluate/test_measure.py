@@ -7,10 +7,9 @@ import subprocess
 import sys
 from pathlib import Path
 
+import edgequant
 import numpy as np
 import pytest
-
-import edgequant
 from edgequant import Error
 from edgequant.evaluate import Reference, evaluate
 from edgequant.evaluate.weights import overall, weight_errors

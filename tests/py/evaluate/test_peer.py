@@ -8,7 +8,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-
 from edgequant.evaluate import Reference, evaluate
 from edgequant.evaluate.sample import sample_text
 

@@ -1,7 +1,6 @@
 import sys
 
 import pytest
-
 from edgequant import Error
 from edgequant.evaluate.plots import FAMILIES, Panel, Point, family, plot_quality
 
@@ -17,10 +16,9 @@ def test_families():
 
 def test_picture_is_written_and_labels_do_not_overlap(tmp_path):
     matplotlib = pytest.importorskip("matplotlib")
+    from edgequant.evaluate.plots import _draw
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
-
-    from edgequant.evaluate.plots import _draw
 
     points = [Point("f16", 270, 1e-6), Point("q8_0", 144, 2e-4), Point("q4_k_m", 105, 2e-2), Point("q4_0", 92, 5e-2),
               Point("iq4_xs", 91, 4.8e-2), Point("q3_k_m", 93, 5.5e-2), Point("q2_k", 88, 0.2)]  # fmt: skip
@@ -34,6 +32,7 @@ def test_picture_is_written_and_labels_do_not_overlap(tmp_path):
     axes = figure.add_subplot()
     _draw(axes, Panel("one", "KL", points))
     canvas.draw()
+    assert "270.0 MB" in axes.texts[0].get_text()  # too far away to be drawn, so it is a note
     boxes = [text.get_window_extent() for text in axes.texts]
     assert len(boxes) == len(points)
     assert not any(a.overlaps(b) for i, a in enumerate(boxes) for b in boxes[:i])

@@ -1,6 +1,5 @@
 import numpy as np
 import pytest
-
 from edgequant import Error
 from edgequant.evaluate.protocol import WindowedText, cut_windows, leading_bos, read_text, tokenizer_sha256
 

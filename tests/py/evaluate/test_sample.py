@@ -1,5 +1,4 @@
 import pytest
-
 from edgequant.evaluate.sample import OPENINGS, sample_text
 
 torch = pytest.importorskip("torch")
