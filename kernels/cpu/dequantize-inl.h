@@ -183,7 +183,7 @@ template <const Block& kB>
 HWY_INLINE void DecodeNumbers(const uint8_t* HWY_RESTRICT src, size_t count, float* HWY_RESTRICT out) {
   size_t k = 0;
   if constexpr (kB.scale.type == Number::kF32) {
-    memcpy(out, src, count * sizeof(float));
+    if (count != 0) memcpy(out, src, count * sizeof(float));  // no bytes may come from a null pointer
     return;
   }
 #if HWY_TARGET != HWY_SCALAR

@@ -18,7 +18,9 @@ def row_bytes(format: str, cols: int) -> int: ...
 def can_quantize(name: str) -> bool: ...
 
 # ---- operations on whole matrices; data is any C-contiguous buffer of the right size ----
-def dequantize(data: Any, format: str, rows: int, cols: int, to: str = "f32") -> NDArray[Any]: ...
+def dequantize(
+    data: Any, format: str, rows: int, cols: int, to: str = "f32", out: NDArray[Any] | None = None
+) -> NDArray[Any]: ...
 def compare(
     a: Any,
     a_format: str,
@@ -47,6 +49,15 @@ def num_threads() -> int:
 
 def simd_target() -> str:
     """The instruction set in use, such as AVX3_DL."""
+
+def simd_targets() -> list[str]:
+    """All instruction sets that this machine could use, the best first."""
+
+def use_simd_target(name: str) -> None:
+    """Uses one of simd_targets(), or the best for ""; for tests and benchmarks."""
+
+def time_row(row: Any, format: str, cols: int, repeats: int, peer: int = 0) -> float:
+    """Seconds to decode one row to float32 on this thread, the mean of `repeats`; for benchmarks."""
 
 # ---- files ----
 class StoredTensor:

@@ -4,6 +4,8 @@
 #include <cstring>
 #include <limits>
 
+#include "format/decode.h"
+
 namespace edgequant::reference {
 namespace {
 
@@ -197,6 +199,19 @@ void IQ1_M(const uint8_t* b, float* y) {
   }
 }
 
+template <const Block& kB>
+void ByDescription(const uint8_t* b, float* y) {
+  for (int i = 0; i < kB.n; ++i) y[i] = Decode<kB>(b, i);
+}
+void ByDescription(FormatId id, const uint8_t* b, float* y) {
+  switch (id) {
+#define EDGEQUANT_X(id, name, block, gguf) \
+  case FormatId::k##id: return ByDescription<block>(b, y);
+    EDGEQUANT_FORMATS(EDGEQUANT_X)
+#undef EDGEQUANT_X
+  }
+}
+
 }  // namespace
 
 float F16(uint16_t bits) {
@@ -236,6 +251,7 @@ void DecodeBlock(FormatId id, const uint8_t* b, float* y) {
     case FormatId::kNVFP4: return NVFP4(b, y);
     case FormatId::kQ1_0: return Q1_0(b, y);
     case FormatId::kQ2_0: return Q2_0(b, y);
+    default: return ByDescription(id, b, y);
   }
 }
 

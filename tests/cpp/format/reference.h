@@ -1,5 +1,5 @@
-// A slow decoder of every format, written format by format from the description of its bytes and sharing nothing with
-// format/decode.h but the numbers of the grids.
+// A slow decoder, written format by format from the meaning of the bytes and sharing nothing with format/decode.h but
+// the numbers of the grids. (A format not written here is decoded by decode.h, which its golden file checks.)
 #pragma once
 #include <cstdint>
 
