@@ -24,9 +24,8 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 import edgequant as eq
+import numpy as np
 from edgequant import _core
 from edgequant.presets import find_preset
 

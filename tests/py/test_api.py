@@ -6,10 +6,9 @@ import subprocess
 import sys
 from typing import Any
 
+import edgequant as eq
 import numpy as np
 import pytest
-
-import edgequant as eq
 
 WRITABLE = "q4_0 q4_1 q5_0 q5_1 q8_0 q2_k q3_k q4_k q5_k q6_k iq4_nl iq4_xs tq1_0 tq2_0 mxfp4 f16 bf16 f32".split()
 

@@ -17,7 +17,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-
 from edgequant import _core
 from edgequant.cli.main import VERBS, main
 

@@ -13,10 +13,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import edgequant as eq
 import numpy as np
 import pytest
-
-import edgequant as eq
 from edgequant import _core
 
 DATA = Path(__file__).parent.parent.parent.parent / "shared" / "data"

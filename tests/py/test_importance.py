@@ -7,7 +7,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-
 from edgequant import Error, _core
 from edgequant.importance import Importance, load_importance
 

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-
 from edgequant import Error
 from edgequant.plan import make_plan, parse_rule, parse_rules
 from edgequant.presets import ALIASES, PRESETS, find_preset, kept_because

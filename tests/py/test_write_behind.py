@@ -6,7 +6,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-
 from edgequant import Error, _core
 from edgequant.write_behind import WriteBehind, forget_pages
 
