@@ -32,8 +32,8 @@ class Ggml:
             raise ImportError("llama-cpp-python is not installed (make peers builds it)")
         lib = ctypes.CDLL(str(Path(spec.origin).parent / "lib" / "libggml-base.so"))
         lib.ggml_quantize_chunk.restype = ctypes.c_size_t
-        lib.ggml_quantize_chunk.argtypes = [ctypes.c_int, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_int64,
-                                            ctypes.c_int64, ctypes.c_int64, ctypes.c_void_p]  # fmt: skip
+        matrix = [ctypes.c_int, ctypes.c_void_p, ctypes.c_void_p]  # type, source, result
+        lib.ggml_quantize_chunk.argtypes = [*matrix, ctypes.c_int64, ctypes.c_int64, ctypes.c_int64, ctypes.c_void_p]
         lib.ggml_get_type_traits.restype = ctypes.POINTER(_TypeTraits)
         lib.ggml_row_size.restype = ctypes.c_size_t
         lib.ggml_row_size.argtypes = [ctypes.c_int, ctypes.c_int64]
@@ -49,15 +49,18 @@ class Ggml:
         with ThreadPoolExecutor(threads) as pool:
             list(pool.map(body, bounds[:-1], bounds[1:]))
 
-    def quantize(self, w: np.ndarray, number: int, importance: np.ndarray | None = None, threads: int = 1) -> np.ndarray:
+    def quantize(
+        self, w: np.ndarray, number: int, importance: np.ndarray | None = None, threads: int = 1
+    ) -> np.ndarray:
         """w (N, K) float32 -> (N, row bytes) uint8 of the GGML type `number`."""
         rows, cols = w.shape
         self._lib.ggml_quantize_init(number)
         out = np.empty((rows, self.row_bytes(number, cols)), np.uint8)
+        address, target = w.ctypes.data, out.ctypes.data
         weights = importance.ctypes.data if importance is not None else None
 
         def body(begin: int, end: int) -> None:
-            self._lib.ggml_quantize_chunk(number, w.ctypes.data, out.ctypes.data, begin * cols, end - begin, cols, weights)
+            self._lib.ggml_quantize_chunk(number, address, target, begin * cols, end - begin, cols, weights)
 
         self._parallel(rows, threads, body)
         return out
@@ -66,7 +69,9 @@ class Ggml:
         """ggml's decoder of the type: (address of the blocks, address of the floats, weights)."""
         return self._lib.ggml_get_type_traits(number).contents.to_float
 
-    def dequantize(self, data: np.ndarray, number: int, cols: int, threads: int = 1, out: np.ndarray | None = None) -> np.ndarray:
+    def dequantize(
+        self, data: np.ndarray, number: int, cols: int, threads: int = 1, out: np.ndarray | None = None
+    ) -> np.ndarray:
         """data (N, row bytes) uint8 -> (N, cols) float32."""
         rows = data.shape[0]
         if out is None:

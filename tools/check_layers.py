@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Checks the layer rule: core <- format <- kernels <- op <- algo, io <- bind; each file includes only what is below it."""
+"""Checks the layer rule core <- format <- kernels <- op <- algo, io <- bind: a file includes only what is below it."""
 
 from __future__ import annotations
 

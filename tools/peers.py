@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Lets llama.cpp judge the files that `make demo` wrote: it loads each one, decodes its tensors to the same bits, and runs it.
+"""Lets llama.cpp judge the files of `make demo`: it loads each one, decodes its tensors to the same bits, and runs it.
 
 usage: peers.py FOLDER   (every *.gguf below FOLDER)
 """
@@ -13,11 +13,11 @@ from pathlib import Path
 import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "benchmarks"))
-from ggml import Ggml
-
 import edgequant as eq
 from edgequant import _core
+from ggml import Ggml
 
+SENTENCES = ("A cat sits on the mat.", "A kitten rests on a rug.", "Stocks fell today.")
 PROMPT = "<|im_start|>user\nName three colours of the rainbow.<|im_end|>\n<|im_start|>assistant\n"
 
 
@@ -46,7 +46,7 @@ def run_model(path: Path) -> str:
     architecture = _core.GgufFile(str(path)).metadata["general.architecture"]
     if architecture == "bert":
         model = Llama(str(path), embedding=True, verbose=False, n_threads=2)
-        a, b, c = (np.asarray(model.embed(t)) for t in ("A cat sits on the mat.", "A kitten rests on a rug.", "Stocks fell."))
+        a, b, c = (np.asarray(model.embed(t)) for t in SENTENCES)
         near, far = (float(x @ y / np.linalg.norm(x) / np.linalg.norm(y)) for x, y in ((a, b), (a, c)))
         if not near > far:
             raise RuntimeError(f"embeddings make no sense: similar sentences {near:.3f}, different ones {far:.3f}")
