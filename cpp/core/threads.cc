@@ -5,7 +5,6 @@
 
 #include <algorithm>
 #include <atomic>
-#include <condition_variable>
 #include <exception>
 #include <memory>
 #include <mutex>
@@ -23,6 +22,14 @@ int UsableCores() {
   return std::max(1, int(std::thread::hardware_concurrency()));
 }
 
+inline void Relax() {
+#if defined(__x86_64__) || defined(__i386__)
+  __builtin_ia32_pause();
+#elif defined(__aarch64__)
+  asm volatile("yield");
+#endif
+}
+
 struct Job {
   size_t n, grain;
   const std::function<void(size_t, size_t)>* body;
@@ -31,7 +38,7 @@ struct Job {
   std::exception_ptr error;
 
   void Work() {
-    for (size_t at; (at = next.fetch_add(grain)) < n;) {
+    for (size_t at; (at = next.fetch_add(grain, std::memory_order_relaxed)) < n;) {
       try {
         (*body)(at, std::min(n, at + grain));
       } catch (...) {
@@ -45,60 +52,67 @@ struct Job {
 
 thread_local bool inside_body = false;
 
+// Workers watch for the next job for a while before they sleep: a job that follows soon starts within a microsecond, and
+// an idle process costs nothing. The caller works too, and waits only for workers that have begun: one that the system
+// does not run (a busy machine, somebody else's thread pool) delays nobody.
 class Pool {
  public:
   explicit Pool(int workers) {
     for (int k = 0; k < workers; ++k) threads_.emplace_back([this] { Loop(); });
   }
   ~Pool() {
-    {
-      const std::lock_guard lock(mutex_);
-      stop_ = true;
-    }
-    wake_.notify_all();
+    stop_ = true;
+    Announce();
     for (auto& t : threads_) t.join();
   }
   size_t workers() const { return threads_.size(); }
+
   void Run(Job& job) {
-    {
-      const std::lock_guard lock(mutex_);
-      job_ = &job;
-      ++epoch_;
-      busy_ = threads_.size();
-    }
-    wake_.notify_all();
+    job_.store(&job);
+    Announce();
     inside_body = true;
     job.Work();
     inside_body = false;
-    std::unique_lock lock(mutex_);
-    done_.wait(lock, [this] { return busy_ == 0; });
-    job_ = nullptr;
+    job_.store(nullptr);  // nobody begins any more
+    for (int turn = 0; active_.load() != 0; ++turn) {
+      if (turn < kTurns) Relax();
+      else std::this_thread::yield();
+    }
   }
 
  private:
+  static constexpr int kTurns = 4000;  // some 50 microseconds
+
+  void Announce() {
+    epoch_.fetch_add(1);
+    if (asleep_.load() != 0) epoch_.notify_all();
+  }
   void Loop() {
     inside_body = true;
-    uint64_t seen = 0;
-    std::unique_lock lock(mutex_);
-    for (;;) {
-      wake_.wait(lock, [&] { return stop_ || epoch_ != seen; });
+    for (uint32_t seen = 0;;) {
+      for (int turn = 0; epoch_.load(std::memory_order_acquire) == seen; ++turn) {
+        if (turn < kTurns) {
+          Relax();
+          continue;
+        }
+        asleep_.fetch_add(1);
+        epoch_.wait(seen);
+        asleep_.fetch_sub(1);
+      }
+      seen = epoch_.load();
       if (stop_) return;
-      seen = epoch_;
-      Job* job = job_;
-      lock.unlock();
-      job->Work();
-      lock.lock();
-      if (--busy_ == 0) done_.notify_one();
+      active_.fetch_add(1);  // before the look at job_: either the job is still there, or Run() sees this worker
+      if (Job* job = job_.load()) job->Work();
+      active_.fetch_sub(1);
     }
   }
 
   std::vector<std::thread> threads_;
-  std::mutex mutex_;
-  std::condition_variable wake_, done_;
-  Job* job_ = nullptr;
-  uint64_t epoch_ = 0;
-  size_t busy_ = 0;
-  bool stop_ = false;
+  alignas(64) std::atomic<uint32_t> epoch_{0};
+  alignas(64) std::atomic<Job*> job_{nullptr};
+  alignas(64) std::atomic<int> active_{0};
+  alignas(64) std::atomic<int> asleep_{0};
+  std::atomic<bool> stop_{false};
 };
 
 // Never destroyed: at exit, and in a forked child (which has no workers), joining them would hang.
