@@ -8,5 +8,6 @@ void BindFormat(pybind11::module_& m);
 void BindOp(pybind11::module_& m);
 void BindAlgo(pybind11::module_& m);
 void BindIo(pybind11::module_& m);
+void BindMatmul(pybind11::module_& m);
 
 }  // namespace edgequant

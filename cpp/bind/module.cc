@@ -9,4 +9,5 @@ PYBIND11_MODULE(_core, m) {
   edgequant::BindOp(m);
   edgequant::BindAlgo(m);
   edgequant::BindIo(m);
+  edgequant::BindMatmul(m);
 }

@@ -1,0 +1,96 @@
+// Weights repacked for matrix products, and the products.
+#include <pybind11/numpy.h>
+#include <pybind11/pybind11.h>
+#include <pybind11/stl.h>
+
+#include <optional>
+
+#include "bind/bind.h"
+#include "bind/call.h"
+#include "op/matmul.h"
+
+namespace edgequant {
+namespace py = pybind11;
+namespace {
+
+FormatId NumberType(const std::string& name) {
+  const FormatId id = FormatNamed(name);
+  if (id != FormatId::kF32 && id != FormatId::kF16 && id != FormatId::kBF16)
+    Fail("matmul takes and gives f32, f16 or bf16, not ", name);
+  return id;
+}
+
+// A 2-dimensional array whose rows are contiguous: numbers of `type`, whatever the array calls them.
+struct Rows {
+  py::buffer_info info;
+  FormatId type;
+  Rows(const py::array& a, const std::string& name, bool writable) : info(a.request(writable)), type(NumberType(name)) {
+    const ptrdiff_t size = type == FormatId::kF32 ? 4 : 2;
+    if (info.ndim != 2 || info.itemsize != size || (info.shape[1] > 1 && info.strides[1] != size))
+      Fail("expected a matrix of ", name, " whose rows are contiguous");
+  }
+};
+
+Panel PyRepack(const py::object& data, const std::string& format, size_t rows, size_t cols) {
+  const Bytes bytes(data);
+  const TensorView q = ViewOf(bytes, format, rows, cols);
+  const py::gil_scoped_release unlocked;
+  return Repack(q);
+}
+
+constexpr size_t kSlice = size_t{1} << 32;  // products between two looks at signals: some tens of milliseconds
+
+void PyMatmul(const py::array& x, const std::string& type, const Panel& w, const py::array& out,
+              const std::string& out_type, const std::string& compute,
+              const std::optional<py::array_t<float, py::array::c_style | py::array::forcecast>>& bias) {
+  const Rows from(x, type, false), to(out, out_type, true);
+  if (compute != "int8" && compute != "exact") Fail("compute is 'int8' or 'exact', not '", compute, "'");
+  if (bias && size_t(bias->size()) != w.rows)
+    Fail("the bias has ", bias->size(), " numbers, but there are ", w.rows, " columns of results");
+  if (from.info.shape[0] != to.info.shape[0])
+    Fail("there are ", from.info.shape[0], " rows, but space for ", to.info.shape[0], " results");
+  const float* b = bias ? bias->data() : nullptr;
+  ForSlices(size_t(from.info.shape[0]), w.rows * w.cols, kSlice, [&](size_t begin, size_t count) {
+    const ptrdiff_t stride = from.info.strides[0], to_stride = to.info.strides[0];
+    Matmul({from.type, static_cast<const uint8_t*>(from.info.ptr) + ptrdiff_t(begin) * stride, count,
+            size_t(from.info.shape[1]), stride},
+           w,
+           {to.type, static_cast<uint8_t*>(to.info.ptr) + ptrdiff_t(begin) * to_stride, count, size_t(to.info.shape[1]),
+            to_stride},
+           compute == "exact" ? Compute::kExact : Compute::kInt8, b);
+  });
+}
+
+}  // namespace
+
+void BindMatmul(py::module_& m) {
+  py::class_<Panel>(m, "Panel", "Weights in the layout of matrix products.")
+      .def_readonly("rows", &Panel::rows, "Rows of weights, N.")
+      .def_readonly("cols", &Panel::cols, "Columns of weights, K.")
+      .def_readonly("nbytes", &Panel::bytes, "Bytes that one product reads.")
+      .def_property_readonly(
+          "format", [](const Panel& p) { return NameOf(p.format); }, "The format they came from.")
+      .def("__repr__", [](const Panel& p) {
+        return "<Panel " + std::string(NameOf(p.format)) + " " + std::to_string(p.rows) + " x " +
+               std::to_string(p.cols) + ">";
+      });
+  m.def("repack", &PyRepack, py::arg("data"), py::arg("format"), py::arg("rows"), py::arg("cols"),
+        "Copy rows x cols weights to a Panel.");
+  m.def("can_repack", [](const std::string& format) { return CanRepack(FormatNamed(format)); }, py::arg("format"),
+        "Whether weights of this format can be repacked.");
+  m.def("matmul", &PyMatmul, py::arg("x"), py::arg("type"), py::arg("panel"), py::arg("out"), py::arg("out_type"),
+        py::arg("compute"), py::arg("bias") = py::none(),
+        "out = x * weights^T + bias, for matrices of f32, f16 or bf16 (any 2-byte type) numbers.");
+  m.def("read_panel", [](const Panel& w) { py::gil_scoped_release unlocked; ReadPanels(w); }, py::arg("panel"),
+        "For benchmarks: read all bytes of the panel on all threads.");
+  m.def(
+      "multiply_at_peak",
+      [](size_t n) {
+        py::gil_scoped_release unlocked;
+        return MultiplyAtPeak(n);
+      },
+      py::arg("products"),
+      "For benchmarks: multiply bytes in registers on all threads; returns the number of products.");
+}
+
+}  // namespace edgequant

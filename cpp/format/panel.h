@@ -1,0 +1,167 @@
+// The run-time layout of weights for matrix products, and the map from a block description to it.
+//
+// A panel holds 16 rows side by side, 4 consecutive k of a row in one 32-bit lane: a "line" of 64 bytes is one step of
+// 4 k for 16 rows. 32 k are a unit of `bits` lines: first the widest plane (8, 4, 2 or 1 bits of each code), then the
+// plane with the high bits (3 = 2 + 1, 5 = 4 + 1, 6 = 4 + 2). A w-bit plane line holds 8/w steps: byte (row, j), bits
+// w*i up = step i, k = 4i + j. Units follow one another, with a header of scales in front of every few groups:
+//
+//   kF16     2 groups:            [2][16] f16 scales, [2][16] f16 minima if any
+//   kByte    4 groups:            [4][16] E8M0 or UE4M3 scales (7 bits, 1/256 of the value; 0x7f is 480 / 256)
+//   kInt8    a block of the format: [16] f16 scale, [16] f16 minimum, then [groups][16] int8 codes
+//            of scales, [groups][16] of minima
+//   kNibble  the same with both 4-bit codes in one byte, the minimum's in the upper half
+//
+// The last header of a panel may stand in front of fewer groups; its size is the same. Missing rows have scales of 0.
+#pragma once
+#include <cstddef>
+#include <cstdint>
+
+#include "format/block.h"
+
+namespace edgequant {
+
+inline constexpr int kPanelRows = 16;
+inline constexpr int kPanelLine = 64;   // bytes: 16 rows x 4 k, when a code is a byte
+inline constexpr int kPanelUnit = 32;   // k in `bits` lines
+
+enum class PanelScale : uint8_t { kF16, kE8M0, kUE4M3, kInt8, kNibble };
+
+struct PanelLayout {
+  int bits = 0;              // 1 to 6, or 8, per code
+  int group = 0;             // weights that share a scale: 16, 32, 64, 128 or 256
+  PanelScale scale = PanelScale::kF16;
+  bool minima = false;
+  bool table = false;        // the value is values[code], else code - zero; of 1 bit 2 * code - zero, 8 bits are signed
+  int zero = 0;
+  int8_t values[16] = {};
+  float factor = 1;          // weight = factor * scale * value + min_factor * minimum
+  float min_factor = 0;
+  int groups_per_header = 2;
+
+  constexpr size_t header_bytes() const {
+    const size_t codes = size_t(groups_per_header) * kPanelRows;
+    switch (scale) {
+      case PanelScale::kF16: return minima ? 4 * codes : 2 * codes;
+      case PanelScale::kInt8: return kPanelLine + (minima ? 2 * codes : codes);
+      case PanelScale::kNibble: return kPanelLine + codes;
+      default: return codes;
+    }
+  }
+  constexpr size_t group_bytes() const { return size_t(kPanelRows) * size_t(group) * size_t(bits) / 8; }
+  // Groups of a row of `cols` weights; an odd group of 16 brings its neighbour, as a unit is never split.
+  constexpr size_t GroupsOf(size_t cols) const {
+    const size_t n = (cols + size_t(group) - 1) / size_t(group);
+    return group < kPanelUnit ? (n + 1) / 2 * 2 : n;
+  }
+  constexpr size_t HeadersOf(size_t groups) const {
+    return (groups + size_t(groups_per_header) - 1) / size_t(groups_per_header);
+  }
+  constexpr size_t PanelBytes(size_t cols) const {
+    return HeadersOf(GroupsOf(cols)) * header_bytes() + GroupsOf(cols) * group_bytes();
+  }
+  // Where the header of group g and its codes begin; a group of 16 with an odd number begins inside its unit.
+  constexpr size_t HeaderAt(size_t g) const {
+    return g / size_t(groups_per_header) * (header_bytes() + size_t(groups_per_header) * group_bytes());
+  }
+  constexpr size_t CodesAt(size_t g) const {
+    return HeaderAt(g) + header_bytes() + g % size_t(groups_per_header) * group_bytes();
+  }
+};
+
+namespace panel_detail {
+
+constexpr bool IsWhole(float v) { return v == float(int(v)); }
+
+constexpr int CodeBits(const Block& b) {
+  int bits = 0;
+  for (const Field& f : b.codes) {
+    const int top = f.kind == FieldKind::kNone ? 0 : f.kind == FieldKind::kTrits ? 2 : f.bits + f.up;
+    if (top > bits) bits = top;
+  }
+  return bits;
+}
+constexpr int SubBits(const Level& s) {
+  int bits = 0;
+  for (const Field& f : s.sub)
+    if (f.kind != FieldKind::kNone && f.bits + f.up > bits) bits = f.bits + f.up;
+  return bits;
+}
+
+// Values that are whole numbers, or halves or quarters of such, as int8.
+constexpr bool IntegerTable(const Map& map, int entries, PanelLayout* p) {
+  for (int doubling = 1; doubling <= 4; doubling *= 2) {
+    bool ok = true;
+    for (int k = 0; k < entries; ++k) {
+      const float v = map.values[k] * float(doubling);
+      ok = ok && v >= -128 && v <= 127 && IsWhole(v);
+      if (ok) p->values[k] = int8_t(v);
+    }
+    if (ok) return p->factor = 1.0f / float(doubling), true;
+  }
+  return false;
+}
+
+constexpr bool SetValues(const Block& b, PanelLayout* p) {
+  if (b.map.kind == MapKind::kAffine) {
+    p->zero = b.map.zero;
+    if (p->bits == 1) p->zero *= 2, p->factor = 0.5f;
+    if (p->bits == 8) p->zero = 0;
+    const int low = b.codes[0].is_signed ? -128 : 0, high = b.codes[0].is_signed ? 127 : (1 << CodeBits(b)) - 1;
+    return low - b.map.zero >= -128 && high - b.map.zero <= 127;
+  }
+  if (b.map.kind != MapKind::kTable || p->bits > 4) return false;
+  if (!IntegerTable(b.map, 1 << CodeBits(b), p)) return false;
+  p->table = p->bits > 1;
+  if (p->table) return true;
+  p->zero = 1;  // one bit: only -a and a
+  p->factor *= float(p->values[1]);
+  return p->values[0] == -p->values[1];
+}
+
+constexpr bool SetScales(const Block& b, PanelLayout* p) {
+  const Level &s = b.scale, &m = b.offset;
+  p->minima = m.type != Number::kNone;
+  p->factor *= s.factor;
+  p->min_factor = m.factor;
+  if (p->minima && (m.type != Number::kF16 || m.group != s.group || m.sub_group != s.sub_group || m.sub_zero != 0))
+    return false;
+  if (s.sub_group == 0) {
+    p->group = s.group ? s.group : b.n;
+    p->groups_per_header = s.type == Number::kF16 ? 2 : 4;
+    switch (s.type) {
+      case Number::kF16: p->scale = PanelScale::kF16; return true;
+      case Number::kE8M0Half: p->scale = PanelScale::kE8M0; return !p->minima;
+      case Number::kE8M0: p->scale = PanelScale::kE8M0; p->factor *= 2; return !p->minima;
+      case Number::kUE4M3: p->scale = PanelScale::kUE4M3; p->factor *= 256; return !p->minima;
+      default: return false;
+    }
+  }
+  if (s.type != Number::kF16 || s.group != 0) return false;
+  p->group = s.sub_group;
+  p->groups_per_header = b.n / s.sub_group;
+  p->scale =
+      p->minima && SubBits(s) <= 4 && SubBits(m) <= 4 && s.sub_zero == 0 ? PanelScale::kNibble : PanelScale::kInt8;
+  if (!IsWhole(s.sub_zero)) p->factor *= 0.5f;  // the codes are doubled
+  return true;
+}
+
+}  // namespace panel_detail
+
+// The sub-scale code that a panel stores for the integer `code` of the block.
+constexpr int PanelScaleCode(const Level& s, int code) {
+  return panel_detail::IsWhole(s.sub_zero) ? code - int(s.sub_zero) : 2 * code - int(2 * s.sub_zero);
+}
+
+// False for formats that have no panel: grids, tables of other than small whole numbers, scales of other types.
+constexpr bool PanelOf(const Block& b, PanelLayout* layout) {
+  PanelLayout p;
+  p.bits = panel_detail::CodeBits(b);
+  if (p.bits == 7) p.bits = 8;
+  if (p.bits < 1 || p.bits > 8 || 256 % b.n != 0 || b.n < kPanelRows) return false;
+  if (!panel_detail::SetValues(b, &p) || !panel_detail::SetScales(b, &p)) return false;
+  if (p.group < 16 || 256 % p.group != 0) return false;
+  *layout = p;
+  return true;
+}
+
+}  // namespace edgequant

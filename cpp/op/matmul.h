@@ -1,0 +1,34 @@
+// Activations times quantized weights.
+#pragma once
+#include "op/repack.h"
+
+namespace edgequant {
+
+// Rows of activations or results: numbers of type f32, f16 or bf16, row i at data + i * stride bytes; no alignment is
+// needed.
+struct RowsView {
+  FormatId type;
+  const void* data;
+  size_t rows, cols;
+  ptrdiff_t stride;
+};
+struct MutableRowsView {
+  FormatId type;
+  void* data;
+  size_t rows, cols;
+  ptrdiff_t stride;
+};
+
+// kInt8: each row of x is rounded to int8 with one scale per 256 numbers. kExact: x is kept to 26 bits or more below
+// the largest of the 256, so that results equal those of f32 arithmetic on decoded weights up to its rounding.
+enum class Compute { kInt8, kExact };
+
+// y = x * w^T + bias: x (M, K), w (N, K), y (M, N); bias: N floats or null. The same at any number of threads.
+void Matmul(const RowsView& x, const Panel& w, const MutableRowsView& y, Compute compute, const float* bias = nullptr);
+
+// For benchmarks, on all threads: reads all of w's panels; multiplies about `products` pairs of bytes in registers, and
+// returns how many.
+void ReadPanels(const Panel& w);
+size_t MultiplyAtPeak(size_t products);
+
+}  // namespace edgequant

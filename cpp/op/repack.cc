@@ -1,0 +1,64 @@
+#include "op/repack.h"
+
+#include <stdlib.h>
+#if defined(__linux__)
+#include <sys/mman.h>
+#endif
+
+#include <algorithm>
+#include <new>
+
+#include "core/threads.h"
+#include "kernels/cpu/panel_pack.h"
+
+namespace edgequant {
+namespace {
+
+constexpr size_t kHugePage = size_t{2} << 20;
+
+// Aligned to lines, and to huge pages where it fills some: reading at the memory's speed needs them.
+uint8_t* AllocatePanels(size_t bytes) {
+  const size_t alignment = bytes >= kHugePage ? kHugePage : size_t{kPanelLine};
+  const size_t size = (bytes + alignment) / alignment * alignment;
+  void* p = aligned_alloc(alignment, size);
+  if (!p) throw std::bad_alloc();
+#if defined(__linux__)
+  if (alignment == kHugePage) madvise(p, size, MADV_HUGEPAGE);
+#endif
+  return static_cast<uint8_t*>(p);
+}
+
+}  // namespace
+
+void FreeDeleter::operator()(uint8_t* p) const { free(p); }
+
+bool CanRepack(FormatId format) {
+  PanelLayout layout;
+  return PanelOf(BlockOf(format), &layout);
+}
+
+Panel Repack(const TensorView& q) {
+  const Block& block = BlockOf(q.format);
+  Panel panel;
+  panel.format = q.format;
+  panel.rows = q.rows;
+  panel.cols = q.cols;
+  if (!PanelOf(block, &panel.layout)) Fail("matmul has no panel for weights in ", NameOf(q.format));
+  const size_t row_bytes = RowBytes(q.format, q.cols), panel_bytes = panel.panel_bytes();
+  panel.bytes = panel_bytes * panel.panels();
+  panel.data.reset(AllocatePanels(panel.bytes));
+  uint8_t* out = panel.data.get();
+  ParallelFor(panel.panels(), 1, [&](size_t begin, size_t end) {
+    for (size_t p = begin; p < end; ++p) {
+      const uint8_t* rows[kPanelRows];
+      for (size_t r = 0; r < kPanelRows; ++r) {
+        const size_t row = p * kPanelRows + r;
+        rows[r] = row < q.rows ? q.data + row * row_bytes : nullptr;
+      }
+      PackPanel(block, panel.layout, rows, q.cols, out + p * panel_bytes);
+    }
+  });
+  return panel;
+}
+
+}  // namespace edgequant

@@ -1,0 +1,31 @@
+// Weights in the layout that matrix products read (format/panel.h).
+#pragma once
+#include <memory>
+
+#include "format/panel.h"
+#include "op/tensor.h"
+
+namespace edgequant {
+
+struct FreeDeleter {
+  void operator()(uint8_t* p) const;
+};
+
+struct Panel {
+  FormatId format;
+  PanelLayout layout;
+  size_t rows = 0, cols = 0;
+  size_t bytes = 0;          // of all panels
+  std::unique_ptr<uint8_t[], FreeDeleter> data;
+
+  size_t panels() const { return (rows + kPanelRows - 1) / kPanelRows; }
+  size_t panel_bytes() const { return layout.PanelBytes(cols); }
+};
+
+// True if weights of this format have a panel.
+bool CanRepack(FormatId format);
+
+// Packs q on all threads; an Error if its format has no panel.
+Panel Repack(const TensorView& q);
+
+}  // namespace edgequant

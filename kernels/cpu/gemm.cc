@@ -1,0 +1,54 @@
+#include "kernels/cpu/gemm.h"
+#include "kernels/cpu/compat.h"
+
+#undef HWY_TARGET_INCLUDE
+#define HWY_TARGET_INCLUDE "kernels/cpu/gemm.cc"
+#include <hwy/foreach_target.h>  // keep order
+#include <hwy/highway.h>
+
+#include "kernels/cpu/gemm-inl.h"
+
+HWY_BEFORE_NAMESPACE();
+namespace edgequant::panel {
+namespace HWY_NAMESPACE {
+
+DecodeFn DecodeOf(const PanelLayout& layout) {
+  switch (layout.bits) {
+    case 1: return PickDecode<1, false>(layout);
+    case 2: return layout.table ? PickDecode<2, true>(layout) : PickDecode<2, false>(layout);
+    case 3: return layout.table ? PickDecode<3, true>(layout) : PickDecode<3, false>(layout);
+    case 4: return layout.table ? PickDecode<4, true>(layout) : PickDecode<4, false>(layout);
+    case 5: return PickDecode<5, false>(layout);
+    case 6: return PickDecode<6, false>(layout);
+    default: return PickDecode<8, false>(layout);
+  }
+}
+TileFn TileOf(int panels, bool minima) {
+  return panels == 1 ? PickTile<1>(minima) : panels == 2 ? PickTile<2>(minima) : PickTile<3>(minima);
+}
+int StripPanelsOf() { return kStripPanels; }
+bool Plus128() { return kUnsignedDot; }
+
+}  // namespace HWY_NAMESPACE
+}  // namespace edgequant::panel
+HWY_AFTER_NAMESPACE();
+
+#if HWY_ONCE
+namespace edgequant {
+namespace panel {
+
+HWY_EXPORT(DecodeOf);
+HWY_EXPORT(TileOf);
+HWY_EXPORT(StripPanelsOf);
+HWY_EXPORT(Plus128);
+
+}  // namespace panel
+using namespace panel;
+
+DecodeFn FindDecode(const PanelLayout& layout) { return HWY_DYNAMIC_DISPATCH(DecodeOf)(layout); }
+TileFn FindTile(int panels, bool minima) { return HWY_DYNAMIC_DISPATCH(TileOf)(panels, minima); }
+int StripPanels() { return HWY_DYNAMIC_DISPATCH(StripPanelsOf)(); }
+bool ActivationsPlus128() { return HWY_DYNAMIC_DISPATCH(Plus128)(); }
+
+}  // namespace edgequant
+#endif

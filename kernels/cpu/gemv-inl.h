@@ -1,0 +1,138 @@
+// The fused matrix-vector product: codes are unpacked in registers and multiplied at once.
+#if defined(EDGEQUANT_GEMV_INL_H_) == defined(HWY_TARGET_TOGGLE)
+#ifdef EDGEQUANT_GEMV_INL_H_
+#undef EDGEQUANT_GEMV_INL_H_
+#else
+#define EDGEQUANT_GEMV_INL_H_
+#endif
+
+#include "kernels/cpu/gemv.h"
+#include "kernels/cpu/panel_codes-inl.h"
+
+HWY_BEFORE_NAMESPACE();
+EDGEQUANT_BEFORE_VNNI
+namespace edgequant::panel {
+namespace HWY_NAMESPACE {
+
+template <class C>
+HWY_INLINE Table16 GemvTable(const PanelLayout& layout) {
+  const Table16 t = LoadTable(layout.values);
+  return kUnsignedDot ? FlipTops(t) : t;
+}
+// From codes to what the dot product takes.
+template <class C>
+HWY_INLINE Line GemvOperand(const Line& codes, [[maybe_unused]] const Table16& table) {
+  if constexpr (C::kTable) return LookUp(table, codes);
+  else if constexpr (C::kBits == 8 && kUnsignedDot) return FlipTops(codes);
+  else return codes;
+}
+
+// Sums of one row: a dot product takes 4 cycles, so there must be 4 of them or so, but more would not fit the
+// registers.
+constexpr int ChainsOf(int rows) { return rows <= 2 ? 2 : 1; }
+template <int kRows>
+using RowSums = Regs<Ints, ChainsOf(kRows) * kRows>;
+
+// Steps [kFirst, kFirst + kSteps) of a unit for all rows; x points at the activations of the unit's first k.
+template <class C, int kRows, int kFirst, int kSteps>
+HWY_INLINE void DotSteps(UnitReader<C>& unit, const Table16& table, const int8_t* HWY_RESTRICT x, size_t x_stride,
+                         RowSums<kRows>& sums) {
+  For<kSteps>([&](auto i) EDGEQUANT_UNROLLED {
+    constexpr int step = kFirst + i;
+    const Line w = GemvOperand<C>(unit.template Next<step>(), table);
+    For<kRows>([&](auto r) EDGEQUANT_UNROLLED {
+      Ints& sum = sums.template At<ChainsOf(kRows) * r + step % ChainsOf(kRows)>();
+      sum = DotCodes<C::kSmall>(sum, w, LoadQuad(x + size_t(r) * x_stride + 4 * step));
+    });
+  });
+}
+
+template <class C, int kRows, bool kHalfUnits>
+void GemvPanel(const GemvArgs& a) {
+  const PanelLayout& layout = *a.layout;
+  const uint8_t* HWY_RESTRICT p = a.panel;
+  const int8_t* HWY_RESTRICT x = a.x;
+  const size_t per_header = size_t(layout.groups_per_header), header_bytes = layout.header_bytes();
+  const int units_per_group = layout.group / kPanelUnit;
+  const Table16 table = GemvTable<C>(layout);
+  alignas(64) float scale[16 * 16], minimum[16 * 16];
+  Regs<Floats, kRows> y;
+  For<kRows>([&](auto r) EDGEQUANT_UNROLLED { y.template At<r>() = ZeroFloats(); });
+
+  const auto begin = [&](size_t g, RowSums<kRows>& sums) EDGEQUANT_UNROLLED {
+    For<kRows>([&](auto r) EDGEQUANT_UNROLLED {
+      sums.template At<ChainsOf(kRows) * r>() = SetInts(a.start[size_t(r) * a.group_stride + g]);
+      if constexpr (ChainsOf(kRows) == 2) sums.template At<2 * r + 1>() = SetInts(0);
+    });
+  };
+  const auto finish = [&](size_t g, const float* s, RowSums<kRows>& sums) EDGEQUANT_UNROLLED {
+    const Floats weight_scale = LoadFloats(s);
+    For<kRows>([&](auto r) EDGEQUANT_UNROLLED {
+      Ints sum = sums.template At<ChainsOf(kRows) * r>();
+      if constexpr (ChainsOf(kRows) == 2) sum = Plus(sum, sums.template At<2 * r + 1>());
+      y.template At<r>() =
+          TimesPlus(ToFloats(sum), Times(weight_scale, a.scale[size_t(r) * a.group_stride + g]), y.template At<r>());
+    });
+  };
+
+  for (size_t g0 = 0; g0 < a.groups; g0 += per_header) {
+    const size_t count = HWY_MIN(per_header, a.groups - g0);
+    for (size_t i = 0; i < header_bytes; i += kPanelLine) hwy::Prefetch(p + kAhead + i);
+    ReadScales(layout, p, 0, int(count), kPanelRows, scale, minimum);
+    p += header_bytes;
+    if (layout.minima) {
+      for (size_t g = 0; g < count; ++g) {
+        const Floats m = LoadFloats(minimum + g * kPanelRows);
+        For<kRows>([&](auto r) EDGEQUANT_UNROLLED {
+          y.template At<r>() = TimesPlus(m, a.sum[size_t(r) * a.group_stride + g0 + g], y.template At<r>());
+        });
+      }
+    }
+    for (size_t g = 0; g < count;) {
+      RowSums<kRows> sums;
+      begin(g0 + g, sums);
+      const int units = kHalfUnits ? 1 : units_per_group;
+      for (int u = 0; u < units; ++u) {
+        For<C::kBits>([&](auto i) EDGEQUANT_UNROLLED { hwy::Prefetch(p + kAhead + i * kPanelLine); });
+        UnitReader<C> unit{p, {}, {}};
+        DotSteps<C, kRows, 0, kHalfUnits ? 4 : 8>(unit, table, x, a.x_stride, sums);
+        if constexpr (kHalfUnits) {  // two groups of 16 share the unit
+          finish(g0 + g, scale + g * kPanelRows, sums);
+          ++g;
+          begin(g0 + g, sums);
+          DotSteps<C, kRows, 4, 4>(unit, table, x, a.x_stride, sums);
+        }
+        p += C::kUnitBytes;
+        x += kPanelUnit;
+      }
+      finish(g0 + g, scale + g * kPanelRows, sums);
+      ++g;
+    }
+  }
+  For<kRows>([&](auto r) EDGEQUANT_UNROLLED { StoreFloats(y.template At<r>(), a.y + r * kPanelRows); });
+}
+
+template <int kBits, bool kTable, int kRows>
+GemvFn PickGemv(const PanelLayout& layout) {
+  using C = Codes<kBits, kTable>;
+  return layout.group < kPanelUnit ? GemvPanel<C, kRows, true> : GemvPanel<C, kRows, false>;
+}
+template <int kRows>
+GemvFn PickGemv(const PanelLayout& layout) {
+  switch (layout.bits) {
+    case 1: return PickGemv<1, false, kRows>(layout);
+    case 2: return layout.table ? PickGemv<2, true, kRows>(layout) : PickGemv<2, false, kRows>(layout);
+    case 3: return layout.table ? PickGemv<3, true, kRows>(layout) : PickGemv<3, false, kRows>(layout);
+    case 4: return layout.table ? PickGemv<4, true, kRows>(layout) : PickGemv<4, false, kRows>(layout);
+    case 5: return PickGemv<5, false, kRows>(layout);
+    case 6: return PickGemv<6, false, kRows>(layout);
+    default: return PickGemv<8, false, kRows>(layout);
+  }
+}
+
+}  // namespace HWY_NAMESPACE
+}  // namespace edgequant::panel
+EDGEQUANT_AFTER_VNNI
+HWY_AFTER_NAMESPACE();
+
+#endif  // EDGEQUANT_GEMV_INL_H_

@@ -1,0 +1,163 @@
+#include "kernels/cpu/panel_activations.h"
+
+#include <string.h>
+
+#include <algorithm>
+
+#include "core/half.h"
+
+#undef HWY_TARGET_INCLUDE
+#define HWY_TARGET_INCLUDE "kernels/cpu/panel_activations.cc"
+#include <hwy/foreach_target.h>  // keep order
+#include <hwy/highway.h>
+
+HWY_BEFORE_NAMESPACE();
+namespace edgequant::panel {
+namespace HWY_NAMESPACE {
+namespace hn = hwy::HWY_NAMESPACE;
+
+using DF = hn::ScalableTag<float>;
+
+// n numbers as floats, with zeros up to a whole block.
+void LoadBlock(FormatId type, const void* x, size_t n, float* HWY_RESTRICT out) {
+  const DF df;
+  const size_t lanes = hn::Lanes(df);
+  uint16_t half[kActivationBlock];
+  if (type == FormatId::kF32) {
+    memcpy(out, x, n * sizeof(float));
+    std::fill(out + n, out + kActivationBlock, 0.0f);
+    return;
+  }
+  memcpy(half, x, n * sizeof(uint16_t));
+  std::fill(half + n, half + kActivationBlock, uint16_t{0});
+  const hn::Rebind<uint16_t, DF> dh;
+  const hn::Rebind<hwy::float16_t, DF> df16;
+  const hn::RebindToUnsigned<DF> du;
+  for (size_t i = 0; i < kActivationBlock; i += lanes) {
+    const auto v = hn::LoadU(dh, half + i);
+    hn::StoreU(type == FormatId::kF16 ? hn::PromoteTo(df, hn::BitCast(df16, v))
+                                      : hn::BitCast(df, hn::ShiftLeft<16>(hn::PromoteTo(du, v))),
+               df, out + i);
+  }
+}
+
+// The largest magnitude, or NaN if any number is not finite.
+float Magnitude(const float* HWY_RESTRICT x) {
+  const DF df;
+  const size_t lanes = hn::Lanes(df);
+  auto most = hn::Zero(df), poison = hn::Zero(df);
+  for (size_t i = 0; i < kActivationBlock; i += lanes) {
+    const auto v = hn::LoadU(df, x + i);
+    most = hn::Max(most, hn::Abs(v));
+    poison = hn::MulAdd(v, hn::Zero(df), poison);
+  }
+  return hn::GetLane(hn::MaxOfLanes(df, most)) + hn::GetLane(hn::SumOfLanes(df, poison));
+}
+
+// x * inverse, rounded, and `digits` - 1 times 128 times what is left, rounded.
+void RoundBlock(const float* HWY_RESTRICT x, float inverse, int digits, int8_t* HWY_RESTRICT q, size_t stride) {
+  const DF df;
+  const hn::Rebind<int8_t, DF> d8;
+  const size_t lanes = hn::Lanes(df);
+  for (size_t i = 0; i < kActivationBlock; i += lanes) {
+    auto t = hn::Mul(hn::LoadU(df, x + i), hn::Set(df, inverse));
+    for (int d = 0; d < digits; ++d) {
+      const auto whole = hn::NearestInt(t);
+      hn::StoreU(hn::DemoteTo(d8, whole), d8, q + size_t(d) * stride + i);
+      t = hn::Mul(hn::Sub(t, hn::ConvertTo(df, whole)), hn::Set(df, 128.0f));
+    }
+  }
+}
+
+void QuantizeRow(FormatId type, const void* x, size_t k, int digits, int8_t* q, size_t stride, float* scale,
+                 size_t scale_stride) {
+  HWY_ALIGN float block[kActivationBlock];
+  const size_t size = type == FormatId::kF32 ? 4 : 2;
+  for (size_t at = 0, b = 0; at < k; at += kActivationBlock, ++b, q += kActivationBlock) {
+    LoadBlock(type, static_cast<const uint8_t*>(x) + at * size, std::min(k - at, kActivationBlock), block);
+    const float magnitude = Magnitude(block);
+    float step, inverse;
+    if (!(magnitude < 3.4e38f)) {  // NaN
+      for (int d = 0; d < digits; ++d) {
+        memset(q + size_t(d) * stride, 0, kActivationBlock);
+        scale[size_t(d) * scale_stride + b] = magnitude;
+      }
+      continue;
+    }
+    const float clamped = std::max(magnitude, 0x1p-119f);  // the inverse stays finite
+    if (digits == 1) {
+      step = clamped / 127;
+      inverse = 127 / clamped;
+    } else {
+      uint32_t bits;
+      memcpy(&bits, &clamped, 4);
+      const uint32_t exponent = bits >> 23;
+      bits = (exponent - 5) << 23;
+      memcpy(&step, &bits, 4);
+      bits = (254 - (exponent - 5)) << 23;
+      memcpy(&inverse, &bits, 4);
+    }
+    RoundBlock(block, inverse, digits, q, stride);
+    for (int d = 0; d < digits; ++d, step *= 1.0f / 128) scale[size_t(d) * scale_stride + b] = step;
+  }
+}
+
+void InterleaveRows(const int8_t* HWY_RESTRICT q, size_t stride, size_t k, bool plus128, uint8_t* HWY_RESTRICT out) {
+  const uint32_t flip = plus128 ? 0x80808080u : 0;
+  for (size_t i = 0; i < k; i += 4, out += 16) {
+    for (size_t r = 0; r < 4; ++r) {
+      uint32_t bits;
+      memcpy(&bits, q + r * stride + i, 4);
+      bits ^= flip;
+      memcpy(out + 4 * r, &bits, 4);
+    }
+  }
+}
+
+void SumRows(const int8_t* HWY_RESTRICT q, size_t count, int group, int32_t* HWY_RESTRICT sums) {
+  for (size_t g = 0; g < count; ++g, q += group) {
+    int32_t sum = 0;
+    for (int i = 0; i < group; ++i) sum += q[i];
+    sums[g] = sum;
+  }
+}
+
+}  // namespace HWY_NAMESPACE
+}  // namespace edgequant::panel
+HWY_AFTER_NAMESPACE();
+
+#if HWY_ONCE
+namespace edgequant {
+namespace panel {
+
+HWY_EXPORT(QuantizeRow);
+HWY_EXPORT(InterleaveRows);
+HWY_EXPORT(SumRows);
+
+}  // namespace panel
+using namespace panel;
+
+void QuantizeActivations(FormatId type, const void* x, size_t k, int digits, int8_t* q, size_t stride, float* scale,
+                         size_t scale_stride) {
+  HWY_DYNAMIC_DISPATCH(QuantizeRow)(type, x, k, digits, q, stride, scale, scale_stride);
+}
+void InterleaveActivations(const int8_t* q, size_t stride, size_t k, bool plus128, uint8_t* out) {
+  HWY_DYNAMIC_DISPATCH(InterleaveRows)(q, stride, k, plus128, out);
+}
+void SumActivations(const int8_t* q, size_t count, int group, int32_t* sums) {
+  HWY_DYNAMIC_DISPATCH(SumRows)(q, count, group, sums);
+}
+
+void StoreOutputs(const float* y, size_t n, FormatId type, void* out) {
+  if (type == FormatId::kF32) {
+    memcpy(out, y, n * sizeof(float));
+    return;
+  }
+  for (size_t i = 0; i < n; ++i) {
+    const uint16_t half = type == FormatId::kF16 ? F16FromF32(y[i]) : BF16FromF32(y[i]);
+    memcpy(static_cast<uint8_t*>(out) + 2 * i, &half, 2);
+  }
+}
+
+}  // namespace edgequant
+#endif

@@ -1,0 +1,93 @@
+// Reading panels: the codes of a unit, line by line, and the scales of a header.
+#if defined(EDGEQUANT_PANEL_CODES_INL_H_) == defined(HWY_TARGET_TOGGLE)
+#ifdef EDGEQUANT_PANEL_CODES_INL_H_
+#undef EDGEQUANT_PANEL_CODES_INL_H_
+#else
+#define EDGEQUANT_PANEL_CODES_INL_H_
+#endif
+
+#include "kernels/cpu/panel_lines-inl.h"
+
+HWY_BEFORE_NAMESPACE();
+EDGEQUANT_BEFORE_VNNI
+namespace edgequant::panel {
+namespace HWY_NAMESPACE {
+
+// How far ahead of their use lines are prefetched, in bytes.
+constexpr int kAhead = 4096;
+
+// What the codes of a panel are, at compile time.
+template <int kBitsPerCode, bool kHasTable>
+struct Codes {
+  static constexpr int kBits = kBitsPerCode;
+  static constexpr bool kTable = kHasTable;
+  static constexpr int kLow = kBits >= 8 ? 8 : kBits >= 4 ? 4 : kBits >= 2 ? 2 : 1;
+  static constexpr int kHigh = kBits - kLow;
+  static constexpr int kUnitBytes = kBits * kPanelLine;
+  static constexpr bool kSmall = !kTable && kBits < 8;  // codes are unsigned and below 128
+};
+
+// The 8 lines of codes of one unit, in order; a plane's line is loaded once and shifted.
+template <class C>
+struct UnitReader {
+  const uint8_t* HWY_RESTRICT p;
+  Line low, high;
+  template <int step>
+  HWY_INLINE Line Next() {
+    constexpr int low_per_line = 8 / C::kLow;
+    if constexpr (step % low_per_line == 0) low = LoadLine(p + step / low_per_line * kPanelLine);
+    if constexpr (C::kBits == 1) return BitsOf<1, step, 1>(low);  // twice the bit
+    Line v = BitsOf<C::kLow, C::kLow*(step % low_per_line), 0>(low);
+    if constexpr (C::kHigh != 0) {
+      constexpr int high_per_line = 8 / (C::kHigh != 0 ? C::kHigh : 1);
+      if constexpr (step % high_per_line == 0) high = LoadLine(p + (C::kLow + step / high_per_line) * kPanelLine);
+      v = WithBitsOf<C::kHigh, C::kHigh*(step % high_per_line), C::kLow>(v, high);
+    }
+    return v;
+  }
+};
+
+// Scales, and minima if there are any, of groups [first, first + count) of the header at p: 16 floats per group,
+// `stride` apart. Aligned.
+HWY_INLINE void ReadScales(const PanelLayout& layout, const uint8_t* HWY_RESTRICT p, int first, int count,
+                           size_t stride, float* HWY_RESTRICT scale, float* HWY_RESTRICT minimum) {
+  const int end = first + count, groups = layout.groups_per_header;
+  switch (layout.scale) {
+    case PanelScale::kF16:
+      for (int g = first; g < end; ++g, scale += stride, minimum += stride) {
+        StoreFloats(FromF16(p + 32 * g), scale);
+        if (layout.minima) StoreFloats(FromF16(p + 64 + 32 * g), minimum);
+      }
+      return;
+    case PanelScale::kInt8: {
+      const Floats d = FromF16(p), m = FromF16(p + 32);
+      for (int g = first; g < end; ++g, scale += stride, minimum += stride) {
+        StoreFloats(Times(d, FromInt8(p + 64 + 16 * g)), scale);
+        if (layout.minima) StoreFloats(Times(m, FromInt8(p + 64 + 16 * (groups + g))), minimum);
+      }
+      return;
+    }
+    case PanelScale::kNibble: {
+      const Floats d = FromF16(p), m = FromF16(p + 32);
+      for (int g = first; g < end; ++g, scale += stride, minimum += stride) {
+        const Ints both = LoadBytes(p + 64 + 16 * g);
+        StoreFloats(Times(d, FromLowNibble(both)), scale);
+        StoreFloats(Times(m, FromHighNibble(both)), minimum);
+      }
+      return;
+    }
+    case PanelScale::kE8M0:
+      for (int g = first; g < end; ++g, scale += stride) StoreFloats(FromE8M0(p + 16 * g), scale);
+      return;
+    case PanelScale::kUE4M3:
+      for (int g = first; g < end; ++g, scale += stride) StoreFloats(FromUE4M3(p + 16 * g), scale);
+      return;
+  }
+}
+
+}  // namespace HWY_NAMESPACE
+}  // namespace edgequant::panel
+EDGEQUANT_AFTER_VNNI
+HWY_AFTER_NAMESPACE();
+
+#endif  // EDGEQUANT_PANEL_CODES_INL_H_

@@ -1,0 +1,67 @@
+#include "kernels/cpu/gemm.h"
+
+#include <limits>
+
+#include "kernels/products.h"
+
+namespace edgequant {
+namespace {
+
+TEST(Gemm, EveryFormatTargetAndShapeEqualsDoubleArithmetic) {
+  ForEachTarget([] {
+    std::mt19937 rng(6);
+    for (FormatId format : PanelFormats())
+      for (const Shape& shape : {Shape{5, 16, 1}, {9, 70, 3}, {8, 40, 2}})
+        CheckProduct(format, shape, Compute::kInt8, rng);
+  });
+}
+
+TEST(Gemm, ExactEqualsFloatArithmetic) {
+  ForEachTarget([] {
+    std::mt19937 rng(7);
+    for (FormatId format : PanelFormats()) CheckProduct(format, {3, 50, 3}, Compute::kExact, rng);
+  });
+}
+
+TEST(Gemm, ManyRowsInSeveralChunks) {
+  std::mt19937 rng(8);
+  CheckProduct(FormatId::kQ5_K, {521, 49, 2}, Compute::kInt8, rng);
+  CheckProduct(FormatId::kQ6_K, {131, 17, 3}, Compute::kExact, rng);
+}
+
+TEST(Gemm, AnythingGoesForEmptyShapes) {
+  std::mt19937 rng(9);
+  const RandomWeights q(FormatId::kQ4_0, 4, 32, rng);
+  const Panel w = Repack(q.View());
+  Matmul({FormatId::kF32, nullptr, 0, 32, 128}, w, {FormatId::kF32, nullptr, 0, 4, 16}, Compute::kInt8);
+  float x[33] = {}, y[4];
+  EXPECT_THROW(Matmul({FormatId::kF32, x, 1, 33, 132}, w, {FormatId::kF32, y, 1, 4, 16}, Compute::kInt8), Error);
+  EXPECT_THROW(Matmul({FormatId::kF32, x, 1, 32, 128}, w, {FormatId::kF32, y, 1, 3, 12}, Compute::kInt8), Error);
+}
+
+// Extreme activations stay finite; what is not finite spoils its own row only.
+TEST(Gemm, ExtremeActivations) {
+  std::mt19937 rng(10);
+  const size_t n = 20, k = 512;
+  const RandomWeights q(FormatId::kQ4_0, n, k, rng);
+  const Panel w = Repack(q.View());
+  for (size_t m : {size_t{1}, size_t{6}})
+    for (Compute compute : {Compute::kInt8, Compute::kExact})
+      for (float size : {0.0f, 1e-40f, 1e-30f, 1e30f}) {
+        std::vector<float> x(m * k, size), y(m * n), last;
+        const auto run = [&] {
+          Matmul({FormatId::kF32, x.data(), m, k, ptrdiff_t(4 * k)}, w,
+                 {FormatId::kF32, y.data(), m, n, ptrdiff_t(4 * n)}, compute);
+        };
+        run();
+        for (float v : y) EXPECT_TRUE(std::isfinite(v));
+        last = y;
+        x[300] = std::numeric_limits<float>::infinity();
+        run();
+        for (size_t j = 0; j < n; ++j) EXPECT_TRUE(std::isnan(y[j]));
+        for (size_t j = n; j < m * n; ++j) EXPECT_EQ(y[j], last[j]);
+      }
+}
+
+}  // namespace
+}  // namespace edgequant

@@ -1,0 +1,96 @@
+#include "format/panel.h"
+
+#include <algorithm>
+
+#include "kernels/panel_cases.h"
+
+namespace edgequant {
+namespace {
+
+// One weight of a panel, read as the layout's description says, without any kernel.
+double ReadWeight(const Panel& w, size_t row, size_t k) {
+  const PanelLayout& p = w.layout;
+  const uint8_t* panel = w.data.get() + row / 16 * p.PanelBytes(w.cols);
+  const size_t r = row % 16, g = k / size_t(p.group), at = g % size_t(p.groups_per_header);
+  const uint8_t* header = panel + p.HeaderAt(g);
+  const size_t unit =
+      g / size_t(p.groups_per_header) * size_t(p.groups_per_header) * size_t(p.group);  // first k behind the header
+  const uint8_t* lines = header + p.header_bytes() + (k - unit) / 32 * size_t(p.bits) * 64;
+  const size_t step = k % 32 / 4, byte = r * 4 + k % 4;
+  const int low = p.bits >= 8 ? 8 : p.bits >= 4 ? 4 : p.bits >= 2 ? 2 : 1, high = p.bits - low;
+  const auto plane = [&](const uint8_t* from, int width) {
+    const size_t per_line = size_t(8 / width);
+    return from[step / per_line * 64 + byte] >> (size_t(width) * (step % per_line)) & ((1 << width) - 1);
+  };
+  int code = plane(lines, low);
+  if (high != 0) code |= plane(lines + low * 64, high) << low;
+  const int value = p.table       ? p.values[code]
+                    : p.bits == 8 ? int8_t(code)
+                    : p.bits == 1 ? 2 * code - p.zero
+                                  : code - p.zero;
+  const auto f16 = [](const uint8_t* q) { return double(ReadNumber(Number::kF16, q)); };
+  double scale = 0, minimum = 0;
+  switch (p.scale) {
+    case PanelScale::kF16:
+      scale = f16(header + (at * 16 + r) * 2);
+      if (p.minima) minimum = f16(header + 64 + (at * 16 + r) * 2);
+      break;
+    case PanelScale::kE8M0: scale = double(ReadNumber(Number::kE8M0Half, header + at * 16 + r)); break;
+    case PanelScale::kUE4M3: {  // seven bits: 4 of exponent (bias 7, and 8 for the division), 3 of mantissa
+      const int stored = header[at * 16 + r], exponent = stored >> 3, mantissa = stored & 7;
+      scale = exponent != 0 ? std::ldexp(8 + mantissa, exponent - 18) : std::ldexp(mantissa, -17);
+      break;
+    }
+    case PanelScale::kInt8:
+      scale = f16(header + 2 * r) * int8_t(header[64 + at * 16 + r]);
+      if (p.minima)
+        minimum = f16(header + 32 + 2 * r) * int8_t(header[64 + (size_t(p.groups_per_header) + at) * 16 + r]);
+      break;
+    case PanelScale::kNibble:
+      scale = f16(header + 2 * r) * (header[64 + at * 16 + r] & 15);
+      minimum = f16(header + 32 + 2 * r) * (header[64 + at * 16 + r] >> 4);
+      break;
+  }
+  return double(p.factor) * scale * value + double(p.min_factor) * minimum;
+}
+
+TEST(Panel, HoldsEveryFormatExactly) {
+  ForEachTarget([] {
+    std::mt19937 rng(1);
+    for (FormatId format : PanelFormats()) {
+      SCOPED_TRACE(NameOf(format));
+      const size_t n = size_t(BlockOf(format).n);
+      for (size_t blocks : {size_t{1}, 3 * std::max<size_t>(1, 256 / n)}) {
+        const RandomWeights q(format, 19, blocks * n, rng);
+        const Panel w = Repack(q.View());
+        ASSERT_EQ(w.bytes, 2 * w.layout.PanelBytes(q.cols));
+        for (size_t row = 0; row < q.rows; ++row)
+          for (size_t k = 0; k < q.cols; ++k) {
+            const double want = q.At(row, k);
+            ASSERT_NEAR(ReadWeight(w, row, k), want, 1e-6 * std::fabs(want) + 1e-6)
+                << "row " << row << ", column " << k;
+          }
+      }
+    }
+  });
+}
+
+TEST(Panel, KeepsTheFormatsRate) {
+  for (FormatId format : PanelFormats()) {
+    const Block& b = BlockOf(format);
+    PanelLayout layout;
+    ASSERT_TRUE(PanelOf(b, &layout));
+    const double bits = double(layout.PanelBytes(4096)) * 8 / 16 / 4096, stored = double(b.bytes) * 8 / b.n;
+    // base-3 digits become 2 bits, 6-bit scales bytes
+    EXPECT_LE(bits, format == FormatId::kTQ1_0 ? 2.0625 : stored + 0.1876) << NameOf(format);
+  }
+}
+
+TEST(Panel, RefusesWhatHasNone) {
+  EXPECT_FALSE(CanRepack(FormatId::kF32));
+  const std::vector<uint8_t> bytes(4 * 16, 0);
+  EXPECT_THROW(Repack({FormatId::kF32, bytes.data(), 1, 16}), Error);
+}
+
+}  // namespace
+}  // namespace edgequant
