@@ -3,6 +3,7 @@
     import edgequant as eq
     q = eq.quantize(w, "q4_k")                # w (N, K): NumPy, torch, anything with DLPack
     q.dequantize(); q.error(w); q.nbytes
+    eq.matmul(x, q)                           # x (..., K) -> (..., N)
     eq.quantize_model("SmolLM2-135M/", "smollm2-q4_k_m.gguf", "q4_k_m")
 
 `edgequant.formats` lists the formats; every error is an `edgequant.Error`, a ValueError.
@@ -14,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from edgequant._core import Error, __version__, num_threads, set_num_threads
 from edgequant.formats import formats
+from edgequant.matmul import matmul
 from edgequant.quantize import from_bytes, quantize
 from edgequant.tensor import Comparison, QuantizedTensor
 
@@ -36,6 +38,7 @@ __all__ = [
     "formats",
     "from_bytes",
     "load_importance",
+    "matmul",
     "num_threads",
     "open_model",
     "quantize",

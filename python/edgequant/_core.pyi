@@ -59,6 +59,44 @@ def use_simd_target(name: str) -> None:
 def time_row(row: Any, format: str, cols: int, repeats: int, peer: int = 0) -> float:
     """Seconds to decode one row to float32 on this thread, the mean of `repeats`; for benchmarks."""
 
+# ---- products ----
+
+class Panel:
+    """Weights in the layout of matrix products."""
+
+    @property
+    def rows(self) -> int: ...
+    @property
+    def cols(self) -> int: ...
+    @property
+    def nbytes(self) -> int:
+        """Bytes that one product reads."""
+    @property
+    def format(self) -> str: ...
+
+def repack(data: Any, format: str, rows: int, cols: int) -> Panel:
+    """Copy rows x cols weights to a Panel."""
+
+def can_repack(format: str) -> bool:
+    """Whether weights of this format can be repacked."""
+
+def matmul(
+    x: NDArray[Any],
+    type: str,
+    panel: Panel,
+    out: NDArray[Any],
+    out_type: str,
+    compute: str,
+    bias: NDArray[np.float32] | None = None,
+) -> None:
+    """out = x * weights^T + bias, for matrices of f32, f16 or bf16 (any 2-byte type) numbers."""
+
+def read_panel(panel: Panel) -> None:
+    """For benchmarks: read all bytes of the panel on all threads."""
+
+def multiply_at_peak(products: int) -> int:
+    """For benchmarks: multiply bytes in registers on all threads; returns the number of products."""
+
 # ---- files ----
 class StoredTensor:
     @property

@@ -1,0 +1,145 @@
+#!/usr/bin/env python3
+"""Products with quantized weights: speed against the machine's limits and against ggml, measured in turns in one run.
+
+For few rows the limit is reading the weights, so GB/s of weights as they lie in memory and the share of a plain read of
+the same bytes are printed; for many rows it is multiplying bytes, so multiply-adds per second and the share of such
+instructions on registers. Several copies of the weights, larger than the caches together, are used in turn.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import statistics
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import edgequant as eq
+import numpy as np
+from edgequant import _core
+
+sys.path.insert(0, str(Path(__file__).resolve().parent))
+from ggml_matmul import REPACKED, GgmlProducts
+
+
+def in_turns(contestants: dict[str, Callable[[], None]], repeat: int) -> dict[str, list[float]]:
+    """Seconds of each contestant, all in every round, so that a busy moment strikes them alike."""
+    times: dict[str, list[float]] = {name: [] for name in contestants}
+    for turn in range(repeat + 1):
+        for name, run in contestants.items():
+            begin = time.perf_counter()
+            run()
+            if turn:  # the first warms up
+                times[name].append(time.perf_counter() - begin)
+    return times
+
+
+def median_ratio(limit: list[float], own: list[float]) -> float:
+    """Median over rounds of limit time over own time: how much of the limit is reached."""
+    return statistics.median(a / b for a, b in zip(limit, own, strict=True))
+
+
+def peer(q: eq.QuantizedTensor, m: int, copies: int, threads: int) -> GgmlProducts | None:
+    number = eq.formats[q.format].gguf_type
+    try:
+        return GgmlProducts(q.data, number, q.shape[1], m, copies, threads, q.format in REPACKED)
+    except ImportError:
+        return None
+
+
+def measure(name: str, n: int, k: int, m: int, options: argparse.Namespace) -> dict[str, Any]:
+    rng = np.random.default_rng(0)
+    q = eq.quantize(rng.standard_normal((n, k), dtype=np.float32), name, effort="fast")
+    x = rng.standard_normal((m, k), dtype=np.float32)
+    copies = max(1, round(options.megabytes * 1e6 / q.nbytes)) if m <= 16 else 1
+    panels = [_core.repack(q.data, name, n, k) for _ in range(copies)]
+    out = np.empty((m, n), np.float32)
+    nbytes = sum(p.nbytes for p in panels)
+    macs = m * n * k * copies
+
+    def own() -> None:
+        for panel in panels:
+            _core.matmul(x, "f32", panel, out, "f32", options.compute)
+
+    def read() -> None:
+        for panel in panels:
+            _core.read_panel(panel)
+
+    contestants: dict[str, Callable[[], None]] = {"own": own}
+    if m <= 16:
+        contestants["limit"] = read
+    else:
+        contestants["limit"] = lambda: _core.multiply_at_peak(macs)
+    theirs = None if options.no_peer else peer(q, m, copies, options.threads)
+    if theirs is not None:
+        theirs.set(x)
+        contestants["ggml"] = lambda: [theirs.run() for _ in range(copies)] and None
+    times = in_turns(contestants, options.repeat)
+    best = statistics.median(times["own"])
+    row = {
+        "format": name, "n": n, "k": k, "m": m, "threads": options.threads, "compute": options.compute,
+        "bits": round(nbytes * 8 / (n * k * copies), 4), "microseconds": best / copies * 1e6,
+        "gigabytes_per_second": nbytes / best / 1e9, "gmac_per_second": macs / best / 1e9,
+        "limit": (nbytes if m <= 16 else macs) / statistics.median(times["limit"]) / 1e9,
+        "share_of_limit": median_ratio(times["limit"], times["own"]),
+        "best_share": max(a / b for a, b in zip(times["limit"], times["own"], strict=True)),
+    }  # fmt: skip
+    if theirs is not None:
+        row["times_ggml"] = median_ratio(times["ggml"], times["own"])
+        got, want = out, theirs.result()
+        row["difference"] = float(np.linalg.norm(got - want) / np.linalg.norm(want))
+        theirs.close()
+    return row
+
+
+def show(row: dict[str, Any]) -> str:
+    few = row["m"] <= 16
+    speed = f"{row['gigabytes_per_second']:6.1f} GB/s" if few else f"{row['gmac_per_second']:6.0f} GMAC/s"
+    text = f"{row['format']:8} {row['bits']:6.3f} bits  M={row['m']:<4} {row['microseconds']:9.1f} us  {speed}"
+    text += f"  {100 * row['share_of_limit']:4.0f}% of {row['limit']:.0f}"
+    if "times_ggml" in row:
+        text += f"  {row['times_ggml']:6.2f}x ggml (results differ by {row['difference']:.1e})"
+    return text
+
+
+def repack_rate(name: str, n: int, k: int, repeat: int) -> float:
+    """Time of repacking over that of a copy of the encoded weights into fresh memory."""
+    q = eq.quantize(np.random.default_rng(0).standard_normal((n, k), dtype=np.float32), name, effort="fast")
+    times = in_turns(
+        {"own": lambda: _core.repack(q.data, name, n, k) and None, "copy": lambda: q.data.copy() is None}, repeat
+    )
+    return 1 / median_ratio(times["copy"], times["own"])
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--formats", nargs="+", default=[f for f in eq.formats if _core.can_repack(f)])
+    parser.add_argument("--rows", type=int, nargs="+", default=[1, 128, 512], help="rows of activations")
+    parser.add_argument("--shape", type=int, nargs=2, default=[4096, 4096], metavar=("N", "K"))
+    parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)))
+    parser.add_argument("--compute", default="int8", choices=["int8", "exact"])
+    parser.add_argument("--repeat", type=int, default=9)
+    parser.add_argument("--megabytes", type=float, default=300, help="all copies of the weights together, for few rows")
+    parser.add_argument("--no-peer", action="store_true", help="do not measure ggml")
+    parser.add_argument("--repack", action="store_true", help="also: time of repacking over that of a copy")
+    parser.add_argument("--json", type=Path, help="write all figures to this file")
+    options = parser.parse_args()
+    eq.set_num_threads(options.threads)
+    rows = []
+    for m in options.rows:
+        for name in options.formats:
+            rows.append(measure(name, *options.shape, m, options))
+            print(show(rows[-1]), flush=True)
+    if options.repack:
+        for name in options.formats:
+            print(f"{name:8} repack takes {repack_rate(name, *options.shape, options.repeat):.1f}x a copy", flush=True)
+    if options.json:
+        options.json.write_text(json.dumps(rows, indent=1))
+
+
+if __name__ == "__main__":
+    main()

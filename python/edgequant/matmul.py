@@ -1,0 +1,114 @@
+"""Products of activations with quantized weights, without decoding them to a matrix."""
+
+from __future__ import annotations
+
+import math
+import sys
+import weakref
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from edgequant import _core
+from edgequant._core import Error
+
+if TYPE_CHECKING:
+    from edgequant.tensor import QuantizedTensor
+
+# NumPy's name of a type of activations -> the core's.
+_TYPES = {"float32": "f32", "float16": "f16", "bfloat16": "bf16"}
+
+# Repacked weights by the id of the array that holds the encoded ones, as long as that lives.
+_panels: dict[int, tuple[weakref.ref[np.ndarray], str, tuple[int, ...], Any]] = {}
+
+
+def repack(q: QuantizedTensor) -> Any:
+    """The weights in the layout that products read; made once, and kept while `q.data` lives.
+
+    Changes of `q.data` in place are not noticed. Raises Error if the format has no such layout (`edgequant.formats`
+    whose codes stand for vectors, and plain numbers).
+    """
+    key = id(q.data)
+    found = _panels.get(key)
+    if found is not None and found[0]() is q.data and found[1:3] == (q.format, q.shape):
+        return found[3]
+    rows, cols = math.prod(q.shape[:-1]), q.shape[-1]
+    panel = _core.repack(q.data, q.format, rows, cols)
+    _panels[key] = (weakref.ref(q.data, lambda _: _panels.pop(key, None)), q.format, q.shape, panel)
+    return panel
+
+
+def matmul(x: Any, q: QuantizedTensor, out: Any = None, compute: str = "int8", bias: Any = None) -> Any:
+    """x @ w.T + bias, where w are the weights of `q`.
+
+    The first call repacks the weights; the panel stays in memory beside them. Results do not depend on the number of
+    threads.
+
+    Args:
+      x: activations (..., K): a NumPy array or torch tensor on the CPU, or anything with DLPack; float32, float16 or
+        bfloat16 (float64 is rounded to float32). Not copied if the numbers of a row lie side by side.
+      q: weights (N, K).
+      out: where to put the result (..., N), of type float32, float16 or bfloat16; contiguous. Default: a new array
+        of the kind and type of `x`.
+      compute: "int8" rounds the activations to int8, one scale for every 256 of a row: fast, and about 0.7 % off
+        (root of the mean square, on normal data). "exact" equals float32 arithmetic on the decoded weights up to its
+        rounding.
+      bias: (N,) numbers to add, or None.
+
+    Returns: `out`, or the new array. Raises Error if shapes or types do not fit, or the format has no matmul.
+
+    Example:
+      >>> q = edgequant.quantize(np.eye(32, dtype="float32"), "q8_0")
+      >>> edgequant.matmul(np.arange(32, dtype="float32"), q, compute="exact")[5]
+      5.0
+    """
+    if len(q.shape) != 2:
+        raise Error(f"matmul takes weights of shape (N, K), not {q.shape}")
+    n, k = q.shape
+    numbers, kind = _numbers(x)
+    if not numbers.shape or numbers.shape[-1] != k:
+        raise Error(f"x of shape {numbers.shape} does not fit weights of shape {q.shape}: expected (..., {k})")
+    rows, shape = _rows(numbers, k), (*numbers.shape[:-1], n)
+    if out is None:
+        out = _empty_like(x, numbers, shape)
+    target, target_kind = _numbers(out)
+    if target.shape != shape or not target.flags.c_contiguous or target_kind is None:
+        raise Error(f"out must be contiguous, of shape {shape}; it has shape {target.shape}")
+    if bias is not None:
+        bias = np.ascontiguousarray(
+            bias.detach().float().numpy() if hasattr(bias, "detach") else bias, dtype=np.float32
+        )
+    _core.matmul(rows, kind, repack(q), target.reshape(-1, n), target_kind, compute, bias)
+    return out
+
+
+def _numbers(x: Any) -> tuple[np.ndarray, str]:
+    """A view of the numbers (bf16 as uint16) and their type."""
+    torch = sys.modules.get("torch")
+    if torch is not None and isinstance(x, torch.Tensor):
+        x = x.detach()
+        if x.device.type != "cpu":
+            raise Error(f"matmul takes tensors on the CPU, not on {x.device}")
+        if x.dtype == torch.bfloat16:
+            return x.view(torch.int16).numpy().view(np.uint16), "bf16"
+        x = x.numpy()
+    elif not isinstance(x, np.ndarray):
+        x = np.from_dlpack(x) if hasattr(x, "__dlpack__") else np.asarray(x)
+    if x.dtype.name == "float64":
+        x = x.astype(np.float32)
+    if x.dtype.name not in _TYPES or not x.dtype.isnative:
+        raise Error(f"matmul takes float32, float16 or bfloat16, not {x.dtype}")
+    return (x.view(np.uint16) if x.dtype.name == "bfloat16" else x), _TYPES[x.dtype.name]
+
+
+def _rows(x: np.ndarray, k: int) -> np.ndarray:
+    """x as a matrix whose rows are contiguous; a copy only where it must be."""
+    rows = x.reshape(-1, k) if x.size else np.empty((math.prod(x.shape[:-1]), k), x.dtype)
+    return rows if k <= 1 or rows.strides[1] == rows.itemsize else np.ascontiguousarray(rows)
+
+
+def _empty_like(x: Any, numbers: np.ndarray, shape: tuple[int, ...]) -> Any:
+    torch = sys.modules.get("torch")
+    if torch is not None and isinstance(x, torch.Tensor):
+        return torch.empty(shape, dtype=torch.float32 if x.dtype == torch.float64 else x.dtype)
+    return np.empty(shape, x.dtype if isinstance(x, np.ndarray) and x.dtype.name == "bfloat16" else numbers.dtype)

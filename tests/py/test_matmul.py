@@ -1,0 +1,145 @@
+"""Products with quantized weights against decoding them and multiplying in double."""
+
+from __future__ import annotations
+
+import gc
+
+import edgequant as eq
+import numpy as np
+import pytest
+from edgequant import _core
+from edgequant.matmul import repack
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+PANEL_FORMATS = [name for name in eq.formats if _core.can_repack(name)]
+
+
+def weights(name: str, n: int, k: int, seed: int = 0) -> eq.QuantizedTensor:
+    return eq.quantize(np.random.default_rng(seed).standard_normal((n, k), dtype=np.float32), name)
+
+
+def activations(*shape: int, seed: int = 1) -> np.ndarray:
+    return np.random.default_rng(seed).standard_normal(shape, dtype=np.float32)
+
+
+def relative_error(got: np.ndarray, want: np.ndarray) -> float:
+    return float(np.linalg.norm(got - want) / np.linalg.norm(want))
+
+
+def test_formats_with_a_panel() -> None:
+    assert {"q4_0", "q4_k", "q2_k", "q6_k", "q8_0", "iq4_xs", "tq1_0", "mxfp4", "nvfp4", "q1_0", "q2_0"} <= set(
+        PANEL_FORMATS
+    )
+
+
+@pytest.mark.parametrize("rows", [1, 2, 4, 13])
+@pytest.mark.parametrize("name", PANEL_FORMATS)
+def test_every_format(name: str, rows: int) -> None:
+    q = weights(name, 37, 512)
+    x = activations(rows, 512)
+    want = x.astype(np.float64) @ q.dequantize().astype(np.float64).T
+    assert relative_error(eq.matmul(x, q, compute="exact"), want) < 5e-7
+    assert relative_error(eq.matmul(x, q), want) < 0.012
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    name=st.sampled_from(PANEL_FORMATS),
+    m=st.integers(0, 70),
+    n=st.integers(1, 70),
+    blocks=st.integers(1, 9),
+    seed=st.integers(0, 2**31),
+)
+def test_any_shape(name: str, m: int, n: int, blocks: int, seed: int) -> None:
+    k = blocks * eq.formats[name].block
+    q = weights(name, n, k, seed)
+    x = activations(m, k, seed=seed + 1)
+    got = eq.matmul(x, q, compute="exact")
+    assert got.shape == (m, n) and got.dtype == np.float32
+    w = q.dequantize().astype(np.float64)
+    bound = np.abs(x).astype(np.float64) @ np.abs(w).T * 4e-6 + 1e-6
+    assert (np.abs(got - x.astype(np.float64) @ w.T) <= bound).all()
+
+
+def test_leading_dimensions_bias_and_out() -> None:
+    q, x, bias = weights("q4_k", 24, 256), activations(2, 3, 256), activations(24)
+    plain = eq.matmul(x, q)
+    assert plain.shape == (2, 3, 24)
+    out = np.empty((2, 3, 24), np.float32)
+    assert eq.matmul(x, q, out, bias=bias) is out
+    np.testing.assert_allclose(out, plain + bias, rtol=1e-6)
+    np.testing.assert_allclose(eq.matmul(x[0, 1], q), plain[0, 1], rtol=1e-4, atol=1e-4)
+    half = np.empty((2, 3, 24), np.float16)
+    np.testing.assert_array_equal(eq.matmul(x, q, half), plain.astype(np.float16))
+
+
+def test_views_are_read_in_place() -> None:
+    q, x = weights("q5_0", 16, 96), activations(10, 200)
+    want = eq.matmul(np.ascontiguousarray(x[::2, 3:99]), q)
+    np.testing.assert_array_equal(eq.matmul(x[::2, 3:99], q), want)
+    np.testing.assert_array_equal(eq.matmul(np.asfortranarray(x[::2, 3:99]), q), want)
+    misaligned = np.frombuffer(b"\0" + x[0, :96].tobytes(), np.uint8)[1:].view(np.float32)
+    np.testing.assert_array_equal(eq.matmul(misaligned, q), eq.matmul(x[0, :96], q))
+
+
+def test_half_precision() -> None:
+    q, x = weights("iq4_nl", 16, 64), activations(3, 64)
+    half = eq.matmul(x.astype(np.float16), q)
+    assert half.dtype == np.float16
+    np.testing.assert_array_equal(half, eq.matmul(x.astype(np.float16).astype(np.float32), q).astype(np.float16))
+    assert eq.matmul(x.astype(np.float64), q).dtype == np.float32
+
+
+def test_torch() -> None:
+    torch = pytest.importorskip("torch")
+    q, x = weights("q4_0", 16, 64), torch.from_numpy(activations(3, 64))
+    for dtype in (torch.float32, torch.float16, torch.bfloat16):
+        y = eq.matmul(x.to(dtype), q, bias=torch.ones(16))
+        assert y.dtype == dtype and y.shape == (3, 16)
+        want = torch.from_numpy(eq.matmul(x.to(dtype).float().numpy(), q, bias=np.ones(16)))
+        assert torch.equal(y, want.to(dtype))
+    out = torch.empty(3, 16, dtype=torch.bfloat16)
+    assert eq.matmul(x, q, out) is out and torch.equal(out, torch.from_numpy(eq.matmul(x.numpy(), q)).bfloat16())
+
+
+def test_any_number_of_threads_gives_the_same() -> None:
+    q = weights("q6_k", 300, 512)
+    results = []
+    for threads in (1, 2, 3):
+        eq.set_num_threads(threads)
+        results.append((eq.matmul(activations(1, 512), q), eq.matmul(activations(50, 512), q)))
+    eq.set_num_threads(0)
+    for one, many in results[1:]:
+        np.testing.assert_array_equal(one, results[0][0])
+        np.testing.assert_array_equal(many, results[0][1])
+
+
+def test_panels_live_as_long_as_the_weights() -> None:
+    from edgequant.matmul import _panels
+
+    q = weights("q8_0", 16, 64)
+    before = len(_panels)
+    panel = repack(q)
+    assert repack(q) is panel and len(_panels) == before + 1
+    assert (panel.rows, panel.cols, panel.format) == (16, 64, "q8_0") and panel.nbytes == q.nbytes
+    assert repack(eq.from_bytes(q.data.copy(), "q8_0", (16, 64))) is not panel
+    del q
+    gc.collect()
+    assert len(_panels) == before
+
+
+def test_errors() -> None:
+    q = weights("q4_0", 16, 64)
+    with pytest.raises(eq.Error, match="does not fit"):
+        eq.matmul(activations(2, 32), q)
+    with pytest.raises(eq.Error, match="out must be"):
+        eq.matmul(activations(2, 64), q, np.empty((2, 15), np.float32))
+    with pytest.raises(eq.Error, match="compute is"):
+        eq.matmul(activations(2, 64), q, compute="fp8")
+    with pytest.raises(eq.Error, match="bias"):
+        eq.matmul(activations(2, 64), q, bias=np.ones(3))
+    with pytest.raises(eq.Error, match="float32"):
+        eq.matmul(np.ones((2, 64), np.int32), q)
+    with pytest.raises(eq.Error, match="no panel"):
+        eq.matmul(activations(2, 64), eq.quantize(activations(16, 64), "f16"))
