@@ -16,18 +16,20 @@ HWY_BEFORE_NAMESPACE();
 namespace edgequant {
 namespace HWY_NAMESPACE {
 
+constexpr float kMagic = 12582912.0f;  // 1.5 * 2^23: a sum with it keeps no fraction, rounded to nearest even
+constexpr int32_t kMagicBits = 0x4b400000;
+
 // Codes 0, 1, 2 ... stand for low, low + 1, low + 2 ...
 template <const Block& kB>
 struct WholeNumbers {
   static constexpr float low = ShapeOf(kB).low, high = ShapeOf(kB).high, step = 1;
-  static constexpr float kMagic = 12582912.0f;  // 1.5 * 2^23: the sum keeps no fraction, rounded to nearest even
   static HWY_INLINE VF Magic(DF d, VF x, VF inverse) {
     const VF v = hn::MulAdd(x, inverse, hn::Set(d, kMagic));
     return hn::Min(hn::Max(v, hn::Set(d, kMagic + low)), hn::Set(d, kMagic + high));
   }
   static HWY_INLINE VF Value(DF d, VF x, VF inverse) { return hn::Sub(Magic(d, x, inverse), hn::Set(d, kMagic)); }
   static HWY_INLINE VI Code(DF d, VF x, VF inverse) {  // the sum's low bits count from kMagic's
-    constexpr int32_t zero = 0x4b400000 + (kB.codes[0].is_signed ? 0 : int32_t(low));
+    constexpr int32_t zero = kMagicBits + (kB.codes[0].is_signed ? 0 : int32_t(low));
     const VI code = hn::Sub(hn::BitCast(DI(), Magic(d, x, inverse)), hn::Set(DI(), zero));
     return kB.codes[0].is_signed ? hn::And(code, hn::Set(DI(), 255)) : code;
   }
@@ -39,7 +41,7 @@ struct SortedTable {
   int count = 0, levels = 0;
   float low_step = 0;
   alignas(64) float value[16] = {};
-  alignas(64) int code[16] = {};
+  alignas(64) float code[16] = {};  // as magic numbers: the code is in the low bits
   alignas(64) float limit[4][16] = {};
 };
 constexpr SortedTable SortTable(const Block& b) {
@@ -54,7 +56,7 @@ constexpr SortedTable SortTable(const Block& b) {
       t.code[k] = t.code[k - 1];
     }
     t.value[at] = v;
-    t.code[at] = c;
+    t.code[at] = kMagic + float(c);
     ++t.count;
   }
   for (int k = t.count; k < 16; ++k) {
@@ -95,12 +97,19 @@ struct TableValues {
     const DI di;
     return hn::Sub(hn::Add(k, k), hn::VecFromMask(di, hn::RebindMask(di, hn::Gt(v, limit))));
   }
-  static HWY_INLINE VI Rank(DF d, VF v) {
+  static HWY_INLINE VI Rank([[maybe_unused]] DF d, VF v) {
+#if HWY_TARGET == HWY_SCALAR  // a lookup is no bargain here (and g++ 12 breaks the descent when it vectorizes it)
+    const float f = hn::GetLane(v);
+    int rank = 0;
+    for (int i = 0; i + 1 < kTable.count; ++i) rank += f > (kTable.value[i] + kTable.value[i + 1]) / 2;
+    return hn::Set(DI(), rank);
+#else
     VI k = Twice(hn::Zero(DI()), v, hn::Set(d, kTable.limit[0][0]));
     if constexpr (kTable.levels > 1) k = Twice(k, v, Lookup<2>(d, kTable.limit[1], k));
     if constexpr (kTable.levels > 2) k = Twice(k, v, Lookup<4>(d, kTable.limit[2], k));
     if constexpr (kTable.levels > 3) k = Twice(k, v, Lookup<8>(d, kTable.limit[3], k));
     return k;
+#endif
   }
   static HWY_INLINE VF Value(DF d, VF x, VF inverse) {
     if constexpr (kTable.levels == 1)
@@ -108,8 +117,8 @@ struct TableValues {
     return Lookup<16>(d, kTable.value, Rank(d, hn::Mul(x, inverse)));
   }
   static HWY_INLINE VI Code(DF d, VF x, VF inverse) {
-    const DI di;
-    return hn::BitCast(di, Lookup<16>(d, reinterpret_cast<const float*>(kTable.code), Rank(d, hn::Mul(x, inverse))));
+    const VF code = Lookup<16>(d, kTable.code, Rank(d, hn::Mul(x, inverse)));
+    return hn::Sub(hn::BitCast(DI(), code), hn::Set(DI(), kMagicBits));
   }
 };
 

@@ -37,7 +37,7 @@ HWY_INLINE float BestNumber(const float* v, const float* h, int low, int high, c
   const VF per_integer = hn::Set(d, 1 / extreme), bottom = hn::Set(d, float(low)), top = hn::Set(d, float(high));
   VF error = hn::Set(d, 3e38f), number = hn::Zero(d);
   for (int k = 0; k < p.candidates; k += LanesF()) {
-    const VF inverse = hn::Mul(hn::Load(d, p.candidate + k), per_integer), step = hn::Div(hn::Set(d, 1.0f), inverse);
+    const VF inverse = hn::Mul(hn::LoadU(d, p.candidate + k), per_integer), step = hn::Div(hn::Set(d, 1.0f), inverse);
     VF e = hn::Zero(d);
     for (int j = 0; j < kGroups; ++j) {
       const VF vj = hn::Set(d, v[j]);
