@@ -12,10 +12,8 @@ import numpy as np
 
 from edgequant import _core
 
-from . import hyperparameters
 from .architectures import ARCHITECTURES, Architecture
 from .model import Model, ModelTensor, malformed, rope_permutation
-from .tokenizer_export import tokenizer_files
 
 # The target writes its own.
 _OF_THE_TARGET = ("general.file_type", "general.quantization_version", "split.no", "split.count", "split.tensors.count")
@@ -92,6 +90,9 @@ class GgufModel(Model):
             return self._files(self._table())
 
     def _files(self, architecture: Architecture) -> dict[str, bytes]:
+        from . import hyperparameters  # requantizing, which is timed from process start, needs neither
+        from .tokenizer_export import tokenizer_files
+
         computed = {t.name: t.f32() for t in self.tensors if t.name in architecture.extra_tensors}
         config = hyperparameters.from_gguf(self._metadata, computed, architecture, str(self.path))
         if architecture.name != "bert":
