@@ -5,6 +5,7 @@
 #include <cstring>
 #include <vector>
 
+#include "algo/grid.h"
 #include "algo/importance.h"
 #include "algo/tuning.h"
 #include "core/threads.h"
@@ -24,6 +25,7 @@ float LimitOf(FormatId to) {
   if (b.scale.type == Number::kUE4M3) return 448 * ShapeOf(b).high;
   if (b.scale.type != Number::kF16) return 3.4028235e38f;
   if (b.n == 1) return 65519.996f;
+  if (IsGrid(to)) return GridLimit(to);
   const Shape s = ShapeOf(b);
   const float reach = std::min(-s.low, s.high);
   if (s.two_level) return 65504.0f * float(s.affine ? s.min_high : std::min(-s.scale_low, s.scale_high) * reach);
@@ -41,13 +43,14 @@ float LimitOf(FormatId to) {
 }
 
 bool UsesSearch(FormatId to, const QuantizeOptions& options) {
+  if (IsGrid(to)) return true;
   if (!CanSearch(to)) return false;
   return !CanRound(to) || options.importance || options.effort == Effort::kBest;
 }
 
 }  // namespace
 
-bool CanQuantize(FormatId to) { return CanRound(to) || CanSearch(to); }
+bool CanQuantize(FormatId to) { return CanRound(to) || CanSearch(to) || IsGrid(to); }
 
 void Quantize(const TensorView& w, FormatId to, const QuantizeOptions& options, uint8_t* out, ErrorStats* stats) {
   if (!CanQuantize(to)) Fail("weights cannot be encoded as ", NameOf(to), " yet");
@@ -75,7 +78,9 @@ void Quantize(const TensorView& w, FormatId to, const QuantizeOptions& options, 
     }
     if (LargestMagnitude(x, rows * cols) > limit_bits) FailAt(x, cols, options.first_row + begin, limit, to);
     uint8_t* result = out + begin * out_bytes;
-    if (search) {
+    if (IsGrid(to)) {
+      QuantizeGrid(GridProblemOf(to, options), to, x, rows, cols, importance.empty() ? nullptr : importance.data(), result);
+    } else if (search) {
       SearchRows(to, {x, rows, cols, importance.empty() ? nullptr : importance.data(), weighting, &tuning, result});
     } else {
       RoundBlocks(to, x, rows * cols / size_t(BlockOf(to).n), result);

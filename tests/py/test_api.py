@@ -160,7 +160,6 @@ def bad_calls(w: np.ndarray) -> dict[str, tuple[Any, str]]:
         "empty": (lambda: eq.quantize(w[:0], "q8_0"), "at least one"),
         "format": (lambda: eq.quantize(w, "q4_kk"), "q4_k"),
         "not a format": (lambda: eq.quantize(w, "q4_k_m"), "q4_k"),
-        "read only": (lambda: eq.quantize(w, "iq1_s"), "not written yet"),
         "importance": (lambda: eq.quantize(w, "q4_0", imp[:5]), r"\(512,\)"),
         "negative": (lambda: eq.quantize(w, "q4_0", -imp), "importance"),
         "effort": (lambda: eq.quantize(w, "q4_0", effort="hard"), "hard"),  # type: ignore[arg-type]

@@ -87,7 +87,6 @@ TEST(Quantize, ErrorsNameThePlace) {
     EXPECT_STREQ(e.what(), "NaN at row 1100, column 17");
   }
   EXPECT_THROW(Quantized({FormatId::kF32, nullptr, 1, 100}, FormatId::kQ4_0), Error);
-  EXPECT_THROW(Quantized(m.view(), FormatId::kIQ2_S), Error);
   EXPECT_TRUE(Quantized({FormatId::kF32, nullptr, 0, 256}, FormatId::kQ4_K).empty());
 }
 
