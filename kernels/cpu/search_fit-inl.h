@@ -45,10 +45,12 @@ HWY_INLINE void Pass(const float* HWY_RESTRICT x, const float* HWY_RESTRICT w, c
   if constexpr (kN == 2) sums[1] = {ll1, xl1};
 }
 template <const Block& kB, int S, int kN>
-HWY_INLINE void Pass(const float* HWY_RESTRICT x, const float* HWY_RESTRICT w, const VF* inverse, const VF* minimum, AffineSums* sums) {
+HWY_INLINE void Pass(const float* HWY_RESTRICT x, const float* HWY_RESTRICT w, const VF* inverse, const VF* minimum,
+                     AffineSums* sums) {
   const DF d;
   VF l0 = hn::Zero(d), ll0 = hn::Zero(d), xl0 = hn::Zero(d), l1 = hn::Zero(d), ll1 = hn::Zero(d), xl1 = hn::Zero(d);
-  const VF is0 = inverse[0], is1 = inverse[kN - 1], start0 = hn::Mul(minimum[0], is0), start1 = hn::Mul(minimum[kN - 1], is1);
+  const VF is0 = inverse[0], is1 = inverse[kN - 1];
+  const VF start0 = hn::Mul(minimum[0], is0), start1 = hn::Mul(minimum[kN - 1], is1);
   for (int i = 0; i < S; ++i) {
     const VF xv = hn::Load(d, x + i * kColumns), wv = hn::Load(d, w + i * kColumns);
     const VF q0 = AffineValue<kB>(d, xv, is0, start0), wq0 = hn::Mul(wv, q0);

@@ -87,7 +87,8 @@ struct TableValues {
     } else if constexpr (lanes == 8 && kSize == 16) {
       const DI di;
       const auto low3 = hn::IndicesFromVec(d, hn::And(i, hn::Set(di, 7)));
-      return hn::IfThenElse(hn::RebindMask(d, hn::Gt(i, hn::Set(di, 7))), hn::TableLookupLanes(hn::Load(d, table + 8), low3),
+      const auto upper = hn::RebindMask(d, hn::Gt(i, hn::Set(di, 7)));
+      return hn::IfThenElse(upper, hn::TableLookupLanes(hn::Load(d, table + 8), low3),
                             hn::TableLookupLanes(hn::Load(d, table), low3));
     } else {
       return hn::GatherIndex(d, table, i);
@@ -113,7 +114,8 @@ struct TableValues {
   }
   static HWY_INLINE VF Value(DF d, VF x, VF inverse) {
     if constexpr (kTable.levels == 1)
-      return hn::IfThenElse(hn::Gt(hn::Mul(x, inverse), hn::Set(d, kTable.limit[0][0])), hn::Set(d, high), hn::Set(d, low));
+      return hn::IfThenElse(hn::Gt(hn::Mul(x, inverse), hn::Set(d, kTable.limit[0][0])), hn::Set(d, high),
+                            hn::Set(d, low));
     return Lookup<16>(d, kTable.value, Rank(d, hn::Mul(x, inverse)));
   }
   static HWY_INLINE VI Code(DF d, VF x, VF inverse) {

@@ -45,8 +45,12 @@ HWY_INLINE void SearchF16(const Tile<S>& t, const Tuning& p, float* best_s, floa
     for (int c = 0; c < kColumns; c += LanesF()) {
       const VF ll = hn::Load(d, f.ll + c), xl = hn::Load(d, f.xl + c);
       VF next;
-      if constexpr (affine) next = Solve<true>(d, {hn::Load(d, f.l + c), ll, xl}, hn::Load(d, f.x + c), hn::Load(d, f.w + c)).s;
-      else next = hn::Mul(xl, Inverse(d, ll));
+      if constexpr (affine) {
+        const AffineSums sums = {hn::Load(d, f.l + c), ll, xl};
+        next = Solve<true>(d, sums, hn::Load(d, f.x + c), hn::Load(d, f.w + c)).s;
+      } else {
+        next = hn::Mul(xl, Inverse(d, ll));
+      }
       hn::Store(next, d, f.s + c);
     }
   }

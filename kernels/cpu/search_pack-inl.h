@@ -20,10 +20,12 @@ constexpr bool IsPlanes(const Field& f) {
          f.start % 8 + f.slots * f.bits <= 8 && f.chunk_step % 8 == 0;
 }
 constexpr bool IsBytes(const Field& f) {
-  return f.kind == FieldKind::kBits && f.bits == 8 && f.lanes == 1 && f.slots == 1 && f.chunk_step == 8 && f.start % 8 == 0;
+  return f.kind == FieldKind::kBits && f.bits == 8 && f.lanes == 1 && f.slots == 1 && f.chunk_step == 8 &&
+         f.start % 8 == 0;
 }
 constexpr bool IsBitStream(const Field& f) {
-  return f.kind == FieldKind::kBits && f.bits == 1 && f.lanes == 1 && f.slots == 1 && f.chunk_step == 1 && f.start % 8 == 0;
+  return f.kind == FieldKind::kBits && f.bits == 1 && f.lanes == 1 && f.slots == 1 && f.chunk_step == 1 &&
+         f.start % 8 == 0;
 }
 
 // Bytes whose bits do not leave them: 16-bit shifts serve.
@@ -66,8 +68,9 @@ HWY_INLINE void PackCodes(const uint8_t* HWY_RESTRICT codes, uint8_t* HWY_RESTRI
       }
   } else if constexpr (IsBitStream(kF) && kN % 32 == 0 && HWY_TARGET != HWY_SCALAR) {
     const hn::CappedTag<uint8_t, 32> d;
+    const auto bit = hn::Set(d, uint8_t(1 << kF.up));
     for (int i = 0; i < kN; i += int(hn::Lanes(d)))
-      hn::StoreMaskBits(d, hn::TestBit(hn::LoadU(d, codes + i), hn::Set(d, uint8_t(1 << kF.up))), block + (kF.start + i) / 8);
+      hn::StoreMaskBits(d, hn::TestBit(hn::LoadU(d, codes + i), bit), block + (kF.start + i) / 8);
   } else {
     WriteCodes<kF>(codes, kN, block);
   }
@@ -94,7 +97,8 @@ HWY_INLINE void EmitCodes(const float* HWY_RESTRICT x, float s, float m, uint8_t
   for (int i = 0; i < S; i += LanesF()) {
     const VF v = hn::LoadU(d, x + i);
     VI code;
-    if constexpr (ShapeOf(kB).affine) code = hn::ConvertTo(DI(), AffineValue<kB>(d, v, hn::Set(d, inverse), hn::Set(d, m * inverse)));
+    if constexpr (ShapeOf(kB).affine)
+      code = hn::ConvertTo(DI(), AffineValue<kB>(d, v, hn::Set(d, inverse), hn::Set(d, m * inverse)));
     else code = GridOf<kB>::Code(d, v, hn::Set(d, inverse));
     hn::StoreU(hn::U8FromU32(hn::BitCast(hn::RebindToUnsigned<DI>(), code)), d8, codes + i);
   }

@@ -22,8 +22,8 @@ struct alignas(64) Super {
 // The nearest stored number; never infinite.
 HWY_INLINE float RoundToF16(float v) { return F16ToF32(F16FromF32(HWY_MIN(HWY_MAX(v, -65504.0f), 65504.0f))); }
 
-// The block's number d for the wishes v of its groups: of the candidates that put the extreme wish at a given integer, the
-// one with the least sum of h_j * (v_j - d * integer_j)^2. One candidate per lane.
+// The block's number d for the wishes v of its groups: of the candidates that put the extreme wish at a given integer,
+// the one with the least sum of h_j * (v_j - d * integer_j)^2. One candidate per lane.
 template <int kGroups>
 HWY_INLINE float BestNumber(const float* v, const float* h, int low, int high, const Tuning& p) {
   float most = 0, least = 0;
@@ -73,7 +73,9 @@ HWY_INLINE void RoundScales(const Fit& f, bool choose, const Tuning& p, Super& z
   const DF d;
   if constexpr (!s.affine) {
     if (choose)
-      PerBlock<s.groups>(z.d, [&](int b) HWY_ATTR { return BestNumber<s.groups>(f.s + b, f.ll + b, s.scale_low, s.scale_high, p); });
+      PerBlock<s.groups>(z.d, [&](int b) HWY_ATTR {
+        return BestNumber<s.groups>(f.s + b, f.ll + b, s.scale_low, s.scale_high, p);
+      });
     for (int c = 0; c < kColumns; c += LanesF()) {
       const VF q = hn::Mul(hn::Load(d, f.s + c), Inverse(d, hn::Load(d, z.d + c)));
       hn::Store(RoundClamp(d, q, s.scale_low, s.scale_high), d, z.scale + c);
@@ -91,11 +93,15 @@ HWY_INLINE void RoundScales(const Fit& f, bool choose, const Tuning& p, Super& z
       const VF number = hn::Load(d, z.d + c), fs = hn::Load(d, f.s + c), fm = hn::Load(d, f.m + c);
       const VF q = RoundClamp(d, hn::Mul(fs, Inverse(d, number)), 0, s.scale_high);
       // the minimum that is best for the rounded scale and the present codes
-      const VF want = hn::Mul(hn::MulSub(hn::Mul(number, q), hn::Load(d, f.l + c), hn::Load(d, f.x + c)), Inverse(d, hn::Load(d, f.w + c)));
+      const VF excess = hn::MulSub(hn::Mul(number, q), hn::Load(d, f.l + c), hn::Load(d, f.x + c));
+      const VF want = hn::Mul(excess, Inverse(d, hn::Load(d, f.w + c)));
       hn::Store(hn::IfThenElse(hn::Gt(fs, hn::Zero(d)), hn::Max(want, hn::Zero(d)), fm), d, v + c);
       hn::Store(q, d, z.scale + c);
     }
-    if (choose) PerBlock<s.groups>(z.d_min, [&](int b) HWY_ATTR { return BestNumber<s.groups>(v + b, f.w + b, 0, s.min_high, p); });
+    if (choose)
+      PerBlock<s.groups>(z.d_min, [&](int b) HWY_ATTR {
+        return BestNumber<s.groups>(v + b, f.w + b, 0, s.min_high, p);
+      });
     for (int c = 0; c < kColumns; c += LanesF()) {
       const VF q = hn::Mul(hn::Load(d, v + c), Inverse(d, hn::Load(d, z.d_min + c)));
       hn::Store(RoundClamp(d, q, 0, s.min_high), d, z.minimum + c);
@@ -137,7 +143,8 @@ HWY_INLINE void RefitNumbers(const Fit& f, Super& z) {
       const double h = SumOfBlock<groups>(sm + b), e = SumOfBlock<groups>(mm + b), q = SumOfBlock<groups>(mx + b);
       const double det = h * h - a * e;
       if (e > 0 && det < -1e-6 * a * e) {
-        const float new_d = RoundToF16(float((h * q - e * p) / det)), new_min = RoundToF16(float((a * q - h * p) / det));
+        const float new_d = RoundToF16(float((h * q - e * p) / det));
+        const float new_min = RoundToF16(float((a * q - h * p) / det));
         if (new_d > 0 && new_min > 0) number = new_d, number_min = new_min;
       } else if (e == 0 && a > 0 && p > 0) {
         number = RoundToF16(float(p / a));
@@ -179,12 +186,15 @@ HWY_INLINE void TryNeighbours(const Tile<S>& t, const Fit& f, Super& z) {
     Super y = z;
     if (k > 0)
       for (int c = 0; c < kColumns; c += LanesF()) {
-        const VF scale = RoundClamp(d, hn::Add(hn::Load(d, z.scale + c), hn::Set(d, k == 1 ? -1.0f : 1.0f)), shape.scale_low, shape.scale_high);
+        const VF moved = hn::Add(hn::Load(d, z.scale + c), hn::Set(d, k == 1 ? -1.0f : 1.0f));
+        const VF scale = RoundClamp(d, moved, shape.scale_low, shape.scale_high);
         hn::Store(scale, d, y.scale + c);
         if constexpr (shape.affine) {
           const VF sv = hn::Mul(hn::Load(d, z.d + c), scale);
-          const VF want = hn::Mul(hn::MulSub(sv, hn::Load(d, f.l + c), hn::Load(d, f.x + c)), Inverse(d, hn::Load(d, f.w + c)));
-          hn::Store(RoundClamp(d, hn::Mul(want, Inverse(d, hn::Load(d, z.d_min + c))), 0, shape.min_high), d, y.minimum + c);
+          const VF excess = hn::MulSub(sv, hn::Load(d, f.l + c), hn::Load(d, f.x + c));
+          const VF want = hn::Mul(excess, Inverse(d, hn::Load(d, f.w + c)));
+          const VF minimum = hn::Mul(want, Inverse(d, hn::Load(d, z.d_min + c)));
+          hn::Store(RoundClamp(d, minimum, 0, shape.min_high), d, y.minimum + c);
         }
       }
     Decoded(y, s, m);

@@ -54,7 +54,8 @@ HWY_INLINE void Transpose(const float* const* columns, float (*HWY_RESTRICT out)
   for (int j = 0; j < kColumns; j += 4) {
     const float *c0 = columns[j], *c1 = columns[j + 1], *c2 = columns[j + 2], *c3 = columns[j + 3];
     for (int i = 0; i < S; i += 4) {
-      const auto v0 = hn::LoadU(d4, c0 + i), v1 = hn::LoadU(d4, c1 + i), v2 = hn::LoadU(d4, c2 + i), v3 = hn::LoadU(d4, c3 + i);
+      const auto v0 = hn::LoadU(d4, c0 + i), v1 = hn::LoadU(d4, c1 + i);
+      const auto v2 = hn::LoadU(d4, c2 + i), v3 = hn::LoadU(d4, c3 + i);
       const auto low01 = pairs(hn::InterleaveLower(d4, v0, v1)), high01 = pairs(hn::InterleaveUpper(d4, v0, v1));
       const auto low23 = pairs(hn::InterleaveLower(d4, v2, v3)), high23 = pairs(hn::InterleaveUpper(d4, v2, v3));
       hn::Store(floats(hn::InterleaveLower(d2, low01, low23)), d4, &out[i][j]);
@@ -101,7 +102,8 @@ HWY_INLINE void FillWeights(WeightRule rule, const float* mean_square, Tile<S>& 
       if constexpr (!kImportance) FillWeights<S, WeightRule::kOne, false>(mean_square, t);
       return;  // the importance alone is there already
     case WeightRule::kSquare: return FillWeights<S, WeightRule::kSquare, kImportance>(mean_square, t);
-    case WeightRule::kRmsPlusMagnitude: return FillWeights<S, WeightRule::kRmsPlusMagnitude, kImportance>(mean_square, t);
+    case WeightRule::kRmsPlusMagnitude:
+      return FillWeights<S, WeightRule::kRmsPlusMagnitude, kImportance>(mean_square, t);
     case WeightRule::kRootSquares: return FillWeights<S, WeightRule::kRootSquares, kImportance>(mean_square, t);
   }
 }

@@ -89,7 +89,8 @@ TEST_P(RoundOnEachTarget, LargestMagnitudeSeesEveryPlace) {
   EXPECT_EQ(LargestMagnitude(nullptr, 0), 0u);
 }
 
-INSTANTIATE_TEST_SUITE_P(Targets, RoundOnEachTarget, testing::ValuesIn(KernelTargets()), [](const auto& info) { return info.param; });
+INSTANTIATE_TEST_SUITE_P(Targets, RoundOnEachTarget, testing::ValuesIn(KernelTargets()),
+                         [](const auto& info) { return info.param; });
 
 }  // namespace
 }  // namespace edgequant

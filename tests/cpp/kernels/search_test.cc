@@ -60,7 +60,8 @@ std::vector<uint8_t> Search(FormatId id, const std::vector<float>& x, const floa
 double Error(FormatId id, const std::vector<uint8_t>& data, const std::vector<float>& x) {
   const Block& b = BlockOf(id);
   std::vector<float> y(x.size());
-  for (size_t k = 0; k < x.size() / size_t(b.n); ++k) reference::DecodeBlock(id, &data[k * size_t(b.bytes)], &y[k * size_t(b.n)]);
+  for (size_t k = 0; k < x.size() / size_t(b.n); ++k)
+    reference::DecodeBlock(id, &data[k * size_t(b.bytes)], &y[k * size_t(b.n)]);
   double sum = 0;
   for (size_t k = 0; k < x.size(); ++k) sum += double(y[k] - x[k]) * (y[k] - x[k]);
   return sum;
@@ -93,7 +94,8 @@ TEST_P(SearchOnEachTarget, ResultOfARowDoesNotDependOnItsNeighbours) {
     for (size_t r = 0; r < kRows; ++r) {
       const std::vector<float> row(x.begin() + ptrdiff_t(r * kCols), x.begin() + ptrdiff_t((r + 1) * kCols));
       const std::vector<uint8_t> one = Search(id, row, weights.data(), 1);
-      EXPECT_TRUE(std::equal(one.begin(), one.end(), all.begin() + ptrdiff_t(r * one.size()))) << NameOf(id) << " row " << r;
+      EXPECT_TRUE(std::equal(one.begin(), one.end(), all.begin() + ptrdiff_t(r * one.size())))
+          << NameOf(id) << " row " << r;
     }
   }
 }
@@ -109,14 +111,17 @@ TEST_P(SearchOnEachTarget, MoreImportantColumnsAreCloser) {
     for (int weighted = 0; weighted < 2; ++weighted) {
       const std::vector<uint8_t> data = Search(id, x, weighted ? importance.data() : nullptr);
       std::vector<float> y(x.size());
-      for (size_t k = 0; k < x.size() / size_t(b.n); ++k) reference::DecodeBlock(id, &data[k * size_t(b.bytes)], &y[k * size_t(b.n)]);
-      for (size_t k = 0; k < x.size(); ++k) (weighted ? with : without)[k % 4 == 0] += double(y[k] - x[k]) * (y[k] - x[k]);
+      for (size_t k = 0; k < x.size() / size_t(b.n); ++k)
+    reference::DecodeBlock(id, &data[k * size_t(b.bytes)], &y[k * size_t(b.n)]);
+      double* sums = weighted ? with : without;
+      for (size_t k = 0; k < x.size(); ++k) sums[k % 4 == 0] += double(y[k] - x[k]) * (y[k] - x[k]);
     }
     EXPECT_LT(with[1], without[1]) << NameOf(id);
   }
 }
 
-INSTANTIATE_TEST_SUITE_P(Targets, SearchOnEachTarget, testing::ValuesIn(KernelTargets()), [](const auto& info) { return info.param; });
+INSTANTIATE_TEST_SUITE_P(Targets, SearchOnEachTarget, testing::ValuesIn(KernelTargets()),
+                         [](const auto& info) { return info.param; });
 
 }  // namespace
 }  // namespace edgequant
