@@ -18,7 +18,7 @@ from edgequant import _core
 from ggml import Ggml
 
 SENTENCES = ("A cat sits on the mat.", "A kitten rests on a rug.", "Stocks fell today.")
-PROMPT = "<|im_start|>user\nName three colours of the rainbow.<|im_end|>\n<|im_start|>assistant\n"
+PROMPT = "Once upon a time, in a small village by the sea, there lived"
 
 
 def same_tensors(path: Path, ggml: Ggml) -> tuple[int, list[str]]:
