@@ -39,7 +39,7 @@ asan: setup      ## the C++ tests with address and undefined-behaviour sanitizer
 	cmake --preset asan && cmake --build --preset asan && ctest --preset asan
 
 fuzz: setup      ## run both parsers' fuzzers (SECONDS_EACH=600); needs clang
-	@tests/fuzz/run.sh $${SECONDS_EACH:-600}
+	@tests/fuzz/run $${SECONDS_EACH:-600}
 
 clean:           ## remove everything that was built
 	rm -rf build demo .venv
