@@ -30,10 +30,14 @@ clock = CLOCKS["wall"]
 
 
 def in_turns(contestants: dict[str, Callable[[], None]], repeat: int) -> dict[str, list[float]]:
-    """Seconds of each contestant, all in every round, so that a busy moment strikes them alike."""
+    """Seconds of each contestant, all in every round, so that a busy moment strikes them alike.
+
+    A rest before each lets the threads of the last one fall asleep: OpenMP's keep a core busy for milliseconds.
+    """
     times: dict[str, list[float]] = {name: [] for name in contestants}
     for turn in range(repeat + 1):
         for name, run in contestants.items():
+            time.sleep(0.03)
             begin = clock()
             run()
             if turn:  # the first warms up
