@@ -10,6 +10,7 @@
 
 #include "bind/bind.h"
 #include "bind/call.h"
+#include "bind/error_dict.h"
 #include "core/threads.h"
 #include "op/compare.h"
 #include "op/dequantize.h"
@@ -85,16 +86,7 @@ py::dict PyCompare(const py::object& a, const std::string& a_format, const py::o
   ErrorStats sum;
   ForSlices(rows, cols, kSlice,
             [&](size_t begin, size_t count) { sum += Compare(RowsOf(x, begin, count), RowsOf(y, begin, count), w); });
-  py::dict d;
-  d["squared_error"] = sum.squared_error;
-  d["squared_norm"] = sum.squared_norm;
-  d["squared_norm_b"] = sum.squared_norm_b;
-  d["dot"] = sum.dot;
-  d["weighted_error"] = sum.weighted_error;
-  d["weighted_norm"] = sum.weighted_norm;
-  d["max_error"] = sum.max_error;
-  d["count"] = sum.count;
-  return d;
+  return DictOf(sum);
 }
 
 }  // namespace
