@@ -38,13 +38,18 @@ Panel PyRepack(const py::object& data, const std::string& format, size_t rows, s
   return Repack(q);
 }
 
+Compute ComputeNamed(const std::string& name) {
+  if (name != "int8" && name != "exact") Fail("compute is 'int8' or 'exact', not '", name, "'");
+  return name == "exact" ? Compute::kExact : Compute::kInt8;
+}
+
 constexpr size_t kSlice = size_t{1} << 32;  // products between two looks at signals: some tens of milliseconds
 
 void PyMatmul(const py::array& x, const std::string& type, const Panel& w, const py::array& out,
               const std::string& out_type, const std::string& compute,
               const std::optional<py::array_t<float, py::array::c_style | py::array::forcecast>>& bias) {
   const Rows from(x, type, false), to(out, out_type, true);
-  if (compute != "int8" && compute != "exact") Fail("compute is 'int8' or 'exact', not '", compute, "'");
+  const Compute how = ComputeNamed(compute);
   if (bias && size_t(bias->size()) != w.rows)
     Fail("the bias has ", bias->size(), " numbers, but there are ", w.rows, " columns of results");
   if (from.info.shape[0] != to.info.shape[0])
@@ -57,7 +62,22 @@ void PyMatmul(const py::array& x, const std::string& type, const Panel& w, const
            w,
            {to.type, static_cast<uint8_t*>(to.info.ptr) + ptrdiff_t(begin) * to_stride, count, size_t(to.info.shape[1]),
             to_stride},
-           compute == "exact" ? Compute::kExact : Compute::kInt8, b);
+           how, b);
+  });
+}
+
+// The same for callers that have addresses of numbers side by side, such as PyTorch: nothing is looked at but the
+// names, which saves most of the time of a call.
+void PyMatmulAt(const Panel& w, uintptr_t x, const std::string& type, size_t rows, uintptr_t out,
+                const std::string& compute, uintptr_t bias) {
+  const FormatId id = NumberType(type);
+  const Compute how = ComputeNamed(compute);
+  const ptrdiff_t size = id == FormatId::kF32 ? 4 : 2, stride = ptrdiff_t(w.cols) * size,
+                  to_stride = ptrdiff_t(w.rows) * size;
+  ForSlices(rows, w.rows * w.cols, kSlice, [&](size_t begin, size_t count) {
+    Matmul({id, reinterpret_cast<const uint8_t*>(x) + ptrdiff_t(begin) * stride, count, w.cols, stride}, w,
+           {id, reinterpret_cast<uint8_t*>(out) + ptrdiff_t(begin) * to_stride, count, w.rows, to_stride}, how,
+           reinterpret_cast<const float*>(bias));
   });
 }
 
@@ -81,6 +101,9 @@ void BindMatmul(py::module_& m) {
   m.def("matmul", &PyMatmul, py::arg("x"), py::arg("type"), py::arg("panel"), py::arg("out"), py::arg("out_type"),
         py::arg("compute"), py::arg("bias") = py::none(),
         "out = x * weights^T + bias, for matrices of f32, f16 or bf16 (any 2-byte type) numbers.");
+  m.def("matmul_at", &PyMatmulAt, py::arg("panel"), py::arg("x"), py::arg("type"), py::arg("rows"), py::arg("out"),
+        py::arg("compute"), py::arg("bias") = 0,
+        "matmul on addresses: x (rows, K) and out (rows, N) contiguous numbers of `type`, bias N floats or 0.");
   m.def("read_panel", [](const Panel& w) { py::gil_scoped_release unlocked; ReadPanels(w); }, py::arg("panel"),
         "For benchmarks: read all bytes of the panel on all threads.");
   m.def(

@@ -91,6 +91,9 @@ def matmul(
 ) -> None:
     """out = x * weights^T + bias, for matrices of f32, f16 or bf16 (any 2-byte type) numbers."""
 
+def matmul_at(panel: Panel, x: int, type: str, rows: int, out: int, compute: str, bias: int = 0) -> None:
+    """matmul on addresses, unchecked: x (rows, K), out (rows, N) contiguous numbers of `type`, bias N floats or 0."""
+
 def read_panel(panel: Panel) -> None:
     """For benchmarks: read all bytes of the panel on all threads."""
 

@@ -1,0 +1,24 @@
+"""edgequant in PyTorch: layers and operators on packed weights, on the CPU.
+
+    import edgequant.torch as eqt
+    report = eqt.quantize_module(model, "q4_k")     # in place; Linear and Embedding layers
+    eqt.QuantLinear.from_linear(linear, "q4_0")
+
+Importing this registers the operators torch.ops.edgequant.*, which exported programs need.
+"""
+
+from __future__ import annotations
+
+from edgequant.torch.memory import map_packed
+from edgequant.torch.modules import QuantEmbedding, QuantLinear
+from edgequant.torch.quantize import LayerReport, ModuleReport, QuantConfig, quantize_module
+
+__all__ = [
+    "LayerReport",
+    "ModuleReport",
+    "QuantConfig",
+    "QuantEmbedding",
+    "QuantLinear",
+    "map_packed",
+    "quantize_module",
+]

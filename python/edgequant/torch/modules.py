@@ -1,0 +1,302 @@
+"""Layers whose weights stay packed: QuantLinear and QuantEmbedding."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from edgequant import _core
+from edgequant._core import Error
+from edgequant.formats import lookup
+from edgequant.quantize import quantize
+from edgequant.tensor import QuantizedTensor, check_rows
+from edgequant.torch import ops
+
+_NAME_BYTES = 16
+
+
+class _Packed(nn.Module):
+    """What both layers share: the packed weights (N, row bytes) as the buffer `qweight`, and their format.
+
+    The buffer `qformat` spells the format's name in bytes, so that a state dict says what it holds: load_state_dict
+    takes over the format, whatever the layer had before.
+    """
+
+    qweight: torch.Tensor
+    qformat: torch.Tensor
+
+    def __init__(self, rows: int, cols: int, format: str, device: Any = None) -> None:
+        super().__init__()
+        self.format = lookup(format).name
+        self._n, self._k = rows, cols
+        check_rows(self.format, (rows, cols))
+        shape = (rows, lookup(self.format).row_bytes(cols))
+        self.register_buffer("qweight", torch.zeros(shape, dtype=torch.uint8, device=device))
+        self.register_buffer("qformat", torch.tensor(_spell(self.format), dtype=torch.uint8, device=device))
+
+    def quantized(self) -> QuantizedTensor:
+        """The weights as a QuantizedTensor over the same memory."""
+        packed = ops.packed_bytes(self.qweight, self.format, self._n, self._k)
+        return QuantizedTensor(packed, self.format, (self._n, self._k))
+
+    def dequantize(self, dtype: torch.dtype = torch.float32) -> torch.Tensor:
+        """The weights as numbers: (N, K) of `dtype`, float32, float16 or bfloat16."""
+        return torch.ops.edgequant.dequantize(self.qweight, self.format, self._n, self._k, dtype)
+
+    def _take(self, data: torch.Tensor) -> None:
+        ops.check_data(data, self.format, self._n, self._k)
+        self.qweight = data
+
+    def _move(self, data: torch.Tensor) -> None:
+        """Takes a copy of the packed weights in their place; the panel stays."""
+        ops.move_panel(self.qweight, data, self.format, self._n, self._k)
+        self.qweight = data
+
+    def _load_from_state_dict(self, state_dict: Any, prefix: str, *args: Any) -> None:
+        """Adopts the format of what is loaded, and its number of bytes, before the buffers are filled."""
+        name, data = state_dict.get(prefix + "qformat"), state_dict.get(prefix + "qweight")
+        if name is not None and data is not None and name.device.type != "meta":
+            try:
+                format = lookup(_unspell(name)).name
+                ops.check_data(data, format, self._n, self._k)
+            except Error as e:
+                args[-1].append(f"{prefix}qweight: {e}")
+                return
+            if format != self.format:
+                self.format = format
+                self.qweight = torch.empty(data.shape, dtype=torch.uint8, device=self.qweight.device)
+        super()._load_from_state_dict(state_dict, prefix, *args)
+
+    def __getattr__(self, name: str) -> Any:
+        try:
+            return super().__getattr__(name)
+        except AttributeError:
+            if name == "weight":
+                message = f"{type(self).__name__} has no float weight; its packed ones are qweight, see dequantize()"
+                raise AttributeError(message) from None
+            raise
+
+
+def _spell(format: str) -> list[int]:
+    return list(format.encode().ljust(_NAME_BYTES))
+
+
+def _unspell(name: torch.Tensor) -> str:
+    return bytes(name.tolist()).decode("ascii", "replace").strip()
+
+
+class QuantLinear(_Packed):
+    """x @ w.T + bias with packed weights: a replacement of torch.nn.Linear on the CPU.
+
+    The first call repacks the weights into a panel, which stays in memory beside them (`edgequant.torch.map_packed`
+    moves the packed ones to a file). Gradients flow to the input, the bias and the scale; the weights are frozen.
+
+    Args:
+      in_features, out_features: K and N.
+      format: name of a format whose block divides K.
+      bias: whether to add a learnable bias (N,).
+      scale: whether to multiply the results, before the bias, by a learnable vector (N,) that begins at 1.
+      compute: "int8" rounds activations to int8 (fast, about 0.7 % off), "exact" is as float32 arithmetic.
+      device, dtype: of bias and scale; the packed weights are uint8.
+
+    Shapes: x (..., K) float32, float16 or bfloat16 -> (..., N) of the same type.
+
+    Example:
+      >>> layer = QuantLinear.from_linear(torch.nn.Linear(64, 32), "q4_0")
+      >>> layer(torch.zeros(3, 64)).shape
+      torch.Size([3, 32])
+    """
+
+    def __init__(
+        self,
+        in_features: int,
+        out_features: int,
+        format: str,
+        bias: bool = True,
+        scale: bool = False,
+        compute: str = "int8",
+        device: Any = None,
+        dtype: torch.dtype | None = None,
+    ) -> None:
+        super().__init__(out_features, in_features, format, device)
+        if compute not in ("int8", "exact"):
+            raise Error(f"compute is 'int8' or 'exact', not '{compute}'")
+        self.in_features, self.out_features, self.compute = in_features, out_features, compute
+        zeros = torch.zeros(out_features, device=device, dtype=dtype) if bias else None
+        self.register_parameter("bias", None if zeros is None else nn.Parameter(zeros))
+        self.register_parameter("scale", None)
+        if scale:
+            self.add_scale(dtype)
+        self._bound: tuple[torch.Tensor, int, Any] | None = None
+
+    @classmethod
+    def from_linear(cls, linear: nn.Linear, format: str, *, compute: str = "int8", **options: Any) -> QuantLinear:
+        """Quantizes a Linear layer; its bias is shared. `options` are those of `edgequant.quantize`."""
+        return cls.from_quantized(quantize(linear.weight, format, **options), linear.bias, compute=compute)
+
+    @classmethod
+    def from_quantized(
+        cls, q: QuantizedTensor | torch.Tensor, bias: Any = None, *, format: str = "", k: int = 0, compute: str = "int8"
+    ) -> QuantLinear:
+        """A layer over weights that are packed already; nothing is copied.
+
+        Args:
+          q: QuantizedTensor (N, K), or packed bytes (N, row bytes) as a uint8 tensor with `format` and `k`.
+          bias: (N,) tensor or parameter, or None.
+
+        Raises Error if shapes do not fit.
+        """
+        if isinstance(q, QuantizedTensor):
+            if q.ndim != 2:
+                raise Error(f"a linear layer takes weights of shape (N, K), not {q.shape}")
+            (n, k), format, data = q.shape, q.format, packed_tensor(q)
+        else:
+            n, data = q.shape[0], q
+        layer = cls(k, n, format, bias=False, compute=compute, device="meta")
+        layer.qformat = torch.tensor(_spell(layer.format), dtype=torch.uint8, device=data.device)
+        layer._take(data)
+        if bias is not None:
+            ops.check_bias(bias, n)
+            layer.bias = bias if isinstance(bias, nn.Parameter) else nn.Parameter(torch.as_tensor(bias))
+        return layer
+
+    def add_scale(self, dtype: torch.dtype | None = None) -> nn.Parameter:
+        """Gives the layer a learnable factor per output, (N,), that begins at 1; returns it."""
+        self.scale = nn.Parameter(torch.ones(self.out_features, dtype=dtype, device=self.qweight.device))
+        return self.scale
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        bias, scale = self._parameters["bias"], self._parameters["scale"]
+        if scale is None and ops.runs_plainly(x) and ops.has_panel(self.format):
+            grad = torch.is_grad_enabled() and (x.requires_grad or (bias is not None and bias.requires_grad))
+            if not grad:
+                return self._run(x, bias)
+        inner = bias if scale is None else None
+        y = torch.ops.edgequant.matmul(x, self.qweight, self.format, self._n, self._k, inner, self.compute)
+        if scale is not None:
+            y = y * scale.to(y.dtype)
+            y = y if bias is None else y + bias.to(y.dtype)
+        return y
+
+    def _run(self, x: torch.Tensor, bias: torch.Tensor | None) -> torch.Tensor:
+        """The product, without the dispatcher."""
+        data, bound = self._buffers["qweight"], self._bound
+        assert data is not None
+        if bound is None or bound[0] is not data or ops.version_of(data) != bound[1]:
+            panel = ops.panel_of(data, self.format, self._n, self._k)
+            bound = self._bound = (data, ops.version_of(data), panel)
+        name, shape = ops.TYPES.get(x.dtype), x.shape
+        if name is None or not shape or shape[-1] != self._k:
+            name = ops.check_input(x, self._k, "QuantLinear")
+        if not x.is_contiguous():
+            x = x.contiguous()
+        if bias is not None and bias.dtype != torch.float32:
+            bias = bias.float()
+        y = torch.empty((*shape[:-1], self._n), dtype=x.dtype)
+        _core.matmul_at(
+            bound[2],
+            x.data_ptr(),
+            name,
+            x.numel() // self._k,
+            y.data_ptr(),
+            self.compute,
+            0 if bias is None else bias.data_ptr(),
+        )
+        return y
+
+    def _apply(self, fn: Any, recurse: bool = True) -> Any:
+        self._bound = None
+        return super()._apply(fn, recurse)
+
+    def __getstate__(self) -> dict[str, Any]:  # panels are made again in copies
+        return {**self.__dict__, "_bound": None}
+
+    def extra_repr(self) -> str:
+        scale = ", scale=True" if self.scale is not None else ""
+        return (
+            f"in_features={self.in_features}, out_features={self.out_features}, format={self.format}, "
+            f"bias={self.bias is not None}{scale}, compute={self.compute}"
+        )
+
+
+class QuantEmbedding(_Packed):
+    """A replacement of torch.nn.Embedding on the CPU: decodes the rows that are looked up, and only those.
+
+    Args:
+      num_embeddings, embedding_dim: N and K.
+      format: name of a format whose block divides K.
+      dtype: of the results: float32 (default), float16 or bfloat16; `module.to(dtype)` changes it.
+      scale: a constant factor of the results, rounded to `dtype`, for models that multiply their embeddings by one.
+
+    Shapes: indices (...) int64 or int32 -> (..., K).
+    """
+
+    def __init__(
+        self,
+        num_embeddings: int,
+        embedding_dim: int,
+        format: str,
+        padding_idx: int | None = None,
+        dtype: torch.dtype | None = None,
+        device: Any = None,
+        scale: float = 1.0,
+    ) -> None:
+        super().__init__(num_embeddings, embedding_dim, format, device)
+        self.scale = scale
+        self.num_embeddings, self.embedding_dim, self.padding_idx = num_embeddings, embedding_dim, padding_idx
+        # An empty tensor knows the type of the results and follows module.to(), .half() and the like.
+        self.register_buffer("_like", torch.empty(0, dtype=dtype, device=device), persistent=False)
+
+    @classmethod
+    def from_embedding(cls, embedding: nn.Embedding, format: str, **options: Any) -> QuantEmbedding:
+        """Quantizes an Embedding layer. `options` are those of `edgequant.quantize`."""
+        if embedding.max_norm is not None:
+            raise Error("an Embedding with max_norm changes its weights on use; it cannot be quantized")
+        weight = embedding.weight
+        return cls.from_quantized(quantize(weight, format, **options), embedding.padding_idx, dtype=weight.dtype)
+
+    @classmethod
+    def from_quantized(
+        cls,
+        q: QuantizedTensor | torch.Tensor,
+        padding_idx: int | None = None,
+        *,
+        format: str = "",
+        k: int = 0,
+        dtype: torch.dtype | None = None,
+        scale: float = 1.0,
+    ) -> QuantEmbedding:
+        """A layer over packed weights; arguments as for `QuantLinear.from_quantized`. Nothing is copied."""
+        if isinstance(q, QuantizedTensor):
+            if q.ndim != 2:
+                raise Error(f"an embedding takes weights of shape (N, K), not {q.shape}")
+            (n, k), format, data = q.shape, q.format, packed_tensor(q)
+        else:
+            n, data = q.shape[0], q
+        layer = cls(n, k, format, padding_idx, dtype, device="meta", scale=scale)
+        layer.qformat = torch.tensor(_spell(layer.format), dtype=torch.uint8, device=data.device)
+        layer._like = torch.empty(0, dtype=dtype, device=data.device)
+        layer._take(data)
+        return layer
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """The type of the results."""
+        return self._like.dtype
+
+    def forward(self, indices: torch.Tensor) -> torch.Tensor:
+        dtype = self._like.dtype
+        y = torch.ops.edgequant.embedding(indices, self.qweight, self.format, self._n, self._k, dtype)
+        return y if self.scale == 1.0 else y * torch.tensor(self.scale, dtype=dtype)
+
+    def extra_repr(self) -> str:
+        return f"{self.num_embeddings}, {self.embedding_dim}, format={self.format}, dtype={self.dtype}"
+
+
+def packed_tensor(q: QuantizedTensor) -> torch.Tensor:
+    """The packed bytes as a tensor (N, row bytes); copied only where they may not be written to."""
+    data = q.data.reshape(q.shape[0] if q.ndim > 1 else 1, -1)
+    return torch.from_numpy(data if data.flags.writeable and data.flags.c_contiguous else np.array(data))
