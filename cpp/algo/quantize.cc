@@ -8,6 +8,7 @@
 #include "algo/grid.h"
 #include "algo/importance.h"
 #include "algo/tuning.h"
+#include "core/scratch.h"
 #include "core/threads.h"
 #include "format/shape.h"
 #include "kernels/cpu/dequantize.h"
@@ -18,6 +19,9 @@ namespace {
 
 // Weights per task: source, result and what is decoded for the check stay in the second-level cache.
 constexpr size_t kTask = 1 << 14;
+// Weights per piece for a sink, so that what a hand-over costs (a system call) does not count; fewer in small matrices,
+// which then still have a few pieces for each thread.
+constexpr size_t kPiece = 1 << 18, kPieces = 8;
 
 // The largest magnitude that the format's numbers can carry.
 float LimitOf(FormatId to) {
@@ -52,45 +56,105 @@ bool UsesSearch(FormatId to, const QuantizeOptions& options) {
 
 bool CanQuantize(FormatId to) { return CanRound(to) || CanSearch(to) || IsGrid(to); }
 
-void Quantize(const TensorView& w, FormatId to, const QuantizeOptions& options, uint8_t* out, ErrorStats* stats) {
-  if (!CanQuantize(to)) Fail("weights cannot be encoded as ", NameOf(to), " yet");
-  const size_t cols = w.cols, in_bytes = RowBytes(w.format, cols), out_bytes = RowBytes(to, cols);
-  if (w.rows == 0 || cols == 0) return;
-  const bool search = UsesSearch(to, options);
-  const std::vector<float> importance = search ? PrepareImportance(options.importance, cols, BlockOf(to)) : std::vector<float>();
-  const Weighting weighting = WeightingOf(to, options.objective, options.importance != nullptr);
-  const Tuning tuning = TuningOf(to, options.effort, weighting);
-  const float limit = LimitOf(to);
-  uint32_t limit_bits;
-  std::memcpy(&limit_bits, &limit, sizeof limit_bits);
+namespace {
 
-  const size_t grain = std::max<size_t>(1, kTask / cols);
-  std::vector<ErrorStats> parts(stats ? (w.rows + grain - 1) / grain : 0);  // summed in order: the same at any thread count
-  ParallelFor(w.rows, grain, [&](size_t begin, size_t end) {
-    const size_t rows = end - begin;
-    const uint8_t* source = w.data + begin * in_bytes;
-    const float* x = reinterpret_cast<const float*>(source);
-    std::vector<float> decoded;
-    if (w.format != FormatId::kF32 || reinterpret_cast<uintptr_t>(source) % alignof(float) != 0) {
-      decoded.resize(rows * cols);
-      DequantizeBlocks(w.format, source, rows * cols / size_t(BlockOf(w.format).n), decoded.data());
-      x = decoded.data();
-    }
-    if (LargestMagnitude(x, rows * cols) > limit_bits) FailAt(x, cols, options.first_row + begin, limit, to);
-    uint8_t* result = out + begin * out_bytes;
-    if (IsGrid(to)) {
-      QuantizeGrid(GridProblemOf(to, options), to, x, rows, cols, importance.empty() ? nullptr : importance.data(), result);
-    } else if (search) {
-      SearchRows(to, {x, rows, cols, importance.empty() ? nullptr : importance.data(), weighting, &tuning, result});
+// Encodes rows of one matrix, any number at a time, on any thread.
+class Encoder {
+ public:
+  Encoder(const TensorView& w, FormatId to, const QuantizeOptions& options)
+      : w_(w), to_(to), options_(options), in_bytes_(RowBytes(w.format, w.cols)), out_bytes_(RowBytes(to, w.cols)),
+        limit_(LimitOf(to)), search_(UsesSearch(to, options)),
+        weighting_(WeightingOf(to, options.objective, options.importance != nullptr)),
+        tuning_(TuningOf(to, options.effort, weighting_)) {
+    std::memcpy(&limit_bits_, &limit_, sizeof limit_bits_);
+    if (search_) importance_ = PrepareImportance(options.importance, w.cols, BlockOf(to));
+  }
+  size_t row_bytes() const { return out_bytes_; }
+
+  void Rows(size_t begin, size_t end, uint8_t* result, ErrorStats* error) const {
+    const size_t rows = end - begin, cols = w_.cols;
+    const float* x = Source(begin, rows);
+    if (LargestMagnitude(x, rows * cols) > limit_bits_) FailAt(x, cols, options_.first_row + begin, limit_, to_);
+    const float* importance = importance_.empty() ? nullptr : importance_.data();
+    if (IsGrid(to_)) {
+      QuantizeGrid(GridProblemOf(to_, options_), to_, x, rows, cols, importance, result);
+    } else if (search_) {
+      SearchRows(to_, {x, rows, cols, importance, weighting_, &tuning_, result});
     } else {
-      RoundBlocks(to, x, rows * cols / size_t(BlockOf(to).n), result);
+      RoundBlocks(to_, x, rows * cols / size_t(BlockOf(to_).n), result);
     }
-    if (stats)
-      parts[begin / grain] = Compare({FormatId::kF32, reinterpret_cast<const uint8_t*>(x), rows, cols},
-                                     {to, result, rows, cols}, options.importance);
+    if (error)
+      *error = Compare({FormatId::kF32, reinterpret_cast<const uint8_t*>(x), rows, cols}, {to_, result, rows, cols},
+                       options_.importance);
+  }
+
+ private:
+  // The rows as floats: where they lie, if they are such already.
+  const float* Source(size_t begin, size_t rows) const {
+    const uint8_t* source = w_.data + begin * in_bytes_;
+    if (w_.format == FormatId::kF32 && !options_.order && reinterpret_cast<uintptr_t>(source) % alignof(float) == 0)
+      return reinterpret_cast<const float*>(source);
+    static thread_local Scratch memory;
+    float* decoded = memory.Get<float>(rows * w_.cols);
+    const size_t blocks = w_.cols / size_t(BlockOf(w_.format).n);
+    if (!options_.order) {
+      DequantizeBlocks(w_.format, source, rows * blocks, decoded);
+    } else {
+      for (size_t r = 0; r < rows; ++r)
+        DequantizeBlocks(w_.format, w_.data + options_.order[begin + r] * in_bytes_, blocks, decoded + r * w_.cols);
+    }
+    return decoded;
+  }
+
+  const TensorView& w_;
+  const FormatId to_;
+  const QuantizeOptions& options_;
+  const size_t in_bytes_, out_bytes_;
+  const float limit_;
+  const bool search_;
+  const Weighting weighting_;
+  const Tuning tuning_;
+  std::vector<float> importance_;
+  uint32_t limit_bits_;
+};
+
+// Calls piece(encoder, begin, end, errors) for all rows, on all threads; errors[i] is of the i-th grain of the piece.
+template <class Piece>
+void ForPieces(const TensorView& w, FormatId to, const QuantizeOptions& options, size_t most_grains, ErrorStats* stats, const Piece& piece) {
+  if (!CanQuantize(to)) Fail("weights cannot be encoded as ", NameOf(to), " yet");
+  const Encoder encoder(w, to, options);
+  if (w.rows == 0 || w.cols == 0) return;
+  const size_t grain = std::max<size_t>(1, kTask / w.cols);
+  const size_t all = (w.rows + grain - 1) / grain, grains = std::clamp<size_t>(all / kPieces, 1, most_grains);
+  std::vector<ErrorStats> parts(stats ? all : 0);  // summed in order: the same at any thread count
+  ParallelFor(w.rows, grain * grains, [&](size_t begin, size_t end) {
+    piece(encoder, begin, end, grain, stats ? &parts[begin / grain] : nullptr);
   });
-  if (stats)
-    for (const ErrorStats& part : parts) *stats += part;
+  for (const ErrorStats& part : parts) *stats += part;
+}
+
+// Rows [begin, end), a grain at a time.
+void EncodeRows(const Encoder& encoder, size_t begin, size_t end, size_t grain, uint8_t* out, ErrorStats* errors) {
+  for (size_t r = begin; r < end; r += grain)
+    encoder.Rows(r, std::min(end, r + grain), out + (r - begin) * encoder.row_bytes(), errors ? errors++ : nullptr);
+}
+
+}  // namespace
+
+void Quantize(const TensorView& w, FormatId to, const QuantizeOptions& options, uint8_t* out, ErrorStats* stats) {
+  ForPieces(w, to, options, 1, stats, [out](const Encoder& encoder, size_t begin, size_t end, size_t grain, ErrorStats* errors) {
+    EncodeRows(encoder, begin, end, grain, out + begin * encoder.row_bytes(), errors);
+  });
+}
+
+void Quantize(const TensorView& w, FormatId to, const QuantizeOptions& options, const RowSink& sink, ErrorStats* stats) {
+  ForPieces(w, to, options, kPiece / kTask, stats,
+            [&sink](const Encoder& encoder, size_t begin, size_t end, size_t grain, ErrorStats* errors) {
+              static thread_local Scratch memory;
+              uint8_t* piece = memory.Get<uint8_t>((end - begin) * encoder.row_bytes());
+              EncodeRows(encoder, begin, end, grain, piece, errors);
+              sink(begin, end - begin, piece);
+            });
 }
 
 }  // namespace edgequant

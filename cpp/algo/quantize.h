@@ -1,5 +1,7 @@
 // Encoding whole matrices, on all threads.
 #pragma once
+#include <functional>
+
 #include "op/compare.h"
 #include "op/tensor.h"
 
@@ -16,7 +18,11 @@ struct QuantizeOptions {
   Effort effort = Effort::kDefault;
   Objective objective = Objective::kGgml;
   size_t first_row = 0;               // what messages call the first row, where w is a part of a matrix
+  const size_t* order = nullptr;      // row i of the result is row order[i] of w; or null
 };
+
+// Takes `rows` encoded rows, from row `first` on. Called from several threads at once, in any order.
+using RowSink = std::function<void(size_t first, size_t rows, const uint8_t* bytes)>;
 
 // True if Quantize can write the format.
 bool CanQuantize(FormatId to);
@@ -25,5 +31,7 @@ bool CanQuantize(FormatId to);
 // bytes at any thread count. With stats, also decodes what it wrote, compares it with w, chunk by chunk, and adds that.
 // Throws Error for NaN or Inf (with row and column), for rows that do not divide, for formats without an encoder.
 void Quantize(const TensorView& w, FormatId to, const QuantizeOptions& options, uint8_t* out, ErrorStats* stats = nullptr);
+// The same, handed over piece by piece while it is still in cache: memory holds a few hundred rows, never the matrix.
+void Quantize(const TensorView& w, FormatId to, const QuantizeOptions& options, const RowSink& sink, ErrorStats* stats = nullptr);
 
 }  // namespace edgequant

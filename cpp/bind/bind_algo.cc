@@ -4,11 +4,13 @@
 #include <pybind11/stl.h>
 
 #include <optional>
+#include <vector>
 
 #include "algo/quantize.h"
 #include "bind/bind.h"
 #include "bind/call.h"
 #include "bind/error_dict.h"
+#include "bind/files.h"
 
 namespace edgequant {
 namespace py = pybind11;
@@ -53,6 +55,63 @@ py::tuple PyQuantize(const py::object& data, const std::string& source, size_t r
   return py::make_tuple(out, DictOf(sum));
 }
 
+// Encodes a tensor straight into a file, and gives the memory of what was read of a mapped one back. importance: (E, K), one vector for each of E equal parts of the rows.
+py::dict PyQuantizeTo(PyWriter& writer, size_t index, const py::object& data, const std::string& source, size_t rows, size_t cols,
+                      const std::string& to, const std::optional<py::array_t<int64_t, py::array::c_style | py::array::forcecast>>& order,
+                      const std::optional<Floats>& importance, const std::string& effort, const std::string& objective) {
+  const Bytes bytes(data);
+  const TensorView w = ViewOf(bytes, source, rows, cols);
+  const FormatId id = FormatNamed(to);
+  size_t parts = 1;
+  if (importance) {
+    parts = cols != 0 ? size_t(importance->size()) / cols : 0;
+    if (parts == 0 || size_t(importance->size()) != parts * cols || rows % parts != 0)
+      Fail("the importance has ", importance->size(), " numbers, but there are ", rows, " rows of ", cols, " columns");
+  }
+  std::vector<size_t> rows_of;
+  if (order) {
+    if (size_t(order->size()) != rows) Fail("the order has ", order->size(), " numbers, but there are ", rows, " rows");
+    for (size_t i = 0; i < rows; ++i) {
+      const int64_t row = order->data()[i];
+      if (row < 0 || size_t(row) >= rows) Fail("the order names row ", row, " of ", rows);
+      rows_of.push_back(size_t(row));
+    }
+    if (parts != 1) Fail("rows of several parts cannot be put in order");
+  }
+  const size_t out_bytes = RowBytes(id, cols), part_rows = rows / parts;
+  const PyTensor* stored = py::isinstance<PyTensor>(data) ? &data.cast<const PyTensor&>() : nullptr;
+  GgufWriter& file = writer.Open();
+  file.Begin(index, uint64_t(rows) * out_bytes);
+  ErrorStats sum;
+  try {
+    for (size_t part = 0; part < parts; ++part) {
+      const TensorView p = RowsOf(w, part * part_rows, part_rows);
+      QuantizeOptions options;
+      options.importance = importance ? importance->data() + part * cols : nullptr;
+      options.effort = EffortNamed(effort);
+      options.objective = ObjectiveNamed(objective);
+      ForSlices(part_rows, cols, kSlice, [&](size_t begin, size_t count) {
+        const size_t first = part * part_rows + begin;
+        options.first_row = first;
+        options.order = order ? rows_of.data() + begin : nullptr;
+        const TensorView slice = order ? TensorView{p.format, p.data, count, cols} : RowsOf(p, begin, count);
+        const size_t in_bytes = RowBytes(slice.format, cols);
+        const RowSink sink = [&](size_t row, size_t n, const uint8_t* encoded) {
+          file.WritePart(index, uint64_t(first + row) * out_bytes, encoded, n * out_bytes);
+          if (stored && !order) stored->file->Forget(slice.data + row * in_bytes, n * in_bytes);
+        };
+        Quantize(slice, id, options, sink, &sum);
+      });
+    }
+    file.End(index);
+    if (stored && order) stored->file->Forget(stored->data(), stored->tensor.size);
+  } catch (...) {
+    file.Abort(index);
+    throw;
+  }
+  return DictOf(sum);
+}
+
 bool PyCanQuantize(const std::string& name) { return CanQuantize(FormatNamed(name)); }
 
 }  // namespace
@@ -61,6 +120,10 @@ void BindAlgo(py::module_& m) {
   m.def("quantize", &PyQuantize, py::arg("data"), py::arg("source"), py::arg("rows"), py::arg("cols"), py::arg("to"),
         py::arg("importance") = py::none(), py::arg("effort") = "default", py::arg("objective") = "ggml", py::arg("stats") = false,
         "Encode rows x cols weights held in `data` as `source`: the bytes, one row each, and the error sums if asked for.");
+  m.def("quantize_to", &PyQuantizeTo, py::arg("writer"), py::arg("index"), py::arg("data"), py::arg("source"), py::arg("rows"),
+        py::arg("cols"), py::arg("to"), py::arg("order") = py::none(), py::arg("importance") = py::none(),
+        py::arg("effort") = "default", py::arg("objective") = "ggml",
+        "Encode into tensor `index` of a GgufWriter, its row i from row order[i]: the error sums.");
   m.def("can_quantize", &PyCanQuantize, py::arg("name"), "True if quantize can write the format.");
 }
 

@@ -6,9 +6,8 @@
 #include <memory>
 
 #include "bind/bind.h"
-#include "bind/call.h"
+#include "bind/files.h"
 #include "bind/gguf_metadata.h"
-#include "core/error.h"
 #include "io/gguf.h"
 #include "io/safetensors.h"
 
@@ -18,31 +17,20 @@ namespace edgequant {
 namespace {
 
 using Path = std::filesystem::path;
+using TensorList = std::vector<std::tuple<std::string, std::vector<uint64_t>, std::string>>;
 
-// A tensor of an open file, which it keeps mapped.
-struct PyTensor {
-  StoredTensor tensor;
-  std::shared_ptr<const MappedFile> file;
+std::vector<GgufWriter::Tensor> ListOf(const TensorList& tensors) {
+  std::vector<GgufWriter::Tensor> list;
+  for (const auto& [name, shape, type] : tensors) list.push_back({name, shape, type});
+  return list;
+}
 
-  py::tuple Shape() const {
-    py::tuple shape(tensor.shape.size());
-    for (size_t i = 0; i < tensor.shape.size(); ++i) shape[i] = py::int_(tensor.shape[i]);
-    return shape;
-  }
-
-  py::array Data() const {
-    const auto* keep = new std::shared_ptr<const MappedFile>(file);
-    const py::capsule owner(keep, [](void* p) { delete static_cast<const std::shared_ptr<const MappedFile>*>(p); });
-    static const uint8_t nothing = 0;
-    py::array array(py::dtype("|u1"), {py::ssize_t(tensor.size)}, {1}, tensor.size > 0 ? tensor.data : &nothing, owner);
-    py::detail::array_proxy(array.ptr())->flags &= ~py::detail::npy_api::NPY_ARRAY_WRITEABLE_;
-    return array;
-  }
-
-  std::string Repr() const {
-    return "StoredTensor(" + std::string(py::repr(py::str(tensor.name))) + ", " + tensor.type + ", " + std::string(py::repr(Shape())) + ")";
-  }
-};
+std::unique_ptr<PyWriter> MakeWriter(const Path& path, const py::object& metadata, const TensorList& tensors, size_t alignment) {
+  const std::shared_ptr<const GgufMetadata> facts = MetadataFrom(metadata);
+  std::vector<GgufWriter::Tensor> list = ListOf(tensors);
+  const py::gil_scoped_release unlocked;
+  return std::make_unique<PyWriter>(std::make_unique<GgufWriter>(path.string(), *facts, std::move(list), alignment));
+}
 
 py::list Tensors(const std::vector<StoredTensor>& tensors, const std::shared_ptr<const MappedFile>& file) {
   py::list list(tensors.size());
@@ -73,49 +61,21 @@ struct PyFile {
   }
 };
 
-void CheckSignals() {
-  py::gil_scoped_acquire locked;
-  if (PyErr_CheckSignals() != 0) throw py::error_already_set();
-}
-
-struct PyWriter {
-  std::unique_ptr<GgufWriter> writer;
-
-  PyWriter(const Path& path, const py::dict& metadata, const std::vector<std::tuple<std::string, std::vector<uint64_t>, std::string>>& tensors,
-           size_t alignment) {
-    const GgufMetadata facts = FromPython(metadata);
-    std::vector<GgufWriter::Tensor> list;
-    for (const auto& [name, shape, type] : tensors) list.push_back({name, shape, type});
-    py::gil_scoped_release unlocked;
-    writer = std::make_unique<GgufWriter>(path.string(), facts, std::move(list), alignment);
-  }
-  GgufWriter& Open() {
-    if (!writer) Fail("the writer is closed");
-    return *writer;
-  }
-  void Write(size_t index, const py::object& data) {
-    GgufWriter& open = Open();
-    const Bytes bytes(data);
-    py::gil_scoped_release unlocked;
-    open.Write(index, bytes.data(), bytes.size(), CheckSignals);
-  }
-  void Finish() {
-    GgufWriter& open = Open();
-    py::gil_scoped_release unlocked;
-    open.Finish();
-  }
-};
-
 }  // namespace
 
 void BindIo(py::module_& m) {
-  py::class_<PyTensor>(m, "StoredTensor", "A tensor of an open file.")
+  py::class_<PyTensor>(m, "StoredTensor", "A tensor of an open file, and a buffer of its bytes.", py::buffer_protocol())
+      .def_buffer([](const PyTensor& t) {
+        return py::buffer_info(const_cast<uint8_t*>(t.data()), 1, "B", 1, {py::ssize_t(t.tensor.size)}, {1}, true);
+      })
       .def_property_readonly("name", [](const PyTensor& t) { return t.tensor.name; })
       .def_property_readonly("type", [](const PyTensor& t) { return t.tensor.type; }, "Lower case: 'f32', 'q4_k', 'i64'.")
       .def_property_readonly("shape", &PyTensor::Shape, "Row-major, the outermost dimension first.")
       .def_property_readonly("nbytes", [](const PyTensor& t) { return t.tensor.size; })
       .def_property_readonly("offset", [](const PyTensor& t) { return t.tensor.offset; }, "Of the data, from the start of the file.")
       .def_property_readonly("data", &PyTensor::Data, "The bytes: a read-only uint8 view that keeps the file mapped.")
+      .def("forget", [](const PyTensor& t) { t.file->Forget(t.tensor.data, t.tensor.size); },
+           "Gives its memory back to the system; a later access reads the file again.")
       .def("__repr__", &PyTensor::Repr);
 
   using Safetensors = PyFile<SafetensorsFile>;
@@ -142,17 +102,31 @@ void BindIo(py::module_& m) {
         if (!f.metadata) f.metadata = ToPython(f.file.metadata());
         return f.metadata;
       })
+      .def("plain_metadata", [](const py::object& self) {  // shared with the file, which it keeps alive
+        const auto& f = self.cast<const Gguf&>();
+        return PyMetadata{{&f.file.metadata(), [self](const void*) {}}};
+      }, "The metadata without a copy of it in Python.")
       .def_property_readonly("tensors", &Gguf::Tensors, "In the file's order.");
 
+  py::class_<PyMetadata>(m, "GgufMetadata", "Metadata that is read or passed on without becoming Python objects.")
+      .def(py::init([](const py::dict& facts) { return PyMetadata{MetadataFrom(facts)}; }), py::arg("metadata"))
+      .def("__len__", [](const PyMetadata& m) { return m.entries->size(); })
+      .def("get", &PyMetadata::Get, py::arg("key"), py::arg("default") = py::none(),
+           "The value as plain Python: str, bool, int, float or a list.")
+      .def("updated", &PyMetadata::Updated, py::arg("changes"), py::arg("without") = py::tuple(),
+           "A copy with other or further values, less the keys in `without`.");
+
   py::class_<PyWriter>(m, "GgufWriter", "A GGUF file that appears at its path when it is finished, and not before.")
-      .def(py::init<const Path&, const py::dict&, const std::vector<std::tuple<std::string, std::vector<uint64_t>, std::string>>&, size_t>(),
-           py::arg("path"), py::arg("metadata"), py::arg("tensors"), py::arg("alignment") = 0,
+      .def(py::init(&MakeWriter), py::arg("path"), py::arg("metadata"), py::arg("tensors"), py::arg("alignment") = 0,
            "tensors: (name, shape, type) each; alignment 0: general.alignment of the metadata, or 32.")
       .def_property_readonly("file_size", [](PyWriter& w) { return w.Open().file_size(); })
       .def("write", &PyWriter::Write, py::arg("index"), py::arg("data"), "Writes all bytes of a tensor, once; any thread, any order.")
-      .def("finish", &PyWriter::Finish, "Flushes to disk and gives the file its name, replacing an older one.")
+      .def("finish", &PyWriter::Finish, "Gives the file its name, replacing an older one.")
       .def("__enter__", [](py::object self) { return self; })
       .def("__exit__", [](PyWriter& w, const py::args&) { w.writer.reset(); });
+
+  m.def("gguf_size", [](const py::object& metadata, const TensorList& tensors) { return GgufWriter::SizeOf(*MetadataFrom(metadata), ListOf(tensors)); },
+        py::arg("metadata"), py::arg("tensors"), "Bytes of the file that a GgufWriter of these would write.");
 }
 
 }  // namespace edgequant

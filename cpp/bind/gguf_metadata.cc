@@ -2,8 +2,10 @@
 
 #include <pybind11/numpy.h>
 
+#include <algorithm>
 #include <cstring>
-#include <limits>
+#include <iterator>
+#include <unordered_set>
 
 #include "core/error.h"
 #include "io/text.h"
@@ -92,14 +94,20 @@ bool IsNumpyScalar(py::handle object) {
 
 // The first of `types` that holds every one of `numbers`.
 GgufType Fitting(const py::list& numbers, std::initializer_list<GgufType> types, const std::string& key) {
-  const py::object iinfo = py::module_::import("numpy").attr("iinfo");
-  for (const GgufType type : types) {
-    const py::object info = iinfo(DtypeOf(type));
-    const py::object low = info.attr("min"), high = info.attr("max");
-    bool fits = true;
-    for (const py::handle number : numbers) fits = fits && low <= py::reinterpret_borrow<py::object>(number) && high >= number;
-    if (fits) return type;
+  bool fits[13];  // by GgufType
+  std::fill(std::begin(fits), std::end(fits), true);
+  for (const py::handle number : numbers) {
+    int beyond = 0;
+    const long long n = PyLong_AsLongLongAndOverflow(number.ptr(), &beyond);
+    const bool above_u64 = beyond > 0 && PyLong_AsUnsignedLongLong(number.ptr()) == ~0ull && PyErr_Occurred();
+    if (above_u64) PyErr_Clear();
+    fits[int(GgufType::kI32)] &= beyond == 0 && n == int32_t(n);
+    fits[int(GgufType::kU32)] &= beyond == 0 && n == uint32_t(n);
+    fits[int(GgufType::kI64)] &= beyond == 0;
+    fits[int(GgufType::kU64)] &= beyond == 0 ? n >= 0 : beyond > 0 && !above_u64;
   }
+  for (const GgufType type : types)
+    if (fits[int(type)]) return type;
   Fail("metadata ", Quote(key), ": an integer that does not fit 64 bits");
 }
 
@@ -117,9 +125,8 @@ GgufValue FromPython(py::handle object, const std::string& key, int depth) {
     py::list one;
     one.append(object);
     const GgufType type = Fitting(one, {GgufType::kU32, GgufType::kI32, GgufType::kU64, GgufType::kI64}, key);
-    GgufValue value = FromArray(NumpyArray(one, DtypeOf(type)), key);
-    value.is_array = false;
-    return value;
+    const uint64_t bits = PyLong_AsUnsignedLongLongMask(object.ptr());
+    return SizeOf(type) == 4 ? Scalar(type, uint32_t(bits)) : Scalar(type, bits);
   }
   if (IsPlainFloat(object)) return Scalar<float>(GgufType::kF32, float(PyFloat_AS_DOUBLE(object.ptr())));
   if (IsNumpyScalar(object)) {
@@ -170,6 +177,30 @@ GgufValue FromList(const py::list& list, const std::string& key, int depth) {
   return value;
 }
 
+template <class T>
+T NumberAt(const GgufValue& value, size_t i) {
+  T number;
+  std::memcpy(&number, value.numbers.data() + i * sizeof(T), sizeof(T));
+  return number;
+}
+
+// Number i without NumPy.
+py::object PlainNumber(const GgufValue& value, size_t i) {
+  switch (value.type) {
+    case GgufType::kU8: return py::int_(NumberAt<uint8_t>(value, i));
+    case GgufType::kI8: return py::int_(NumberAt<int8_t>(value, i));
+    case GgufType::kU16: return py::int_(NumberAt<uint16_t>(value, i));
+    case GgufType::kI16: return py::int_(NumberAt<int16_t>(value, i));
+    case GgufType::kU32: return py::int_(NumberAt<uint32_t>(value, i));
+    case GgufType::kI32: return py::int_(NumberAt<int32_t>(value, i));
+    case GgufType::kU64: return py::int_(NumberAt<uint64_t>(value, i));
+    case GgufType::kI64: return py::int_(NumberAt<int64_t>(value, i));
+    case GgufType::kF32: return py::float_(NumberAt<float>(value, i));
+    case GgufType::kF64: return py::float_(NumberAt<double>(value, i));
+    default: return py::bool_(NumberAt<uint8_t>(value, i) != 0);
+  }
+}
+
 }  // namespace
 
 py::object ToPython(const GgufValue& value) {
@@ -203,6 +234,38 @@ GgufMetadata FromPython(const py::dict& metadata) {
     out.emplace_back(name, FromPython(value, name, 0));
   }
   return out;
+}
+
+py::object PyMetadata::Get(const std::string& key, const py::object& otherwise) const {
+  for (const auto& [name, value] : *entries) {
+    if (name != key) continue;
+    if (value.type == GgufType::kString || value.type == GgufType::kArray) return ToPython(value);
+    if (!value.is_array) return PlainNumber(value, 0);
+    py::list list(value.numbers.size() / SizeOf(value.type));
+    for (size_t i = 0; i < list.size(); ++i) list[i] = PlainNumber(value, i);
+    return list;
+  }
+  return otherwise;
+}
+
+PyMetadata PyMetadata::Updated(const py::dict& changes, const py::iterable& without) const {
+  GgufMetadata added = FromPython(changes);
+  std::unordered_set<std::string> left_out;
+  for (const py::handle key : without) left_out.insert(py::cast<std::string>(key));
+  auto result = std::make_shared<GgufMetadata>();
+  for (const auto& entry : *entries) {
+    if (left_out.count(entry.first) != 0) continue;
+    const auto change = std::find_if(added.begin(), added.end(), [&](const auto& a) { return a.first == entry.first; });
+    result->push_back(change == added.end() ? entry : std::move(*change));
+    if (change != added.end()) added.erase(change);
+  }
+  for (auto& entry : added) result->push_back(std::move(entry));
+  return {result};
+}
+
+std::shared_ptr<const GgufMetadata> MetadataFrom(const py::object& metadata) {
+  if (py::isinstance<PyMetadata>(metadata)) return metadata.cast<const PyMetadata&>().entries;
+  return std::make_shared<const GgufMetadata>(FromPython(metadata.cast<py::dict>()));
 }
 
 }  // namespace edgequant

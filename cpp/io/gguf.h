@@ -72,10 +72,18 @@ class GgufWriter {
   // Writes the bytes of tensor `index`, in any order, each exactly once; different tensors from any threads at once.
   // `poll`, if set, is called between pieces of the data and may throw; the tensor can then be written again.
   void Write(size_t index, const uint8_t* data, size_t size, const std::function<void()>& poll = nullptr);
-  // Throws Error if a tensor is missing; else flushes to disk and gives the file its name, replacing an older one.
+  // The same in parts: Begin, all bytes by WritePart in any order and from any threads, then End. After an error Abort
+  // lets the tensor be written again.
+  void Begin(size_t index, uint64_t size);
+  void WritePart(size_t index, uint64_t at, const uint8_t* data, size_t size);
+  void End(size_t index);
+  void Abort(size_t index) noexcept;
+  // Throws Error if a tensor is missing; else gives the file its name, replacing an older one.
   void Finish();
 
   uint64_t file_size() const;
+  // Of the file that these would make.
+  static uint64_t SizeOf(const GgufMetadata& metadata, const std::vector<Tensor>& tensors);
 
  private:
   struct State;

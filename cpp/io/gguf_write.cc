@@ -19,7 +19,9 @@ using Bytes = std::vector<uint8_t>;
 
 template <class T>
 void Append(Bytes& out, T value) {
-  for (size_t i = 0; i < sizeof(T); ++i) out.push_back(uint8_t(uint64_t(value) >> (8 * i)));
+  uint8_t bytes[sizeof(T)];
+  for (size_t i = 0; i < sizeof(T); ++i) bytes[i] = uint8_t(uint64_t(value) >> (8 * i));
+  out.insert(out.end(), bytes, bytes + sizeof(T));
 }
 
 void Append(Bytes& out, const std::string& text) {
@@ -105,35 +107,22 @@ uint64_t CheckTensor(const GgufWriter::Tensor& tensor, const std::string& file, 
   return bytes;
 }
 
-}  // namespace
-
-struct GgufWriter::State {
-  struct Slot {
-    std::string name;
-    uint64_t offset = 0, size = 0;
-    std::atomic<int> progress{0};  // 0: open, 1: being written, 2: done
-  };
-  std::string name;  // of the file, in messages
-  std::unique_ptr<Slot[]> slots;
-  size_t count = 0;
+// The file's beginning, and where each tensor lies: [offset, offset + bytes).
+struct Plan {
+  Bytes header;
+  std::vector<uint64_t> offsets, bytes;
   uint64_t total = 0;
-  std::unique_ptr<OutputFile> file;
-  bool is_finished = false;
 };
 
-GgufWriter::GgufWriter(const std::string& path, const GgufMetadata& metadata, std::vector<Tensor> tensors, size_t alignment)
-    : state_(std::make_unique<State>()) {
-  State& state = *state_;
-  state.name = ShownPath(path);
-  const std::string& name = state.name;
-  state.count = tensors.size();
-  state.slots = std::make_unique<State::Slot[]>(tensors.size());
+Plan MakePlan(const std::string& name, const GgufMetadata& metadata, const std::vector<GgufWriter::Tensor>& tensors, size_t alignment) {
   bool alignment_in_metadata;
   alignment = ChooseAlignment(alignment, metadata, name, &alignment_in_metadata);
   const bool add_alignment = alignment != 32 && !alignment_in_metadata;
   const auto padded = [alignment](uint64_t n) { return (n + alignment - 1) & ~uint64_t(alignment - 1); };
 
-  Bytes header = {'G', 'G', 'U', 'F'};
+  Plan plan;
+  Bytes& header = plan.header;
+  header = {'G', 'G', 'U', 'F'};
   Append(header, kVersion);
   Append(header, uint64_t(tensors.size()));
   Append(header, uint64_t(metadata.size() + add_alignment));
@@ -150,8 +139,7 @@ GgufWriter::GgufWriter(const std::string& path, const GgufMetadata& metadata, st
 
   names.clear();
   uint64_t offset = 0;
-  for (size_t i = 0; i < tensors.size(); ++i) {
-    const Tensor& tensor = tensors[i];
+  for (const GgufWriter::Tensor& tensor : tensors) {
     GgufTensorType type;
     const uint64_t bytes = CheckTensor(tensor, name, &type);
     if (!names.insert(tensor.name).second) Fail(name, ": tensor ", Quote(tensor.name), " is given twice");
@@ -160,23 +148,55 @@ GgufWriter::GgufWriter(const std::string& path, const GgufMetadata& metadata, st
     for (size_t d = tensor.shape.size(); d-- > 0;) Append(header, tensor.shape[d]);
     Append(header, type.number);
     Append(header, offset);
-    state.slots[i].name = tensor.name;
-    state.slots[i].offset = offset;
-    state.slots[i].size = bytes;
+    plan.offsets.push_back(offset);
+    plan.bytes.push_back(bytes);
     if (__builtin_add_overflow(offset, padded(bytes), &offset) || offset >> 62 != 0) Fail(name, ": the tensors are too large for one file");
   }
   const uint64_t start = padded(header.size());
-  for (size_t i = 0; i < tensors.size(); ++i) state.slots[i].offset += start;
-  state.total = start + offset;
+  for (uint64_t& at : plan.offsets) at += start;
+  plan.total = start + offset;
+  return plan;
+}
+
+}  // namespace
+
+struct GgufWriter::State {
+  struct Slot {
+    std::string name;
+    uint64_t offset = 0, size = 0;
+    std::atomic<uint64_t> written{0};  // of the parts
+    std::atomic<int> progress{0};      // 0: open, 1: being written, 2: done
+  };
+  std::string name;  // of the file, in messages
+  std::unique_ptr<Slot[]> slots;
+  size_t count = 0;
+  uint64_t total = 0;
+  std::unique_ptr<OutputFile> file;
+  bool is_finished = false;
+};
+
+GgufWriter::GgufWriter(const std::string& path, const GgufMetadata& metadata, std::vector<Tensor> tensors, size_t alignment)
+    : state_(std::make_unique<State>()) {
+  State& state = *state_;
+  state.name = ShownPath(path);
+  const Plan plan = MakePlan(state.name, metadata, tensors, alignment);
+  state.count = tensors.size();
+  state.slots = std::make_unique<State::Slot[]>(tensors.size());
+  for (size_t i = 0; i < tensors.size(); ++i) {
+    state.slots[i].name = std::move(tensors[i].name);
+    state.slots[i].offset = plan.offsets[i];
+    state.slots[i].size = plan.bytes[i];
+  }
+  state.total = plan.total;
   state.file = std::make_unique<OutputFile>(path, state.total);
-  state.file->WriteAt(0, header.data(), header.size());
+  state.file->WriteAt(0, plan.header.data(), plan.header.size());
 }
 
 GgufWriter::~GgufWriter() = default;
 GgufWriter::GgufWriter(GgufWriter&&) noexcept = default;
 GgufWriter& GgufWriter::operator=(GgufWriter&&) noexcept = default;
 
-void GgufWriter::Write(size_t index, const uint8_t* data, size_t size, const std::function<void()>& poll) {
+void GgufWriter::Begin(size_t index, uint64_t size) {
   State& state = *state_;
   if (state.is_finished) Fail(state.name, ": the file is finished, nothing can be written to it");
   if (index >= state.count) Fail(state.name, ": tensor ", index, " of ", state.count, " does not exist");
@@ -184,13 +204,35 @@ void GgufWriter::Write(size_t index, const uint8_t* data, size_t size, const std
   if (size != slot.size) Fail(state.name, ": tensor ", Quote(slot.name), " has ", slot.size, " bytes, not ", size);
   int open = 0;
   if (!slot.progress.compare_exchange_strong(open, 1)) Fail(state.name, ": tensor ", Quote(slot.name), " is written twice");
+  slot.written = 0;
+}
+
+void GgufWriter::WritePart(size_t index, uint64_t at, const uint8_t* data, size_t size) {
+  if (index >= state_->count || state_->slots[index].progress != 1) Fail(state_->name, ": tensor ", index, " is not being written");
+  State::Slot& slot = state_->slots[index];
+  if (at > slot.size || size > slot.size - at) Fail(state_->name, ": tensor ", Quote(slot.name), ": a part beyond its end");
+  state_->file->WriteAt(slot.offset + at, data, size);
+  slot.written += size;
+}
+
+void GgufWriter::End(size_t index) {
+  State::Slot& slot = state_->slots[index];
+  if (slot.written != slot.size)
+    Fail(state_->name, ": tensor ", Quote(slot.name), ": ", slot.written.load(), " of its ", slot.size, " bytes were written");
+  slot.progress = 2;
+}
+
+void GgufWriter::Abort(size_t index) noexcept { state_->slots[index].progress = 0; }
+
+void GgufWriter::Write(size_t index, const uint8_t* data, size_t size, const std::function<void()>& poll) {
+  Begin(index, size);
   try {
-    state.file->WriteAt(slot.offset, data, size, poll);
+    state_->file->WriteAt(state_->slots[index].offset, data, size, poll);
   } catch (...) {
-    slot.progress = 0;
+    Abort(index);
     throw;
   }
-  slot.progress = 2;
+  state_->slots[index].progress = 2;
 }
 
 void GgufWriter::Finish() {
@@ -203,5 +245,9 @@ void GgufWriter::Finish() {
 }
 
 uint64_t GgufWriter::file_size() const { return state_->total; }
+
+uint64_t GgufWriter::SizeOf(const GgufMetadata& metadata, const std::vector<Tensor>& tensors) {
+  return MakePlan("the file", metadata, tensors, 0).total;
+}
 
 }  // namespace edgequant

@@ -46,6 +46,12 @@ std::shared_ptr<const MappedFile> MappedFile::Open(const std::string& path) {
   return file;
 }
 
+void MappedFile::Forget(const uint8_t* data, size_t size) const {
+  const uintptr_t page = uintptr_t(sysconf(_SC_PAGESIZE)), address = reinterpret_cast<uintptr_t>(data);
+  const uintptr_t begin = (address + page - 1) / page * page, end = (address + size) / page * page;
+  if (begin < end) madvise(reinterpret_cast<void*>(begin), end - begin, MADV_DONTNEED);
+}
+
 MappedFile::~MappedFile() {
   if (data_ != nullptr) munmap(const_cast<uint8_t*>(data_), size_);
 }

@@ -22,6 +22,9 @@ class MappedFile {
   size_t size() const { return size_; }
   const std::string& path() const { return path_; }
 
+  // Gives the whole pages of a part that is not needed for now back to the system; a later access reads the file again.
+  void Forget(const uint8_t* data, size_t size) const;
+
  private:
   MappedFile() = default;
   std::string path_;

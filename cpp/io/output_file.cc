@@ -21,7 +21,6 @@ namespace edgequant {
 namespace {
 
 constexpr size_t kPiece = size_t(64) << 20;  // between two polls; well below the 2 GiB that one write may take
-constexpr size_t kWorthSending = size_t(1) << 20;
 
 std::string FolderOf(const std::string& path) {
   const size_t slash = path.rfind('/');
@@ -134,10 +133,6 @@ void OutputFile::WriteAt(uint64_t offset, const uint8_t* data, size_t size, cons
       Fail(name_, ": cannot be written at byte ", offset, ": ", std::strerror(error));
     }
     if (written > 0) {
-#ifdef __linux__
-      // Starts the transfer to disk, so that Publish need not wait for all of it at the end; small pieces gather first.
-      if (size_t(written) >= kWorthSending) sync_file_range(fd_, off_t(offset), written, SYNC_FILE_RANGE_WRITE);
-#endif
       data += written;
       offset += uint64_t(written);
       size -= size_t(written);
@@ -162,23 +157,21 @@ void OutputFile::LinkUnnamed() {
 #endif
 }
 
-void OutputFile::Publish() {
+void OutputFile::Flush() {
   int failed;
   do {
     failed = fsync(fd_);
   } while (failed != 0 && errno == EINTR);
   if (failed != 0) Fail(name_, ": cannot be flushed to disk: ", std::strerror(errno));
+}
+
+void OutputFile::Publish() {
   if (temporary_.empty()) LinkUnnamed();
-  if (!temporary_.empty()) {
-    if (std::rename(temporary_.c_str(), path_.c_str()) != 0) Fail(name_, ": cannot be given its name: ", std::strerror(errno));
-    temporary_.clear();
-  }
-  // Makes the name itself durable. Some file systems cannot sync a folder: the file is complete all the same.
-  const int folder = open(folder_.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-  if (folder >= 0) {
-    fsync(folder);
-    close(folder);
-  }
+  if (temporary_.empty()) return;
+  struct stat older;
+  if (stat(path_.c_str(), &older) == 0) Flush();
+  if (std::rename(temporary_.c_str(), path_.c_str()) != 0) Fail(name_, ": cannot be given its name: ", std::strerror(errno));
+  temporary_.clear();
 }
 
 }  // namespace edgequant

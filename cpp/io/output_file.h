@@ -22,15 +22,16 @@ class OutputFile {
 
   // Writes all of it, from any thread. `poll`, if set, is called between pieces and may throw.
   void WriteAt(uint64_t offset, const uint8_t* data, size_t size, const std::function<void()>& poll = nullptr);
-  // Flushes to disk, then gives the file its name, replacing an older file in one step.
+  // Gives the file its name, replacing an older file in one step. Only then is it flushed to disk first: a power cut
+  // shortly after may take a new file, from which nothing is lost but time, but not an older one.
   void Publish();
-
 
  private:
   void OpenUnnamed();
   void OpenNamed();
   void Reserve(uint64_t size);
   void LinkUnnamed();
+  void Flush();
 
   std::string path_, folder_;
   std::string name_;       // of the file, in messages

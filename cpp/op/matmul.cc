@@ -6,6 +6,7 @@
 #include <atomic>
 #include <vector>
 
+#include "core/scratch.h"
 #include "core/threads.h"
 #include "kernels/cpu/gemm.h"
 #include "kernels/cpu/gemv.h"
@@ -16,21 +17,6 @@ namespace edgequant {
 namespace {
 
 static_assert(kBlockK == int(kActivationBlock));
-
-// Memory that is kept between calls: one per thread and purpose.
-class Scratch {
- public:
-  template <class T>
-  T* Get(size_t count) {
-    const size_t bytes = count * sizeof(T) + kPanelLine;
-    if (memory_.size() < bytes) memory_ = std::vector<uint8_t>(bytes);
-    const size_t at = reinterpret_cast<uintptr_t>(memory_.data()) % kPanelLine;
-    return reinterpret_cast<T*>(memory_.data() + (kPanelLine - at) % kPanelLine);
-  }
-
- private:
-  std::vector<uint8_t> memory_;
-};
 
 const uint8_t* RowOf(const RowsView& x, size_t i) {
   return static_cast<const uint8_t*>(x.data) + ptrdiff_t(i) * x.stride;

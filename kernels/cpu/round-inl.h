@@ -28,12 +28,14 @@ HWY_INLINE Range RangeOf(const float* HWY_RESTRICT x) {
   return {hn::GetLane(hn::MinOfLanes(d, low)), hn::GetLane(hn::MaxOfLanes(d, high))};
 }
 
-// The weight of largest magnitude; of two with opposite signs the first one.
+// The weight of largest magnitude; of two with opposite signs the first one. Which end it is cannot be predicted, so
+// there is no branch on it.
 template <int kN>
 HWY_INLINE float Extreme(const float* HWY_RESTRICT x) {
+  const hn::CappedTag<float, 1> d1;
   const Range r = RangeOf<kN>(x);
-  if (r.high > -r.low) return r.high;
-  if (r.high < -r.low) return r.low;
+  const auto low = hn::Set(d1, r.low), high = hn::Set(d1, r.high);
+  if (HWY_LIKELY(r.high != -r.low)) return hn::GetLane(hn::IfThenElse(hn::Gt(high, hn::Neg(low)), high, low));
   for (int i = 0; i < kN; ++i)
     if (x[i] == r.high || x[i] == r.low) return x[i] == 0 ? 0.0f : x[i];
   return 0;

@@ -11,20 +11,24 @@
 
 from __future__ import annotations
 
+import sys
+from importlib import import_module
+from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from edgequant._core import Error, __version__, num_threads, set_num_threads
-from edgequant.formats import formats
-from edgequant.matmul import matmul
-from edgequant.quantize import from_bytes, quantize
-from edgequant.tensor import Comparison, QuantizedTensor
 
 if TYPE_CHECKING:
+    from edgequant.comparison import Comparison
     from edgequant.convert import quantize_model
     from edgequant.evaluate import Evaluation, evaluate
+    from edgequant.formats import formats
     from edgequant.importance import Importance, load_importance
+    from edgequant.matmul import matmul
     from edgequant.models import open_model
+    from edgequant.quantize import from_bytes, quantize
     from edgequant.report import Report
+    from edgequant.tensor import QuantizedTensor
 
 __all__ = [
     "Comparison",
@@ -46,26 +50,43 @@ __all__ = [
     "set_num_threads",
 ]
 
-_LAZY = {
+# Where each name lies; imported when it is first asked for, so that commands which need no NumPy start without it.
+_MODULES = {
+    "Comparison": "comparison",
     "Evaluation": "evaluate",
-    "evaluate": "evaluate",
     "Importance": "importance",
-    "load_importance": "importance",
-    "open_model": "models",
-    "quantize_model": "convert",
+    "QuantizedTensor": "tensor",
     "Report": "report",
+    "evaluate": "evaluate",
+    "formats": "formats",
+    "from_bytes": "quantize",
+    "load_importance": "importance",
+    "matmul": "matmul",
+    "open_model": "models",
+    "quantize": "quantize",
+    "quantize_model": "convert",
 }
 
 
 def __getattr__(name: str) -> Any:
-    if name not in _LAZY:
+    if name not in _MODULES:
         raise AttributeError(f"module 'edgequant' has no attribute '{name}'")
-    from importlib import import_module
-
-    value = getattr(import_module(f"edgequant.{_LAZY[name]}"), name)
-    globals()[name] = value
+    value = getattr(import_module(f"edgequant.{_MODULES[name]}"), name)
+    setattr(sys.modules[__name__], name, value)
     return value
 
 
 def __dir__() -> list[str]:
     return __all__
+
+
+class _Package(ModuleType):
+    """Where a function has the name of its module, the package has the function, whatever is imported first."""
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if isinstance(value, ModuleType) and _MODULES.get(name) == name:
+            value = getattr(value, name)
+        super().__setattr__(name, value)
+
+
+sys.modules[__name__].__class__ = _Package

@@ -41,6 +41,21 @@ def quantize(
     objective: str = "ggml",
     stats: bool = False,
 ) -> tuple[NDArray[np.uint8], dict[str, float] | None]: ...
+def quantize_to(
+    writer: GgufWriter,
+    index: int,
+    data: Any,
+    source: str,
+    rows: int,
+    cols: int,
+    to: str,
+    order: NDArray[np.int64] | None = None,
+    importance: NDArray[np.float32] | None = None,
+    effort: str = "default",
+    objective: str = "ggml",
+) -> dict[str, float]:
+    """Encode into tensor `index`, its row i from row order[i]; importance (E, K), one vector for each of E parts."""
+
 def set_num_threads(n: int) -> None:
     """Sets the number of threads of all later calls; 0 means all cores that this process may use."""
 
@@ -114,6 +129,8 @@ class StoredTensor:
     def offset(self) -> int: ...
     @property
     def data(self) -> NDArray[np.uint8]: ...
+    def forget(self) -> None: ...
+    def __buffer__(self, flags: int) -> memoryview: ...
 
 class SafetensorsFile:
     def __init__(self, path: str | os.PathLike[str]) -> None: ...
@@ -134,14 +151,25 @@ class GgufFile:
     def alignment(self) -> int: ...
     @property
     def metadata(self) -> dict[str, Any]: ...
+    def plain_metadata(self) -> GgufMetadata: ...
     @property
     def tensors(self) -> list[StoredTensor]: ...
+
+class GgufMetadata:
+    """Metadata that is read or passed on without becoming Python objects."""
+
+    def __init__(self, metadata: Mapping[str, Any]) -> None: ...
+    def __len__(self) -> int: ...
+    def get(self, key: str, default: Any = None) -> Any: ...
+    def updated(self, changes: Mapping[str, Any], without: Sequence[str] = ()) -> GgufMetadata: ...
+
+def gguf_size(metadata: Mapping[str, Any] | GgufMetadata, tensors: Sequence[tuple[str, Sequence[int], str]]) -> int: ...
 
 class GgufWriter:
     def __init__(
         self,
         path: str | os.PathLike[str],
-        metadata: Mapping[str, Any],
+        metadata: Mapping[str, Any] | GgufMetadata,
         tensors: Sequence[tuple[str, Sequence[int], str]],
         alignment: int = 0,
     ) -> None: ...

@@ -10,21 +10,19 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-import numpy as np
-
 from edgequant import _core
 from edgequant._core import Error
-from edgequant.importance import Importance, load_importance
 from edgequant.models import open_model
 from edgequant.plan import FLOATS, Rule, TensorPlan, as_f16, layer_order, make_plan, parse_rules
 from edgequant.presets import find_preset
 from edgequant.report import Report, TensorReport
 from edgequant.targets import parse_target
-from edgequant.targets.gguf import data_size, file_size, output_metadata
-from edgequant.tensor import Comparison
-from edgequant.write_behind import WriteBehind
+from edgequant.targets.gguf import data_size, entries, file_size, output_metadata
 
 if TYPE_CHECKING:
+    import numpy as np
+
+    from edgequant.importance import Importance
     from edgequant.models import Model, ModelTensor
     from edgequant.quantize import Effort, Objective
 
@@ -67,12 +65,16 @@ def quantize_model(
     start = time.perf_counter()
     chosen = find_preset(parse_target(preset)[1])
     parsed = parse_rules(rules)
-    matrix = load_importance(importance) if importance is not None else None
+    matrix = None
+    if importance is not None:
+        from edgequant.importance import load_importance
+
+        matrix = load_importance(importance)
     opened = open_model(os.fspath(model)) if isinstance(model, str | os.PathLike) else model
     if output is None and not dry_run:
         raise Error("an output path is needed, unless it is a dry run")
 
-    metadata = output_metadata(opened.gguf_metadata(), chosen, matrix)
+    metadata = output_metadata(opened.target_metadata(), chosen, matrix)
     tensors = sorted(opened.tensors, key=lambda t: layer_order(t.name))
     to_f32 = opened.kind != "gguf"
     plans = make_plan(tensors, metadata, chosen, parsed, importance=matrix is not None, floats_to_f32=to_f32)
@@ -111,7 +113,7 @@ def _write(
     model: Model,
     tensors: list[ModelTensor],
     plans: list[TensorPlan],
-    metadata: dict[str, Any],
+    metadata: _core.GgufMetadata,
     matrix: Importance | None,
     search: Search,
     report: Report,
@@ -119,59 +121,50 @@ def _write(
 ) -> None:
     """Fills the file, and the report, tensor by tensor."""
     squared_error = squared_norm = 0.0
-    entries = [(p.name, p.shape, p.target) for p in plans]
-    with _core.GgufWriter(str(report.output), metadata, entries) as writer, WriteBehind(writer) as pending:
+    with _core.GgufWriter(str(report.output), metadata, entries(plans)) as writer:
         report.file_size = writer.file_size
         with _progress_bar(progress, plans) as step:
             for index, (tensor, plan, entry) in enumerate(zip(tensors, plans, report.tensors, strict=True)):
                 vectors = matrix.of(plan.name, plan.shape) if matrix else None
                 try:
-                    data, sums = encode(tensor, plan, vectors, search)
+                    sums = encode(writer, index, tensor, plan, vectors, search)
                 except Error as e:
                     raise Error(f"{model.path}: tensor {_both_names(tensor)}: {e}") from None
                 entry.copied = sums is None
                 entry.important = vectors is not None and not entry.copied
                 if sums is not None:
-                    comparison = Comparison.from_sums(sums)
-                    entry.relative_error, entry.sqnr_db = comparison.relative_rmse, comparison.sqnr_db
+                    entry.measured(sums)
                     squared_error += sums["squared_error"]
                     squared_norm += sums["squared_norm"]
-                pending.write(index, data, tensor.rows())
                 step(plan)
-        pending.flush()
         writer.finish()
     report.relative_error = math.sqrt(squared_error / squared_norm) if squared_norm else None
 
 
 def encode(
-    tensor: ModelTensor, plan: TensorPlan, vectors: np.ndarray | None, search: Search
-) -> tuple[np.ndarray, dict[str, float] | None]:
-    """The bytes of one tensor in its target format, and the sums of its error; None where it was only copied."""
-    data, source, order = tensor.rows(), plan.source, tensor.row_permutation
+    writer: _core.GgufWriter,
+    index: int,
+    tensor: ModelTensor,
+    plan: TensorPlan,
+    vectors: np.ndarray | None,
+    search: Search,
+) -> dict[str, float] | None:
+    """Writes one tensor in its target format; the sums of its error, None where it was only copied."""
+    data: Any = tensor.stored
+    source, order = plan.source, tensor.row_permutation
+    rows, cols = tensor.row_count, tensor.columns
     if tensor.transform is not None:
-        data, source, order = tensor.f32().reshape(data.shape[0], -1).view(np.uint8), "f32", None
-    rows, cols = data.shape[0], tensor.columns
-    sums: dict[str, float] | None = None
-    if plan.target == source:
-        if source in FLOATS:
-            check_finite(data, source, rows, cols)
-    elif vectors is None or len(vectors) == 1:
-        vector = None if vectors is None else vectors[0]
-        data, sums = _core.quantize(data, source, rows, cols, plan.target, vector, *search, True)
-    else:  # each expert has inputs of its own
-        parts = [
-            _core.quantize(part, source, len(part), cols, plan.target, vector, *search, True)
-            for part, vector in zip(np.split(data, len(vectors)), vectors, strict=True)
-        ]
-        data = np.concatenate([part for part, _ in parts])
-        sums = {k: sum(s[k] for _, s in parts if s) for k in parts[0][1] or ()}
-        sums["max_error"] = max(s["max_error"] for _, s in parts if s)
-    if order is not None:
-        data = data[order]
-    return data, sums
+        data, source, order = tensor.f32(), "f32", None
+    if plan.target != source:
+        return _core.quantize_to(writer, index, data, source, rows, cols, plan.target, order, vectors, *search)
+    if source in FLOATS:
+        check_finite(data, source, rows, cols)
+    writer.write(index, data if order is None else tensor.rows()[order])
+    tensor.forget()
+    return None
 
 
-def check_finite(data: np.ndarray, source: str, rows: int, cols: int) -> None:
+def check_finite(data: Any, source: str, rows: int, cols: int) -> None:
     """Raises Error if float weights hold NaN or Inf."""
     if not math.isfinite(_core.compare(data, source, data, source, rows, cols)["squared_norm"]):
         raise Error("its weights hold NaN or Inf")

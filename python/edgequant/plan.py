@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from math import prod
-from typing import Any, Protocol
+from typing import Protocol
 
 from edgequant import _core, presets
 from edgequant._core import Error
@@ -93,7 +93,7 @@ def parse_rules(rules: Iterable[str | Rule] | Mapping[str, str] | None) -> list[
 
 def make_plan(
     tensors: Sequence[TensorInfo],
-    metadata: Mapping[str, Any],
+    metadata: presets.Metadata,
     preset: presets.Preset,
     rules: Sequence[Rule] = (),
     *,

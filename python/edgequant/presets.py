@@ -5,9 +5,9 @@ A preset names a default format; `CHOICES` lists where it deviates. The facts co
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from functools import cache
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 from edgequant._core import Error
 
@@ -150,7 +150,13 @@ class Facts(NamedTuple):
 _SEVENTY_B = {"llama": 80, "qwen2": 80, "deci": 80, "olmo": 80, "jais2": 68}
 
 
-def facts_of(metadata: Mapping[str, Any], names: list[str], importance: bool = False) -> Facts:
+class Metadata(Protocol):
+    """What is read of GGUF metadata: a mapping, or what `_core` holds of a file."""
+
+    def get(self, key: str, default: Any = None, /) -> Any: ...
+
+
+def facts_of(metadata: Metadata, names: list[str], importance: bool = False) -> Facts:
     """Reads the facts from GGUF metadata and tensor names."""
     arch = str(metadata.get("general.architecture", ""))
 

@@ -7,6 +7,7 @@ import os
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from edgequant.comparison import Comparison
 from edgequant.plan import TensorPlan
 
 
@@ -37,6 +38,11 @@ class TensorReport:
     @property
     def count(self) -> int:
         return math.prod(self.shape)
+
+    def measured(self, sums: dict[str, float]) -> None:
+        """Takes the errors from the sums of a comparison."""
+        comparison = Comparison.from_sums(sums)
+        self.relative_error, self.sqnr_db = comparison.relative_rmse, comparison.sqnr_db
 
 
 @dataclass

@@ -205,3 +205,16 @@ def test_progress_bar_on_terminals_only(model: str, tmp_path: Path) -> None:
     os.close(slave)
     os.close(master)
     assert b"%|" in shown and process.returncode == 0
+
+
+def test_requantizing_starts_without_numpy(model: str, tmp_path: Path) -> None:
+    code = """
+import sys
+from edgequant.cli.main import main
+main(sys.argv[1:])
+print(sorted(m for m in ("numpy", "torch", "tqdm", "json") if m in sys.modules))
+"""
+    arguments = ["quantize", model, "-o", str(tmp_path / "o.gguf"), "--to", "q4_k_m", "--quiet"]
+    done = subprocess.run([sys.executable, "-c", code, *arguments], capture_output=True, text=True, check=True)
+    assert done.stdout == "[]\n"
+    assert len(_core.GgufFile(tmp_path / "o.gguf").tensors) == 4

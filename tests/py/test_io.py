@@ -160,6 +160,29 @@ def test_metadata_round_trip(tmp_path: Path) -> None:
     assert (tmp_path / "a.gguf").read_bytes() == (tmp_path / "b.gguf").read_bytes()
 
 
+def test_metadata_passes_through_unseen(tmp_path: Path) -> None:
+    write(tmp_path / "a.gguf", METADATA, {})
+    plain = GgufFile(tmp_path / "a.gguf").plain_metadata()
+    assert len(plain) == len(METADATA) and plain.get("no such key", 7) == 7
+    for key, value in METADATA.items():
+        got = plain.get(key)
+        assert type(got) in (str, bool, int, float, list)
+        if not isinstance(value, list):
+            np.testing.assert_array_equal(got, value)
+    with GgufWriter(tmp_path / "b.gguf", plain, []) as writer:
+        writer.finish()
+    assert (tmp_path / "a.gguf").read_bytes() == (tmp_path / "b.gguf").read_bytes()
+    keys = list(METADATA)
+    changed = plain.updated({keys[1]: "other", "new": 1}, [keys[0], "no such key"])
+    assert len(plain) == len(METADATA)
+    with GgufWriter(tmp_path / "c.gguf", changed, []) as writer:
+        writer.finish()
+        assert writer.file_size == _core.gguf_size(changed, [])
+    again = GgufFile(tmp_path / "c.gguf").metadata
+    assert list(again) == [*keys[1:], "new"]
+    assert again[keys[1]] == "other" and again["new"] == 1
+
+
 @pytest.mark.parametrize(
     ("value", "expected"),
     [

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import functools
-import json
 import re
 from pathlib import Path
-from typing import Any
-
-import numpy as np
+from typing import TYPE_CHECKING, Any
 
 from edgequant import _core
 
-from .architectures import ARCHITECTURES, Architecture
 from .model import Model, ModelTensor, malformed, rope_permutation
+
+if TYPE_CHECKING:  # requantizing, whose time counts from the start of the process, needs neither
+    import numpy as np
+
+    from .architectures import Architecture
 
 # The target writes its own.
 _OF_THE_TARGET = ("general.file_type", "general.quantization_version", "split.no", "split.count", "split.tensors.count")
@@ -28,16 +29,22 @@ class GgufModel(Model):
     def __init__(self, path: Path) -> None:
         super().__init__(path)
         files = [_core.GgufFile(str(path))]
-        self._metadata = files[0].metadata
-        architecture = self._metadata.get("general.architecture")
+        self._file = files[0]
+        self._plain = self._file.plain_metadata()
+        architecture = self._plain.get("general.architecture")
         if not isinstance(architecture, str):
             raise _core.Error(f"{path}: no general.architecture, so this GGUF file does not hold a model")
         self.architecture = architecture
         files += [_core.GgufFile(str(part)) for part in self._other_parts()]
         for stored in (tensor for file in files for tensor in file.tensors):
-            self.tensors.append(
-                ModelTensor(stored.name, stored.name, tuple(map(int, stored.shape)), stored.type, stored.data)
-            )
+            self.tensors.append(ModelTensor(stored.name, stored.name, stored.shape, stored.type, stored))
+
+    @property
+    def _metadata(self) -> dict[str, Any]:
+        return self._file.metadata
+
+    def target_metadata(self) -> _core.GgufMetadata:
+        return self._plain
 
     def gguf_metadata(self) -> dict[str, Any]:
         return {key: value for key, value in self._metadata.items() if key not in _OF_THE_TARGET}
@@ -65,7 +72,7 @@ class GgufModel(Model):
                     missing.append(gguf)
                 continue
             name = hf[1:] if hf.startswith("/") else ("" if architecture.name == "bert" else "model.") + hf
-            tensor = ModelTensor(name, gguf, source.shape, source.format, source.rows().reshape(-1))
+            tensor = ModelTensor(name, gguf, source.shape, source.format, source.stored)
             if rule.change == "plus_one":
                 tensor.transform = _minus_one
             elif rule.change:
@@ -74,7 +81,7 @@ class GgufModel(Model):
                     raise _core.Error(f"{self.path}: {gguf} has {source.shape[0]} rows for {count} heads")
                 permutation = rope_permutation(source.shape[0], count, inverse=True)
                 if len(source.shape) == 1:
-                    tensor.transform = functools.partial(np.take, indices=permutation, axis=-1)
+                    tensor.transform = functools.partial(_take, order=permutation)
                 else:
                     tensor.row_permutation = permutation
             result.append(tensor)
@@ -90,7 +97,7 @@ class GgufModel(Model):
             return self._files(self._table())
 
     def _files(self, architecture: Architecture) -> dict[str, bytes]:
-        from . import hyperparameters  # requantizing, which is timed from process start, needs neither
+        from . import hyperparameters
         from .tokenizer_export import tokenizer_files
 
         computed = {t.name: t.f32() for t in self.tensors if t.name in architecture.extra_tensors}
@@ -111,6 +118,8 @@ class GgufModel(Model):
         return files
 
     def _table(self) -> Architecture:
+        from .architectures import ARCHITECTURES
+
         if self.architecture not in ARCHITECTURES:
             known = ", ".join(ARCHITECTURES)
             raise _core.Error(
@@ -120,7 +129,7 @@ class GgufModel(Model):
 
     def _other_parts(self) -> list[Path]:
         """The other files of a model that llama.cpp's gguf-split cut into several."""
-        count = int(self._metadata.get("split.count", 0))
+        count = int(self._plain.get("split.count", 0))
         if count <= 1:
             return []
         match = re.fullmatch(r"(.*)-00001-of-(\d{5})\.gguf", self.path.name)
@@ -135,10 +144,16 @@ class GgufModel(Model):
 
 
 def _minus_one(values: np.ndarray) -> np.ndarray:
-    return values - np.float32(1)
+    return values - values.dtype.type(1)
+
+
+def _take(values: np.ndarray, order: np.ndarray) -> np.ndarray:
+    return values[..., order]
 
 
 def _json(value: Any) -> bytes:
+    import json
+
     return (json.dumps(value, indent=2, ensure_ascii=False) + "\n").encode()
 
 

@@ -81,7 +81,7 @@ class HuggingFaceModel(Model):
         return dict(self._metadata)
 
     def hf_tensors(self) -> list[ModelTensor]:
-        return [ModelTensor(s.name, s.name, tuple(s.shape), s.type, s.data) for s in self._stored.values()]
+        return [ModelTensor(s.name, s.name, tuple(s.shape), s.type, s) for s in self._stored.values()]
 
     def hf_files(self) -> dict[str, bytes]:
         return {name: (self.path / name).read_bytes() for name in _COPIED if (self.path / name).is_file()}
@@ -131,7 +131,7 @@ class HuggingFaceModel(Model):
             raise _core.Error(f"{self.path}: {stored.name} has shape {shape}, config.json implies {expected}")
         if stored.type not in FLOATS:
             raise _core.Error(f"{self.path}: {stored.name} has type {stored.type}; {', '.join(FLOATS)} can be read")
-        tensor = ModelTensor(gguf, stored.name, shape, stored.type, stored.data)
+        tensor = ModelTensor(gguf, stored.name, shape, stored.type, stored)
         if rule.change == "plus_one":
             tensor.transform = _plus_one
         elif rule.change:

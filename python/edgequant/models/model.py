@@ -7,11 +7,12 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
-
-import numpy as np
+from typing import TYPE_CHECKING, Any
 
 from edgequant import _core
+
+if TYPE_CHECKING:  # what requantizing a GGUF file needs starts without NumPy
+    import numpy as np
 
 FLOATS = ("f32", "f16", "bf16")
 
@@ -28,6 +29,7 @@ class ModelTensor:
         row_permutation: target row i is source row `row_permutation[i]`; None for the identity. Rows are quantized
             independently, so a flow may quantize source rows and permute the encoded ones.
         transform: what is done to the values (`f32` applies it), or None. Only small one-dimensional tensors have one.
+        stored: a buffer of the source's bytes.
     """
 
     def __init__(
@@ -36,7 +38,7 @@ class ModelTensor:
         source_name: str,
         shape: tuple[int, ...],
         format: str,
-        data: np.ndarray,
+        data: _core.StoredTensor | np.ndarray,
         row_permutation: np.ndarray | None = None,
         transform: Callable[[np.ndarray], np.ndarray] | None = None,
     ) -> None:
@@ -47,7 +49,7 @@ class ModelTensor:
         self.nbytes = data.nbytes
         self.row_permutation = row_permutation
         self.transform = transform
-        self._data = data
+        self.stored = data
 
     @property
     def row_count(self) -> int:
@@ -65,7 +67,13 @@ class ModelTensor:
         end = count if end is None else end
         if not 0 <= begin <= end <= count:
             raise IndexError(f"{self.name}: rows [{begin}, {end}) of {count}")
-        return self._data.reshape(count, -1)[begin:end] if count else self._data.reshape(0, 0)
+        data = self.stored.data if isinstance(self.stored, _core.StoredTensor) else self.stored.reshape(-1)
+        return data.reshape(count, -1)[begin:end] if count else data.reshape(0, 0)
+
+    def forget(self) -> None:
+        """Gives the memory of what was read of the file back to the system."""
+        if isinstance(self.stored, _core.StoredTensor):
+            self.stored.forget()
 
     def f32_rows(self, begin: int = 0, end: int | None = None) -> np.ndarray:
         """Target rows [begin, end) decoded, permuted and transformed: (end - begin, K) float32."""
@@ -108,6 +116,10 @@ class Model(ABC):
     @abstractmethod
     def gguf_metadata(self) -> dict[str, Any]:
         """Complete GGUF metadata, except `general.file_type` and `general.quantization_version` (of the target)."""
+
+    def target_metadata(self) -> _core.GgufMetadata:
+        """The same in a form that is passed on to a file without being looked at."""
+        return _core.GgufMetadata(self.gguf_metadata())
 
     @abstractmethod
     def hf_tensors(self) -> list[ModelTensor]:
@@ -176,6 +188,8 @@ def rope_permutation(rows: int, heads: int, inverse: bool = False) -> np.ndarray
 
     Hugging Face keeps the two halves of each head's rotated pairs apart, GGUF side by side.
     """
+    import numpy as np
+
     order = np.arange(rows, dtype=np.int64)
     shape = (heads, rows // heads // 2, 2) if inverse else (heads, 2, rows // heads // 2)
     return order.reshape(shape).swapaxes(1, 2).reshape(-1)

@@ -106,6 +106,28 @@ TEST(GgufWriter, EachTensorOnceAndWhole) {
   EXPECT_EQ(GgufFile::Open(path).tensors().size(), 2u);
 }
 
+TEST(GgufWriter, PartsInAnyOrder) {
+  const TemporaryFolder folder;
+  const std::string path = folder / "a.gguf";
+  GgufWriter writer(path, {}, {{"a", {4}, "i8"}, {"b", {4}, "i8"}});
+  ExpectContains(ErrorOf([&] { writer.WritePart(0, 0, U8("12"), 2); }), "not being written");
+  writer.Begin(0, 4);
+  ExpectContains(ErrorOf([&] { writer.Begin(0, 4); }), "written twice");
+  ExpectContains(ErrorOf([&] { writer.WritePart(0, 3, U8("12"), 2); }), "beyond its end");
+  writer.WritePart(0, 2, U8("34"), 2);
+  ExpectContains(ErrorOf([&] { writer.End(0); }), "2 of its 4 bytes");
+  writer.WritePart(0, 0, U8("12"), 2);
+  writer.End(0);
+  writer.Begin(1, 4);
+  writer.Abort(1);
+  ExpectContains(ErrorOf([&] { writer.Finish(); }), "\"b\" was not written");
+  writer.Write(1, U8("5678"), 4);
+  writer.Finish();
+  const GgufFile file = GgufFile::Open(path);
+  EXPECT_EQ(std::string(reinterpret_cast<const char*>(file.tensors()[0].data), 4), "1234");
+  EXPECT_EQ(std::string(reinterpret_cast<const char*>(file.tensors()[1].data), 4), "5678");
+}
+
 TEST(GgufWriter, WithoutFinishNothingRemains) {
   const TemporaryFolder folder;
   WriteFile(folder / "old.gguf", "old");
