@@ -1,7 +1,8 @@
 """Measure a model: perplexity, divergence from a reference, embedding agreement.
 
-A causal language model is scored on a text, in windows that do not overlap; with --reference also by the divergence of
-its predictions from the reference's. A text encoder is compared with its reference on sentences.
+A causal language model is scored on a text; with --reference also by the divergence of its predictions from the
+reference's, which --reference-cache keeps for later runs. A text encoder is compared with its reference on sentences.
+Every number comes with its 95 % interval and the protocol that it was measured by.
 """
 
 from __future__ import annotations
@@ -14,8 +15,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("model", help="Hugging Face model directory or GGUF file")
     parser.add_argument("--text", metavar="FILE", help="text to measure on; for an encoder, one sentence per line")
     parser.add_argument("--reference", metavar="MODEL", help="model to compare with, usually the one before quantizing")
-    parser.add_argument("--context", type=int, default=512, metavar="N", help="tokens per window (default: 512)")
+    parser.add_argument(
+        "--reference-cache", metavar="FILE",
+        help="the reference's predictions: made from --reference if it is not there, else used in its place",
+    )  # fmt: skip
+    parser.add_argument("--context", type=int, metavar="N", help="tokens per window (default: 512)")
     parser.add_argument("--windows", type=int, metavar="N", help="windows from the start of the text (default: all)")
+    parser.add_argument("--stride", type=int, metavar="N", help="tokens from window to window (default: the context)")
+    parser.add_argument("--warmup", type=int, metavar="N", help="tokens of a window that are context only (default: 1)")
     parser.add_argument("--dtype", choices=("f32", "bf16"), default="f32", help="compute in this type (default: f32)")
     parser.add_argument("--weights", action="store_true", help="also list the relative error of every weight tensor")
     parser.add_argument("--json", action="store_true", help="print the result as JSON")
@@ -30,8 +37,9 @@ def run(args: argparse.Namespace) -> int:
 
     with bars(enabled=sys.stderr.isatty() and not args.json) as progress:
         result = evaluate(
-            args.model, args.reference, text=args.text, context=args.context, windows=args.windows,
-            dtype=args.dtype, weights=args.weights, progress=progress,
+            args.model, args.reference, text=args.text, context=args.context, windows=args.windows, stride=args.stride,
+            warmup=args.warmup, dtype=args.dtype, reference_cache=args.reference_cache, weights=args.weights,
+            progress=progress,
         )  # fmt: skip
     if args.json:
         print(json.dumps(result.to_dict(), indent=2))

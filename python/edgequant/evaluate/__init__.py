@@ -8,10 +8,10 @@ import sys
 from types import ModuleType
 from typing import Any
 
-from edgequant.evaluate.measure import Reference, evaluate
+from edgequant.evaluate.measure import Reference, evaluate, save_reference
 from edgequant.evaluate.report import Evaluation
 
-__all__ = ["Evaluation", "Reference", "evaluate"]
+__all__ = ["Evaluation", "Reference", "evaluate", "save_reference"]
 
 
 class _Callable(ModuleType):

@@ -17,6 +17,7 @@ import numpy as np
 from edgequant._core import Error
 from edgequant.evaluate import embedding
 from edgequant.evaluate.dependencies import require
+from edgequant.evaluate.language import Predict, predictor
 
 # The last GGUF's module, by its configuration: quantizations of one model take turns in it, since building
 # a module initializes every weight and costs more than filling it.
@@ -27,12 +28,14 @@ _slot: dict[str, Any] = {}
 class Loaded:
     """A model ready to be measured."""
 
-    path: Path
+    path: Path  # or what to call it
     kind: str  # "causal" or "encoder"
     module: Any
     tokenizer: Any
     pooling: str = "mean"
     max_length: int = 256
+    dtype: str = "f32"
+    runtime: str = "torch"
 
     @property
     def article(self) -> str:
@@ -42,40 +45,73 @@ class Loaded:
     def max_positions(self) -> int | None:
         return getattr(self.module.config, "max_position_embeddings", None)
 
-    def take(self) -> Any:
-        """The module, for good: the next model of this configuration gets another one."""
-        for key in [key for key, module in _slot.items() if module is self.module]:
-            del _slot[key]
-        return self.module
+    @property
+    def predict(self) -> Predict:
+        """A causal model's predictions."""
+        return predictor(self.module)
+
+    @property
+    def longest(self) -> int:
+        """Tokens that an encoder reads of a sentence."""
+        return min(self.max_length, self.max_positions or self.max_length)
 
     def embed(self, sentences: Sequence[str], progress: Callable[[int], None] | None = None) -> np.ndarray:
-        length = min(self.max_length, self.max_positions or self.max_length)
-        return embedding.embed(self.module, self.tokenizer, list(sentences), self.pooling, length, progress)
+        return embedding.embed(self.module, self.tokenizer, list(sentences), self.pooling, self.longest, progress)
 
 
-def load(path: str | Path, dtype: str = "f32") -> Loaded:
+def load(path: Any, dtype: str = "f32", tokenizer: Any = None) -> Loaded:
     """Loads a model for measuring, in evaluation mode, on the CPU.
 
     Args:
-        path: HF directory, or GGUF file of an architecture that edgequant knows.
-        dtype: "f32" or "bf16".
+        path: HF directory, or GGUF file of an architecture that edgequant knows; or a model of transformers, which is
+            measured as it is: its device, its types, its quantization.
+        dtype: "f32" or "bf16"; does not concern a model that is given.
+        tokenizer: a fast tokenizer of transformers, or its directory; None: the one that lies beside the model.
 
     Raises:
         Error: torch or transformers is absent; the file is absent, damaged, or neither kind; the model is neither a
-            causal language model nor an encoder; weights are missing.
+            causal language model nor an encoder; weights are missing; a model is given and no tokenizer is found.
     """
     torch = require("torch", "hf")
     transformers = require("transformers", "hf")
+    if isinstance(path, torch.nn.Module):
+        return _given(path, tokenizer)
     path = Path(path)
     types = {"f32": torch.float32, "bf16": torch.bfloat16}
     if dtype not in types:
         raise Error(f'dtype "{dtype}" is not known; f32 and bf16 are')
     with _quiet(transformers):
         if path.is_dir():
-            return _load_directory(path, types[dtype])
-        if not path.exists():
+            loaded = _load_directory(path, types[dtype])
+        elif path.exists():
+            loaded = _load_gguf(path, types[dtype])
+        else:
             raise Error(f"{path}: there is no such file or directory")
-        return _load_gguf(path, types[dtype])
+        loaded.dtype = dtype
+        if tokenizer is not None:
+            loaded.tokenizer = _given_tokenizer(tokenizer)
+        return loaded
+
+
+def _given(module: Any, tokenizer: Any) -> Loaded:
+    """A model of transformers that the caller holds."""
+    name = type(module).__name__
+    if not hasattr(module, "config") or not hasattr(module, "get_output_embeddings"):
+        raise Error(f"{name} is not a model of transformers")
+    origin = Path(getattr(module, "name_or_path", "") or "")
+    if tokenizer is None:
+        if not (origin / "tokenizer.json").is_file():
+            raise Error(f"{name}: no tokenizer lies beside the model; give one with tokenizer=")
+        tokenizer = origin
+    kind = "causal" if module.get_output_embeddings() is not None else "encoder"
+    dtype = str(module.dtype).removeprefix("torch.").replace("float", "f")
+    return Loaded(
+        Path(name), kind, module.eval(), _given_tokenizer(tokenizer), *_sentence_settings(origin), dtype=dtype
+    )
+
+
+def _given_tokenizer(tokenizer: Any) -> Any:
+    return _tokenizer(Path(tokenizer), Path(tokenizer)) if isinstance(tokenizer, str | Path) else tokenizer
 
 
 def _load_directory(path: Path, dtype: Any) -> Loaded:

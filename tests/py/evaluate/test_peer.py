@@ -37,6 +37,7 @@ def llama_cpp_nll(path: Path, windows: np.ndarray) -> np.ndarray:
 
 
 def test_perplexity_agrees_with_llama_cpp(tmp_path):
+    pytest.importorskip("llama_cpp")
     from edgequant.evaluate.load import load
 
     path = packaged_model()

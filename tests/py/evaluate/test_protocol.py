@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 from edgequant import Error
-from edgequant.evaluate.protocol import WindowedText, cut_windows, leading_bos, read_text, tokenizer_sha256
+from edgequant.evaluate.protocol import Cut, WindowedText, cut_windows, leading_bos, read_text, tokenizer_sha256
 
 
 def tokenizer_of(directory):
@@ -32,14 +32,45 @@ def test_a_bos_that_the_tokenizer_adds_starts_every_window(bos_llama, text):
 
 
 def test_protocol_line_says_everything(llama, text):
-    content = WindowedText("words.txt", read_text(text), tokenizer_of(llama), 64, 5)
+    content = WindowedText.make("words.txt", read_text(text), tokenizer_of(llama), Cut(64, 5))
     protocol = content.protocol("f32")
     assert protocol.tokens == 5 * 63
     line = protocol.line()
-    for part in ("context 64", "stride 64", "5 windows", "315 tokens", "BOS none", "f32", "words.txt"):
+    for part in (
+        "context 64",
+        "stride 64",
+        "warm-up 1",
+        "5 windows",
+        "315 tokens",
+        "BOS none",
+        "f32 by torch",
+        "words.txt",
+    ):
         assert part in line
     assert protocol.text_sha256[:12] in line and protocol.tokenizer_sha256[:12] in line
     assert protocol.to_dict()["line"] == line
+
+
+@pytest.mark.parametrize("name", ["llama", "bos_llama"])
+def test_overlapping_windows_score_each_token_once(name, text, request):
+    tokenizer = tokenizer_of(request.getfixturevalue(name))
+    content = WindowedText.make("words.txt", read_text(text), tokenizer, Cut(32, stride=8))
+    ids = tokenizer(read_text(text), add_special_tokens=False).input_ids
+    assert content.first == 24
+    scored = content.windows[:, content.first :].ravel()
+    skipped = 24 - content.bos
+    assert np.array_equal(scored, ids[skipped : skipped + len(scored)])
+    assert len(ids) - skipped - len(scored) < 8
+    assert content.protocol("f32").tokens == len(scored) == 8 * len(content.windows)
+
+
+@pytest.mark.parametrize(("cut", "part"), [
+    (Cut(32, stride=0), "stride 0"), (Cut(32, stride=33), "stride 33"), (Cut(32, warmup=32), "warmup 32"),
+    (Cut(32, warmup=0), "warmup 0"),
+])  # fmt: skip
+def test_impossible_strides_are_refused(llama, text, cut, part):
+    with pytest.raises(Error, match=part):
+        WindowedText.make("words.txt", read_text(text), tokenizer_of(llama), cut)
 
 
 def test_tokenizer_hash_sees_vocabulary_but_not_truncation(llama, bos_llama):
