@@ -1,4 +1,4 @@
-# Highway: an installed one is used, else a pinned release whose hash is checked.
+# Highway and Eigen: an installed one is used, else a pinned release whose hash is checked.
 include(FetchContent)
 
 find_package(hwy CONFIG QUIET)
@@ -24,4 +24,18 @@ if(NOT TARGET hwy::hwy)
     DOWNLOAD_EXTRACT_TIMESTAMP ON)
   FetchContent_MakeAvailable(highway)
   add_library(hwy::hwy ALIAS hwy)
+endif()
+
+find_package(Eigen3 3.4 CONFIG QUIET)
+if(NOT TARGET Eigen3::Eigen)
+  message(STATUS "edgequant: no installed Eigen, fetching 3.4.0")
+  FetchContent_Declare(eigen
+    URL https://gitlab.com/libeigen/eigen/-/archive/3.4.0/eigen-3.4.0.tar.bz2
+    URL_HASH SHA256=b4c198460eba6f28d34894e3a5710998818515104d6e74e5cc331ce31e46e626
+    DOWNLOAD_EXTRACT_TIMESTAMP ON
+    SOURCE_SUBDIR no-such-folder)  # headers only: its own CMake project is not wanted
+  FetchContent_MakeAvailable(eigen)
+  add_library(edgequant_eigen INTERFACE)
+  target_include_directories(edgequant_eigen SYSTEM INTERFACE ${eigen_SOURCE_DIR})
+  add_library(Eigen3::Eigen ALIAS edgequant_eigen)
 endif()

@@ -5,7 +5,7 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 
 missing=()
-for package in g++ libhwy-dev libgtest-dev; do
+for package in g++ libhwy-dev libeigen3-dev libgtest-dev; do
   dpkg-query -W -f='${Status}' "$package" 2>/dev/null | grep -q 'ok installed' || missing+=("$package")
 done
 python=${PYTHON:-python3}

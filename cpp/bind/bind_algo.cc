@@ -6,6 +6,7 @@
 #include <optional>
 #include <vector>
 
+#include "algo/ldlq.h"
 #include "algo/quantize.h"
 #include "bind/bind.h"
 #include "bind/call.h"
@@ -53,6 +54,24 @@ py::tuple PyQuantize(const py::object& data, const std::string& source, size_t r
   });
   if (!stats) return py::make_tuple(out, py::none());
   return py::make_tuple(out, DictOf(sum));
+}
+
+py::array_t<uint8_t> PyQuantizeLdlq(const py::object& data, const std::string& source, size_t rows, size_t cols, const std::string& to,
+                                    const Floats& hessian, float damping, const std::string& effort) {
+  const Bytes bytes(data);
+  const TensorView w = ViewOf(bytes, source, rows, cols);
+  const FormatId id = FormatNamed(to);
+  if (hessian.ndim() != 2 || size_t(hessian.shape(0)) != cols || size_t(hessian.shape(1)) != cols)
+    Fail("the Hessian must be ", cols, " x ", cols, " numbers");
+  QuantizeOptions options;
+  options.effort = EffortNamed(effort);
+  options.objective = Objective::kPlain;
+  py::array_t<uint8_t> out({rows, RowBytes(id, cols)});
+  uint8_t* at = out.mutable_data();
+  const float* h = hessian.data();
+  const py::gil_scoped_release unlocked;
+  QuantizeLdlq(w, id, h, damping, options, at);
+  return out;
 }
 
 // Encodes a tensor straight into a file, and gives the memory of what was read of a mapped one back. importance: (E, K), one vector for each of E equal parts of the rows.
@@ -120,6 +139,9 @@ void BindAlgo(py::module_& m) {
   m.def("quantize", &PyQuantize, py::arg("data"), py::arg("source"), py::arg("rows"), py::arg("cols"), py::arg("to"),
         py::arg("importance") = py::none(), py::arg("effort") = "default", py::arg("objective") = "ggml", py::arg("stats") = false,
         "Encode rows x cols weights held in `data` as `source`: the bytes, one row each, and the error sums if asked for.");
+  m.def("quantize_ldlq", &PyQuantizeLdlq, py::arg("data"), py::arg("source"), py::arg("rows"), py::arg("cols"), py::arg("to"),
+        py::arg("hessian"), py::arg("damping") = 0.01f, py::arg("effort") = "default",
+        "Encode with error feedback for inputs of the second moments `hessian` (cols, cols).");
   m.def("quantize_to", &PyQuantizeTo, py::arg("writer"), py::arg("index"), py::arg("data"), py::arg("source"), py::arg("rows"),
         py::arg("cols"), py::arg("to"), py::arg("order") = py::none(), py::arg("importance") = py::none(),
         py::arg("effort") = "default", py::arg("objective") = "ggml",

@@ -41,6 +41,16 @@ def quantize(
     objective: str = "ggml",
     stats: bool = False,
 ) -> tuple[NDArray[np.uint8], dict[str, float] | None]: ...
+def quantize_ldlq(
+    data: Any,
+    source: str,
+    rows: int,
+    cols: int,
+    to: str,
+    hessian: NDArray[np.float32],
+    damping: float = 0.01,
+    effort: str = "default",
+) -> NDArray[np.uint8]: ...
 def quantize_to(
     writer: GgufWriter,
     index: int,

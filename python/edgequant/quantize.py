@@ -19,7 +19,13 @@ OBJECTIVES: tuple[Objective, ...] = ("ggml", "plain")
 
 
 def quantize(
-    w: Any, format: str, importance: Any = None, *, effort: Effort = "default", objective: Objective = "ggml"
+    w: Any,
+    format: str,
+    importance: Any = None,
+    *,
+    hessian: Any = None,
+    effort: Effort = "default",
+    objective: Objective = "ggml",
 ) -> QuantizedTensor:
     """Encodes weights in a block format.
 
@@ -30,6 +36,9 @@ def quantize(
       format: name of a format that can be written; see `edgequant.formats`.
       importance: optional non-negative weights (K,) of the columns, such as the mean squares of the layer's inputs:
         errors in heavy columns count more.
+      hessian: optional second moments (K, K) of the layer's inputs, x.T @ x over a calibration set, in any scale. The
+        squared error of the layer's outputs is minimised then, with error feedback from one block of columns to the
+        next (LDLQ as in QuIP#; GPTQ for formats of any kind); it takes the place of importance and objective.
       effort: how hard to search for scales: "fast", "default" or "best".
       objective: "ggml" minimises the error that ggml's own quantizer of the format does, "plain" the squared error.
 
@@ -51,9 +60,24 @@ def quantize(
         w, source = as_matrix(w)
         data, shape = as_bytes(w), tuple(w.shape)
     rows, cols = check_rows(format, shape)
+    if hessian is not None:
+        if importance is not None:
+            raise Error("importance and hessian are both given; the Hessian's diagonal is the importance")
+        return QuantizedTensor(_quantize_ldlq(data, source, rows, cols, format, hessian, effort), format, shape)
     vector = importance_vector(importance, cols)
     out, _ = _core.quantize(data, source, rows, cols, format, importance=vector, effort=effort, objective=objective)
     return QuantizedTensor(out, format, shape)
+
+
+def _quantize_ldlq(
+    data: Any, source: str, rows: int, cols: int, format: str, hessian: Any, effort: Effort
+) -> np.ndarray:
+    matrix, kind = as_matrix(hessian)
+    if kind != "f32":
+        matrix = np.asarray(hessian, dtype=np.float32)
+    if matrix.shape != (cols, cols):
+        raise Error(f"hessian of shape {matrix.shape}: expected ({cols}, {cols}), the second moments of the inputs")
+    return _core.quantize_ldlq(data, source, rows, cols, format, matrix, effort=effort)
 
 
 def from_bytes(data: Any, format: str, shape: tuple[int, ...]) -> QuantizedTensor:

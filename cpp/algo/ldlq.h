@@ -1,0 +1,19 @@
+// Quantizing with feedback: what one block of columns loses is made good, as far as the inputs' statistics allow, in the
+// columns that are still to come.
+#pragma once
+#include "algo/quantize.h"
+
+namespace edgequant {
+
+// With H = sum x x^T over the layer's inputs x, minimises tr((W - Q) H (W - Q)^T), the squared error of the layer's
+// outputs, block of columns by block of columns, for any format. With H = L D L^T (L unit lower block triangular) the
+// error is tr((E L) D (E L)^T), so going from the last block to the first, each block is quantized as W_k + sum_{j > k}
+// E_j L_jk, with the diagonal of D_k as importance. LDLQ in QuIP's terms; GPTQ is its case of blocks of one column.
+//
+// hessian: cols * cols numbers, symmetric; `damping` times the mean of its diagonal is added to the diagonal.
+// options.importance and options.order are not used. Each row depends on that row alone: the same bytes at any thread
+// count. Throws Error as Quantize does, and for a Hessian that is not finite or not positive semi-definite.
+void QuantizeLdlq(const TensorView& w, FormatId to, const float* hessian, float damping, const QuantizeOptions& options,
+                  uint8_t* out);
+
+}  // namespace edgequant
