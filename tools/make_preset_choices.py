@@ -41,10 +41,22 @@ FILE_TYPES = {
     "q3_k_s": 11,
     "q2_k": 10,
     "q2_k_s": 21,
+    "iq3_m": 27,
+    "iq3_s": 26,
+    "iq3_xs": 22,
+    "iq3_xxs": 23,
+    "iq2_m": 29,
+    "iq2_s": 28,
+    "iq2_xs": 20,
+    "iq2_xxs": 19,
+    "iq1_m": 31,
+    "iq1_s": 24,
     "tq2_0": 37,
     "tq1_0": 36,
     "mxfp4_moe": 38,
 }
+# llama.cpp refuses these without.
+NEED_IMPORTANCE = ("q2_k_s", "iq3_xs", "iq3_xxs", "iq2_m", "iq2_s", "iq2_xs", "iq2_xxs", "iq1_m", "iq1_s")
 
 
 Model = dict[str, Any]
@@ -174,8 +186,8 @@ def main() -> None:
             ones = {n: np.ones(s[-1] * (s[0] if len(s) > 2 else 1), np.float32) for n, s in model["tensors"].items()}
             for preset, file_type in FILE_TYPES.items():
                 for importance in (None, ones):
-                    if preset == "q2_k_s" and not importance:
-                        continue  # llama.cpp refuses
+                    if not importance and preset in NEED_IMPORTANCE:
+                        continue
                     llama_quantize(source, target, file_type, importance)
                     chosen = runs(types_of(target), names)
                     case["choices"][preset + ("+importance" if importance else "")] = chosen

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
     from edgequant.importance import Importance
     from edgequant.models import Model, ModelTensor
+    from edgequant.presets import Preset
     from edgequant.quantize import Effort, Objective
 
 
@@ -88,7 +89,7 @@ def quantize_model(
         f16_size=0,
         dry_run=dry_run,
         importance=matrix.path if matrix else None,
-        notes=[*opened.notes, *_notes(plans, matrix)],
+        notes=[*opened.notes, *_notes(chosen, plans, matrix)],
     )
     if dry_run:
         report.file_size = file_size(metadata, plans)
@@ -175,8 +176,10 @@ def _both_names(tensor: ModelTensor) -> str:
     return f"'{tensor.name}'{other}"
 
 
-def _notes(plans: list[TensorPlan], matrix: Importance | None) -> list[str]:
+def _notes(preset: Preset, plans: list[TensorPlan], matrix: Importance | None) -> list[str]:
     notes = []
+    if preset.wants_importance and matrix is None:
+        notes.append(f"{preset.name} loses much without an importance matrix (--importance)")
     again = {p.source for p in plans if p.source not in FLOATS and p.target != p.source and p.reason != "integers"}
     if again:
         names = ", ".join(sorted(again))

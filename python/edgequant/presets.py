@@ -19,6 +19,7 @@ class Preset(NamedTuple):
     default: str
     file_type: int  # general.file_type in GGUF files
     description: str
+    wants_importance: bool = False  # llama.cpp refuses it without an importance matrix
 
 
 PRESETS: dict[str, Preset] = {
@@ -43,7 +44,17 @@ PRESETS: dict[str, Preset] = {
         Preset("q3_k_m", "q3_k", 12, "3 bits, sensitive tensors at 4 and 5"),
         Preset("q3_k_s", "q3_k", 11, "3 bits"),
         Preset("q2_k", "q2_k", 10, "2 bits, sensitive tensors at 3 and 4"),
-        Preset("q2_k_s", "q2_k", 21, "2 bits; wants an importance matrix"),
+        Preset("q2_k_s", "q2_k", 21, "2 bits", True),
+        Preset("iq3_m", "iq3_s", 27, "3.4 bits on a grid, sensitive tensors at 4"),
+        Preset("iq3_s", "iq3_s", 26, "3.4 bits on a grid"),
+        Preset("iq3_xs", "iq3_s", 22, "3.4 and 3.1 bits on a grid", True),
+        Preset("iq3_xxs", "iq3_xxs", 23, "3.1 bits on a grid", True),
+        Preset("iq2_m", "iq2_s", 29, "2.6 bits on a grid, sensitive tensors at 3.4", True),
+        Preset("iq2_s", "iq2_xs", 28, "2.3 bits on a grid, sensitive tensors at 3.4", True),
+        Preset("iq2_xs", "iq2_xs", 20, "2.3 bits on a grid", True),
+        Preset("iq2_xxs", "iq2_xxs", 19, "2.1 bits on a grid", True),
+        Preset("iq1_m", "iq1_m", 31, "1.75 bits on a grid", True),
+        Preset("iq1_s", "iq1_s", 24, "1.6 bits on a grid", True),
         Preset("tq2_0", "tq2_0", 37, "ternary in 2 bits, for ternary models"),
         Preset("tq1_0", "tq1_0", 36, "ternary in 1.6 bits, for ternary models"),
         Preset("mxfp4", "mxfp4", 38, "4-bit floats, blocks of 32; embeddings q8_0"),
@@ -213,6 +224,10 @@ def importance(s: Spot) -> bool:
     return s.facts.importance
 
 
+def four_experts(s: Spot) -> bool:
+    return s.facts.experts >= 4
+
+
 def seventy_b(s: Spot) -> bool:
     return s.facts.seventy_b
 
@@ -246,10 +261,15 @@ def no(condition: When) -> When:
     return lambda s: not condition(s)
 
 
-class Choice(NamedTuple):
-    """One deviation from the default: role (or any), presets (names, or * for all), format, condition."""
+def middle(s: Spot) -> bool:
+    """All layers but the first and the last eighth."""
+    return s.n // 8 <= s.i < 7 * s.n // 8
 
-    role: str
+
+class Choice(NamedTuple):
+    """One deviation from the default: roles (or any), presets (names, or * for all), format, condition."""
+
+    role: str  # one or several
     presets: str
     format: str
     when: When = always
@@ -261,16 +281,29 @@ CHOICES = (
     Choice("head", "mxfp4 mxfp4_moe", "q8_0"),
     Choice("head", "*", "q8_0", either(falcon, lambda s: s.uneven)),
     Choice("head", "q8_0", "q8_0"),
+    Choice("head", "iq3_xxs iq2_m iq2_s iq2_xs iq2_xxs iq1_m iq1_s", "q5_k"),
     Choice("head", "*", "q6_k"),
     Choice("any", "mxfp4_moe", "mxfp4", lambda s: s.stacked),
     Choice("any", "mxfp4_moe", "q8_0"),
     Choice("embedding", "mxfp4", "q8_0"),
     Choice("embedding", "tq1_0 tq2_0", "q4_k"),
+    Choice("embedding", "iq3_xxs iq2_m iq2_s", "iq3_s"),
+    Choice("embedding", "iq2_xs iq2_xxs iq1_m iq1_s", "q2_k"),
+    # At 1 to 2 bits the sensitive tensors get a multiple of the others' bits.
+    Choice("attn_v", "iq2_m iq2_s iq2_xs iq2_xxs iq1_m iq1_s", "q4_k", either(gqa4, four_experts)),
+    Choice("attn_v", "iq2_m iq2_s", "iq3_s"),
+    Choice("attn_v", "iq2_xs iq2_xxs iq1_m iq1_s", "q2_k"),
+    Choice("attn_k", "iq2_m iq2_s iq2_xs iq2_xxs iq1_m iq1_s", "q4_k", eight_experts),
+    Choice("ffn_down", "iq2_m iq2_s", "iq3_s", first_eighth),
+    Choice("ffn_down", "iq2_xs iq2_xxs iq1_m iq1_s", "q2_k", first_eighth),
+    Choice("attn_output", "iq2_m iq2_s iq2_xs iq2_xxs iq1_m iq1_s", "q5_k", eight_experts),
+    Choice("attn_output", "iq2_m iq2_s", "iq3_s"),
+    Choice("attn_output", "iq1_m iq1_s", "iq2_xxs"),
     # V is small where heads share it, and errors in it go straight to the output.
     Choice("attn_v", "*", "q8_0", eight_experts),
     Choice("attn_v", "q4_k_m q5_k_m", "q6_k", more_bits),
-    Choice("attn_v", "q2_k q3_k_s q3_k_m q4_k_s q4_k_m", "q5_k", seventy_b),
-    Choice("attn_v", "q2_k_s", "q5_k", both(seventy_b, gqa4)),
+    Choice("attn_v", "q2_k q3_k_s q3_k_m q4_k_s q4_k_m iq3_m", "q5_k", seventy_b),
+    Choice("attn_v", "q2_k_s iq3_xxs iq3_xs iq3_s", "q5_k", both(seventy_b, gqa4)),
     Choice("attn_v", "q2_k q2_k_s", "q4_k", gqa4),
     Choice("attn_v", "q2_k", "q3_k"),
     Choice("attn_v", "q3_k_m", "q5_k", lambda s: s.i < 2),
@@ -278,16 +311,28 @@ CHOICES = (
     Choice("attn_v", "q3_k_l", "q5_k"),
     Choice("attn_v", "q4_k_s", "q5_k", lambda s: s.i < 4),
     Choice("attn_v", "iq4_nl iq4_xs", "q5_k", gqa4),
+    Choice("attn_v", "iq3_xxs iq3_xs iq3_s", "q4_k", gqa4),
+    Choice("attn_v", "iq3_xxs", "iq3_s", no(importance)),
+    Choice("attn_v", "iq3_m", "q4_k"),
     Choice("attn_k", "*", "q8_0", eight_experts),
+    Choice("attn_k attn_q", "iq3_xs", "iq3_xxs"),
+    Choice("attn_k attn_q", "iq3_xxs", "iq2_s"),
+    Choice("ffn_gate ffn_up", "iq3_xs", "iq3_xxs", middle),
     Choice("attn_output", "q3_k_l", "q4_k", falcon),
     Choice("attn_output", "q2_k q3_k_s q3_k_m q4_k_s q4_k_m iq4_nl iq4_xs", "q5_k", both(no(falcon), eight_experts)),
+    Choice("attn_output", "iq3_m iq3_s iq3_xs iq3_xxs", "q5_k", both(no(falcon), eight_experts)),
     Choice("attn_output", "q2_k", "q3_k", both(no(falcon), no(eight_experts))),
     Choice("attn_output", "q3_k_m", "q4_k", both(no(falcon), no(eight_experts))),
     Choice("attn_output", "q3_k_l", "q5_k", both(no(falcon), no(eight_experts))),
+    Choice("attn_output", "iq3_xxs", "iq3_s", both(no(falcon), no(eight_experts))),
+    Choice("attn_output", "iq3_m", "q4_k", both(no(falcon), no(eight_experts))),
     Choice("ffn_down", "q2_k", "q3_k"),
     Choice("ffn_down", "q2_k_s", "q4_k", first_eighth),
     Choice("ffn_down", "q3_k_m", "q5_k", first_sixteenth),
     Choice("ffn_down", "q3_k_m", "q4_k", either(no(falcon), more_bits)),
+    Choice("ffn_down", "iq3_xxs", "q4_k", both(no(importance), first_eighth)),
+    Choice("ffn_down", "iq3_xxs", "q3_k", no(importance)),
+    Choice("ffn_down", "iq3_m", "q4_k", either(first_eighth, both(eight_experts, more_bits))),
     Choice("ffn_down", "q3_k_l", "q4_k", falcon),
     Choice("ffn_down", "q3_k_l", "q5_k"),
     Choice("ffn_down", "q4_k_s", "q5_k", both(no(falcon), first_eighth)),
@@ -314,7 +359,10 @@ def choose(preset: Preset, role: str, spot: Spot) -> str:
 
 @cache
 def _rows(preset: str, role: str) -> list[Choice]:
-    return [c for c in CHOICES if c.role in (role, "any") and (c.presets == "*" or preset in c.presets.split())]
+    def concerns(c: Choice) -> bool:
+        return (c.role == "any" or role in c.role.split()) and (c.presets == "*" or preset in c.presets.split())
+
+    return [c for c in CHOICES if concerns(c)]
 
 
 # Where rows do not divide the block: a format of blocks of 32 with at least as many bits; where that fails too, f16.

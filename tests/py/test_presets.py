@@ -36,7 +36,7 @@ def model(case: dict) -> tuple[list[Tensor], dict[str, object]]:
 @pytest.mark.parametrize("case", GOLDEN["cases"], ids=lambda c: c["title"])
 def test_choices_are_those_of_llama_cpp(case: dict) -> None:
     tensors, metadata = model(case)
-    assert len(case["choices"]) == 45
+    assert len(case["choices"]) == 57
     for key, runs in case["choices"].items():
         preset, _, importance = key.partition("+")
         plans = make_plan(tensors, metadata, find_preset(preset), importance=bool(importance))

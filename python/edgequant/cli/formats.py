@@ -47,7 +47,8 @@ def list_presets(as_json: bool) -> int:
         print(json.dumps([p._asdict() for p in PRESETS.values()], indent=2))
         return 0
     aliases = {name: alias for alias, name in ALIASES.items()}
-    rows = [[p.name, p.default, aliases.get(p.name), p.description] for p in PRESETS.values()]
+    wish = {True: "; wants an importance matrix", False: ""}
+    rows = [[p.name, p.default, aliases.get(p.name), p.description + wish[p.wants_importance]] for p in PRESETS.values()]
     print(table(["preset", "mostly", "also", "what it is"], rows, align="llll"))
     return 0
 
