@@ -35,7 +35,8 @@ class GgufModel(Model):
         if not isinstance(architecture, str):
             raise _core.Error(f"{path}: no general.architecture, so this GGUF file does not hold a model")
         self.architecture = architecture
-        files += [_core.GgufFile(str(part)) for part in self._other_parts()]
+        self.files = [path, *self._other_parts()]
+        files += [_core.GgufFile(str(part)) for part in self.files[1:]]
         for stored in (tensor for file in files for tensor in file.tensors):
             self.tensors.append(ModelTensor(stored.name, stored.name, stored.shape, stored.type, stored))
 

@@ -11,7 +11,8 @@ from __future__ import annotations
 
 from edgequant.torch.memory import map_packed
 from edgequant.torch.modules import QuantEmbedding, QuantLinear
-from edgequant.torch.quantize import LayerReport, ModuleReport, QuantConfig, quantize_module
+from edgequant.torch.plan import QuantConfig
+from edgequant.torch.quantize import LayerReport, ModuleReport, quantize_module
 
 __all__ = [
     "LayerReport",

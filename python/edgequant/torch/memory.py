@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import ctypes
 import mmap
 import os
+import sys
 import tempfile
 from typing import Any
 
@@ -54,3 +56,17 @@ def mapped_bytes(fileno: int, offset: int, shape: tuple[int, ...]) -> torch.Tens
     flags: dict[str, Any] = {"access": mmap.ACCESS_COPY}
     mapping = mmap.mmap(fileno, offset - begin + count, offset=begin, **flags)
     return torch.from_numpy(np.frombuffer(mapping, np.uint8, count, offset - begin).reshape(shape))
+
+
+_MADV_PAGEOUT = 21
+
+
+def drop_pages(tensor: torch.Tensor) -> None:
+    """Tells Linux that a tensor is not needed for now: pages that are mapped from a file leave memory at once, others
+    stay. Nothing is lost; elsewhere this does nothing."""
+    if sys.platform != "linux" or tensor.device.type != "cpu":
+        return
+    begin = -(-tensor.data_ptr() // mmap.PAGESIZE) * mmap.PAGESIZE
+    end = (tensor.data_ptr() + tensor.numel() * tensor.element_size()) // mmap.PAGESIZE * mmap.PAGESIZE
+    if end > begin:  # best effort: kernels before 5.4 refuse
+        ctypes.CDLL(None).madvise(ctypes.c_void_p(begin), ctypes.c_size_t(end - begin), _MADV_PAGEOUT)

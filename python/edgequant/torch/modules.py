@@ -35,7 +35,7 @@ class _Packed(nn.Module):
         check_rows(self.format, (rows, cols))
         shape = (rows, lookup(self.format).row_bytes(cols))
         self.register_buffer("qweight", torch.zeros(shape, dtype=torch.uint8, device=device))
-        self.register_buffer("qformat", torch.tensor(_spell(self.format), dtype=torch.uint8, device=device))
+        self.register_buffer("qformat", spell(self.format, device))
 
     def quantized(self) -> QuantizedTensor:
         """The weights as a QuantizedTensor over the same memory."""
@@ -49,6 +49,13 @@ class _Packed(nn.Module):
     def _take(self, data: torch.Tensor) -> None:
         ops.check_data(data, self.format, self._n, self._k)
         self.qweight = data
+
+    def check_format(self, name: str) -> None:
+        """Raises Error unless the packed weights are what the layer takes them for."""
+        stored = _unspell(self.qformat)
+        if stored != self.format:
+            raise Error(f"{name}: its weights are in {stored}, but the layer was made for {self.format}")
+        ops.packed_bytes(self.qweight, self.format, self._n, self._k)
 
     def _move(self, data: torch.Tensor) -> None:
         """Takes a copy of the packed weights in their place; the panel stays."""
@@ -80,8 +87,9 @@ class _Packed(nn.Module):
             raise
 
 
-def _spell(format: str) -> list[int]:
-    return list(format.encode().ljust(_NAME_BYTES))
+def spell(format: str, device: Any = None) -> torch.Tensor:
+    """The name of a format as it stands in `qformat`: (16,) uint8."""
+    return torch.tensor(list(format.encode().ljust(_NAME_BYTES)), dtype=torch.uint8, device=device)
 
 
 def _unspell(name: torch.Tensor) -> str:
@@ -156,7 +164,7 @@ class QuantLinear(_Packed):
         else:
             n, data = q.shape[0], q
         layer = cls(k, n, format, bias=False, compute=compute, device="meta")
-        layer.qformat = torch.tensor(_spell(layer.format), dtype=torch.uint8, device=data.device)
+        layer.qformat = spell(layer.format, data.device)
         layer._take(data)
         if bias is not None:
             ops.check_bias(bias, n)
@@ -277,7 +285,7 @@ class QuantEmbedding(_Packed):
         else:
             n, data = q.shape[0], q
         layer = cls(n, k, format, padding_idx, dtype, device="meta", scale=scale)
-        layer.qformat = torch.tensor(_spell(layer.format), dtype=torch.uint8, device=data.device)
+        layer.qformat = spell(layer.format, data.device)
         layer._like = torch.empty(0, dtype=dtype, device=data.device)
         layer._take(data)
         return layer

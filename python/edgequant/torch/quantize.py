@@ -2,52 +2,29 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from torch import nn
 
-from edgequant import presets
 from edgequant._core import Error
-from edgequant.formats import lookup
-from edgequant.plan import FLOATS, Rule, parse_rules
-from edgequant.quantize import quantize, writable
+from edgequant.quantize import quantize
 from edgequant.tensor import Comparison, QuantizedTensor
 from edgequant.torch.modules import QuantEmbedding, QuantLinear
-
-
-@dataclass
-class QuantConfig:
-    """What `quantize_module` does.
-
-    Attributes:
-      format: of all layers; where a layer's rows do not divide its blocks, the fallback of the presets takes its place
-        (q4_k -> q5_0 and so on).
-      rules: 'REGEX=FORMAT' strings or a mapping; the first whose expression is found in a module's name decides
-        instead. FORMAT may be `keep`.
-      skip: expressions; layers in whose name one is found stay as they are.
-      embeddings: whether Embedding layers are quantized too.
-      compute: "int8" or "exact"; see QuantLinear.
-      effort, objective: as for `edgequant.quantize`.
-      importance: mapping of module names to vectors (K,), or None.
-    """
-
-    format: str
-    rules: Iterable[str | Rule] | Mapping[str, str] | None = None
-    skip: Iterable[str] = ()
-    embeddings: bool = True
-    compute: str = "int8"
-    effort: Any = "default"
-    objective: Any = "ggml"
-    importance: Mapping[str, Any] | None = None
+from edgequant.torch.plan import LayerPlan, QuantConfig, embedding_scale, plan_module
 
 
 @dataclass(frozen=True)
 class LayerReport:
-    """One quantized layer; `names` are all that share its weights, `wanted` the format that its rows do not divide."""
+    """One quantized weight (N, K).
+
+    Attributes:
+      names: all layers that share it.
+      format, wanted: what it got, and the format that its rows do not divide, if that was chosen.
+      nbytes: of the packed weights.
+      error: against the original ones.
+    """
 
     names: tuple[str, ...]
     shape: tuple[int, int]
@@ -63,7 +40,7 @@ class ModuleReport:
 
     Attributes:
       layers: the quantized layers.
-      kept: layers that a rule or `skip` left as they were: name -> why.
+      kept: layers that stay as they are on purpose: name -> why.
       unsupported: modules with weights of two or more dimensions that cannot be quantized: name -> why.
     """
 
@@ -104,7 +81,7 @@ def quantize_module(model: nn.Module, config: QuantConfig | str) -> ModuleReport
 
     Args:
       model: any module; of a layer itself use `QuantLinear.from_linear`.
-      config: QuantConfig, or the name of a format.
+      config: QuantConfig, or the name of a format or preset.
 
     Returns: ModuleReport: every layer's format and error, what was kept, and all that could not be quantized.
 
@@ -116,128 +93,43 @@ def quantize_module(model: nn.Module, config: QuantConfig | str) -> ModuleReport
       {'2': 'skipped'}
     """
     config = QuantConfig(config) if isinstance(config, str) else config
-    report, chooser = ModuleReport(), Chooser(config)
-    for names in shared_layers(model):
-        first = model.get_submodule(names[0])
-        weight = first.weight
+    plan = plan_module(model, config)
+    report = ModuleReport(kept=plan.kept, unsupported=plan.unsupported)
+    for layer in plan.layers:
+        weight = model.get_submodule(layer.names[0]).weight
         assert isinstance(weight, torch.Tensor)
-        why = next(filter(None, (unsuitable(model.get_submodule(name)) for name in names)), None)
-        if why:
-            report.unsupported.update(dict.fromkeys(names, why))
-            continue
-        wanted = chooser.choose(names)
-        if not config.embeddings and isinstance(first, nn.Embedding):
-            wanted = None
-        if wanted in FLOATS or wanted is None:
-            report.kept.update(dict.fromkeys(names, "skipped" if wanted is None else f"rule says {wanted}"))
-            continue
-        format = presets.fallback(wanted, weight.shape[1], block_of)
-        if format in FLOATS:
-            reason = f"rows of {weight.shape[1]} divide the blocks of neither {wanted} nor its fallback"
-            report.unsupported.update(dict.fromkeys(names, reason))
-            continue
-        if weight.device.type != "cpu":
-            raise Error(f"{names[0]}: its weights are on {weight.device}; move the model first: model.to('cpu')")
-        importance = None if config.importance is None else config.importance.get(names[0])
-        try:
-            q = quantize(weight, format, importance, effort=config.effort, objective=config.objective)
-        except Error as e:
-            raise Error(f"{names[0]}: {e}") from None
-        error = q.compare(weight)
-        report.layers.append(
-            LayerReport(
-                tuple(names), (q.shape[0], q.shape[1]), format, wanted if wanted != format else None, q.nbytes, error
-            )
-        )
-        replace_layers(model, names, q, config.compute)
-    chooser.check_used()
-    report.unsupported.update(unsupported_modules(model, {n for n in report.kept} | set(report.unsupported)))
+        q, entry = quantize_layer(layer, weight, config)
+        report.layers.append(entry)
+        replace_layers(model, layer.names, q, config.compute)
     return report
 
 
-class Chooser:
-    """The format that format, rules and skip give to a layer."""
-
-    def __init__(self, config: QuantConfig) -> None:
-        self.format = writable(config.format)
-        self.rules = parse_rules(config.rules)
-        self.skip = [_compile(pattern) for pattern in config.skip]
-        self._unused: set[Any] = {*self.rules, *self.skip}
-
-    def choose(self, names: list[str], other: str | None = None) -> str | None:
-        """For a layer with these names: a format, or None to keep it. `other` is a choice instead of `format`."""
-        for pattern in self.skip:
-            if any(pattern.search(name) for name in names):
-                self._unused.discard(pattern)
-                return None
-        for rule in self.rules:
-            if any(rule.pattern.search(name) for name in names):
-                self._unused.discard(rule)
-                return None if rule.format == "keep" else lookup(rule.format).name
-        return other or self.format
-
-    def check_used(self) -> None:
-        """Raises Error for a rule or expression that decided nothing: it is misspelt, or earlier ones did."""
-        unused = [f"rule '{rule}'" for rule in self.rules if rule in self._unused]
-        unused += [f"skip '{pattern.pattern}'" for pattern in self.skip if pattern in self._unused]
-        if unused:
-            raise Error(f"{unused[0]} decides no layer: none matches, or earlier ones did")
-
-
-def _compile(pattern: str) -> re.Pattern[str]:
+def quantize_layer(layer: LayerPlan, weight: torch.Tensor, config: QuantConfig) -> tuple[QuantizedTensor, LayerReport]:
+    """The weights of one layer in the format that is planned for it. Raises Error with the layer's name."""
+    name = layer.names[0]
+    if weight.device.type != "cpu":
+        raise Error(f"{name}: its weights are on {weight.device}; move the model first: model.to('cpu')")
+    vectors = config.importance or {}
+    importance = next((vectors[key] for key in (*layer.names, layer.gguf_name or "") if key in vectors), None)
     try:
-        return re.compile(pattern)
-    except re.error as e:
-        raise Error(f"skip '{pattern}': {e} in the regular expression") from None
+        q = quantize(weight, layer.format, importance, effort=config.effort, objective=config.objective)
+    except Error as e:
+        raise Error(f"{name}: {e}") from None
+    error = q.compare(weight)
+    return q, LayerReport(layer.names, layer.shape, layer.format, layer.wanted, q.nbytes, error)
 
 
-def block_of(format: str) -> int:
-    return int(lookup(format).block)
-
-
-def shared_layers(model: nn.Module) -> Iterator[list[str]]:
-    """The names of all Linear and Embedding layers below the model, those with one weight together."""
-    groups: dict[int, list[str]] = {}
-    for name, module in model.named_modules(remove_duplicate=False):
-        if name and isinstance(module, nn.Linear | nn.Embedding) and isinstance(module.weight, torch.Tensor):
-            groups.setdefault(id(module.weight), []).append(name)
-    yield from groups.values()
-
-
-def unsuitable(layer: nn.Module) -> str | None:
-    """Why a Linear or Embedding layer cannot be replaced, or None.
-
-    A class derived from them may compute something else, or be read by its owner (torch.nn.MultiheadAttention does).
-    """
-    if type(layer) not in (nn.Linear, nn.Embedding) and embedding_scale(layer) is None:
-        return f"{type(layer).__name__} is not supported"
-    if isinstance(layer, nn.Embedding) and layer.max_norm is not None:
-        return "max_norm changes its weights on use"
-    if isinstance(layer, nn.Embedding) and layer.sparse:
-        return "its gradients are sparse"
-    weight = layer.weight
-    if not isinstance(weight, torch.Tensor) or not weight.is_floating_point():
-        return "its weights are no floating-point numbers"
-    return None
-
-
-def embedding_scale(layer: nn.Module) -> float | None:
-    """The constant by which transformers' scaled embeddings multiply their rows; None for any other layer."""
-    scale = getattr(layer, "scalar_embed_scale", None)
-    return float(scale) if isinstance(layer, nn.Embedding) and scale is not None else None
-
-
-def replace_layers(model: nn.Module, names: list[str], q: QuantizedTensor, compute: str) -> None:
+def replace_layers(model: nn.Module, names: tuple[str, ...], q: QuantizedTensor, compute: str) -> None:
     """Puts quantized layers over one packed buffer in the place of those that shared a weight."""
-    made: dict[int, nn.Module] = {}
-    data: torch.Tensor | None = None
+    made: dict[int, Any] = {}
+    first: Any = None
     for name in names:
         old = model.get_submodule(name)
         new = made.get(id(old))
         if new is None:
-            source: Any = q if data is None else data
-            new = made[id(old)] = layer_like(old, source, q.format, compute)
-            data = new.qweight if data is None else data
+            new = made[id(old)] = layer_like(old, q if first is None else first.qweight, q.format, compute)
+            first = first or new
+            new.qformat = first.qformat
         model.set_submodule(name, new)
 
 
@@ -245,27 +137,9 @@ def layer_like(old: nn.Module, data: QuantizedTensor | torch.Tensor, format: str
     """The quantized counterpart of a Linear or Embedding layer over packed weights."""
     new: QuantLinear | QuantEmbedding
     if isinstance(old, nn.Embedding):
-        k, dtype = old.embedding_dim, old.weight.dtype
-        new = QuantEmbedding.from_quantized(
-            data, old.padding_idx, format=format, k=k, dtype=dtype, scale=embedding_scale(old) or 1.0
-        )
+        k, dtype, scale = old.embedding_dim, old.weight.dtype, embedding_scale(old) or 1.0
+        new = QuantEmbedding.from_quantized(data, old.padding_idx, format=format, k=k, dtype=dtype, scale=scale)
     else:
         assert isinstance(old, nn.Linear)
         new = QuantLinear.from_quantized(data, old.bias, format=format, k=old.in_features, compute=compute)
     return new.train(old.training)
-
-
-def unsupported_modules(model: nn.Module, known: set[str]) -> dict[str, str]:
-    """Modules that own float parameters of two or more dimensions and were neither quantized nor kept on purpose."""
-    result = {}
-    for name, module in model.named_modules():
-        if name in known or isinstance(module, nn.Linear | nn.Embedding):
-            continue
-        shapes = [
-            f"{key} {tuple(p.shape)}"
-            for key, p in module.named_parameters(recurse=False)
-            if p.dim() >= 2 and p.is_floating_point()
-        ]
-        if shapes:
-            result[name or "(the model itself)"] = f"{type(module).__name__} with {', '.join(shapes)} is not supported"
-    return result

@@ -45,7 +45,11 @@ def test_everything_is_quantized_or_named() -> None:
 def test_skip_keep_and_embeddings() -> None:
     m = model()
     config = QuantConfig("q8_0", rules=["down=keep"], skip=["^odd$"], embeddings=False)
-    assert quantize_module(m, config).kept == {"embed": "skipped", "down": "skipped", "odd": "skipped"}
+    assert quantize_module(m, config).kept == {
+        "embed": "embeddings are kept",
+        "down": "rule down=keep",
+        "odd": "skipped",
+    }
     assert type(m["down"]) is nn.Linear
 
 
