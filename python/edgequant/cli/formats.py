@@ -47,8 +47,10 @@ def list_presets(as_json: bool) -> int:
         print(json.dumps([p._asdict() for p in PRESETS.values()], indent=2))
         return 0
     aliases = {name: alias for alias, name in ALIASES.items()}
-    wish = {True: "; wants an importance matrix", False: ""}
-    rows = [[p.name, p.default, aliases.get(p.name), p.description + wish[p.wants_importance]] for p in PRESETS.values()]
+    rows = [
+        [p.name, p.default, aliases.get(p.name), p.description + "; wants an importance matrix" * p.wants_importance]
+        for p in PRESETS.values()
+    ]
     print(table(["preset", "mostly", "also", "what it is"], rows, align="llll"))
     return 0
 
