@@ -25,7 +25,7 @@ from typing import Any
 
 import numpy as np
 from edgequant import _core
-from edgequant.formats import Format, formats
+from edgequant.formats import BlockFormat, formats
 from ggml import Ggml
 
 ROW = 4096  # weights: 16 KiB of floats
@@ -55,7 +55,7 @@ def write_speed(size: int, threads: int, repeats: int) -> float:
     return part * threads / seconds[0] / 1e9
 
 
-def weights_like(f: Format, rows: int, cols: int) -> np.ndarray:
+def weights_like(f: BlockFormat, rows: int, cols: int) -> np.ndarray:
     """Random codes, with ordinary numbers as 16- and 32-bit floats: (rows, bytes) uint8."""
     rng = np.random.default_rng(1)
     if f.block == 1:
@@ -66,7 +66,7 @@ def weights_like(f: Format, rows: int, cols: int) -> np.ndarray:
     return np.tile(rng.integers(0, 256, (1, f.row_bytes(cols)), dtype=np.uint8), (rows, 1))
 
 
-def row_speed(f: Format, ggml: Ggml, repeats: int) -> tuple[float, float | None]:
+def row_speed(f: BlockFormat, ggml: Ggml, repeats: int) -> tuple[float, float | None]:
     """(edgequant, ggml) GB/s for one row in cache."""
     row = weights_like(f, 1, ROW)
     peer = ctypes.cast(ggml.to_float(f.gguf_type), ctypes.c_void_p).value if f.name != "f32" else None
@@ -79,7 +79,7 @@ def row_speed(f: Format, ggml: Ggml, repeats: int) -> tuple[float, float | None]
     return speeds[0] or 0.0, speeds[1]
 
 
-def matrix_speed(f: Format, ggml: Ggml, rows: int, cols: int, threads: int, repeats: int) -> dict[str, float]:
+def matrix_speed(f: BlockFormat, ggml: Ggml, rows: int, cols: int, threads: int, repeats: int) -> dict[str, float]:
     data = weights_like(f, rows, cols)
     out, half = np.zeros((rows, cols), np.float32), np.zeros((rows, cols), np.float16)
     names: list[str] = []
@@ -110,7 +110,7 @@ def matrix_speed(f: Format, ggml: Ggml, rows: int, cols: int, threads: int, repe
     return {k: rows * cols * (2 if k == "f16" else 4) / s / 1e9 for k, s in seconds.items()}
 
 
-def measure(f: Format, ggml: Ggml, args: argparse.Namespace, write: float) -> dict[str, Any]:
+def measure(f: BlockFormat, ggml: Ggml, args: argparse.Namespace, write: float) -> dict[str, Any]:
     rows = args.mib * 2**20 // 4 // args.cols
     row, ggml_row = row_speed(f, ggml, args.repeats)
     large = matrix_speed(f, ggml, rows, args.cols, args.threads, args.repeats)

@@ -15,14 +15,14 @@ from pathlib import Path
 import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "benchmarks"))
-from edgequant.formats import Format, formats
+from edgequant.formats import BlockFormat, formats
 from ggml import Ggml
 
 GOLDEN = Path(__file__).resolve().parent.parent / "tests" / "golden"
 WEIGHTS = 1024
 
 
-def golden_blocks(f: Format) -> np.ndarray:
+def golden_blocks(f: BlockFormat) -> np.ndarray:
     """(blocks, bytes) uint8, any bytes at all, the same in every run."""
     blocks = max(WEIGHTS // f.block, 2)
     rng = np.random.default_rng(zlib.crc32(f.name.encode()))

@@ -9,5 +9,6 @@ void BindOp(pybind11::module_& m);
 void BindAlgo(pybind11::module_& m);
 void BindIo(pybind11::module_& m);
 void BindMatmul(pybind11::module_& m);
+void BindScheme(pybind11::module_& m);
 
 }  // namespace edgequant

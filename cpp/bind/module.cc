@@ -10,4 +10,5 @@ PYBIND11_MODULE(_core, m) {
   edgequant::BindAlgo(m);
   edgequant::BindIo(m);
   edgequant::BindMatmul(m);
+  edgequant::BindScheme(m);
 }

@@ -26,25 +26,32 @@ if TYPE_CHECKING:
     from edgequant.importance import Importance, load_importance
     from edgequant.matmul import matmul
     from edgequant.models import open_model
+    from edgequant.planar import planar_formats
     from edgequant.quantize import from_bytes, quantize
     from edgequant.report import Report
+    from edgequant.scheme import Format
+    from edgequant.scheme_tensor import SchemeTensor, from_planes
     from edgequant.tensor import QuantizedTensor
 
 __all__ = [
     "Comparison",
     "Error",
     "Evaluation",
+    "Format",
     "Importance",
     "QuantizedTensor",
     "Report",
+    "SchemeTensor",
     "__version__",
     "evaluate",
     "formats",
     "from_bytes",
+    "from_planes",
     "load_importance",
     "matmul",
     "num_threads",
     "open_model",
+    "planar_formats",
     "quantize",
     "quantize_model",
     "set_num_threads",
@@ -54,15 +61,19 @@ __all__ = [
 _MODULES = {
     "Comparison": "comparison",
     "Evaluation": "evaluate",
+    "Format": "scheme",
     "Importance": "importance",
     "QuantizedTensor": "tensor",
     "Report": "report",
+    "SchemeTensor": "scheme_tensor",
     "evaluate": "evaluate",
     "formats": "formats",
     "from_bytes": "quantize",
+    "from_planes": "scheme_tensor",
     "load_importance": "importance",
     "matmul": "matmul",
     "open_model": "models",
+    "planar_formats": "planar",
     "quantize": "quantize",
     "quantize_model": "convert",
 }

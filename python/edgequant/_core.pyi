@@ -191,3 +191,13 @@ class GgufWriter:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None: ...
+
+# ---- formats described at run time ----
+class Scheme:
+    def __init__(self, description: Mapping[str, Any]) -> None: ...
+    def quantize(
+        self, x: NDArray[np.float32], importance: NDArray[np.float32] | None, effort: str
+    ) -> dict[str, NDArray[Any]]: ...
+    def dequantize(self, arrays: Mapping[str, NDArray[Any]], rows: int, cols: int) -> NDArray[np.float32]: ...
+    def check(self, arrays: Mapping[str, NDArray[Any]], rows: int, cols: int) -> None:
+        """Error unless the arrays are those of a matrix of rows x cols weights."""

@@ -1,6 +1,7 @@
 """The catalogue of weight formats, derived from the descriptions that the C++ decoder is compiled from.
 
-`formats` maps names to `Format`; `lookup` accepts any case and says which names are near when there is no such format.
+`formats` maps names to `BlockFormat`; `lookup` accepts any case and says which names are near when there is no such
+format.
 
 Example:
   >>> from edgequant.formats import formats, lookup
@@ -21,13 +22,13 @@ from typing import Any
 from edgequant import _core
 from edgequant._core import Error
 
-__all__ = ["Error", "Format", "FormatCatalogue", "formats", "lookup"]
+__all__ = ["BlockFormat", "Error", "FormatCatalogue", "formats", "lookup"]
 
 FieldDict = Mapping[str, Any]
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class Format:
+class BlockFormat:
     """One block format: `block` weights in `bytes` bytes.
 
     Attributes:
@@ -196,13 +197,13 @@ def _freeze(value: Any) -> Any:
     return tuple(_freeze(v) for v in value) if isinstance(value, list) else value
 
 
-class FormatCatalogue(Mapping[str, Format]):
+class FormatCatalogue(Mapping[str, BlockFormat]):
     """All formats by name, read-only, in the order of their definition."""
 
     def __init__(self, entries: list[dict[str, Any]]) -> None:
-        self._formats = {e["name"]: Format(**{k: _freeze(v) for k, v in e.items()}) for e in entries}
+        self._formats = {e["name"]: BlockFormat(**{k: _freeze(v) for k, v in e.items()}) for e in entries}
 
-    def __getitem__(self, name: str) -> Format:
+    def __getitem__(self, name: str) -> BlockFormat:
         return self._formats[name]
 
     def __iter__(self) -> Iterator[str]:
@@ -221,11 +222,11 @@ class FormatCatalogue(Mapping[str, Format]):
 formats = FormatCatalogue(_core.formats())
 
 
-def lookup(name: str | Format) -> Format:
+def lookup(name: str | BlockFormat) -> BlockFormat:
     """The format of that name, in upper or lower case.
 
     Args:
-      name: such as "q4_k" or "Q4_K"; a Format is returned as it is.
+      name: such as "q4_k" or "Q4_K"; a BlockFormat is returned as it is.
 
     Returns:
       The entry of the catalogue.
@@ -237,7 +238,7 @@ def lookup(name: str | Format) -> Format:
       >>> lookup("Q8_0").bytes
       34
     """
-    if isinstance(name, Format):
+    if isinstance(name, BlockFormat):
         return name
     key = str(name).strip().lower()
     if key in formats:

@@ -8,8 +8,11 @@ import numpy as np
 
 from edgequant import _core
 from edgequant._core import Error
-from edgequant.arrays import as_bytes, as_matrix
-from edgequant.formats import lookup
+from edgequant.arrays import as_bytes, as_matrix, split_shape
+from edgequant.formats import BlockFormat, lookup
+from edgequant.planar import find_scheme
+from edgequant.scheme import Format
+from edgequant.scheme_tensor import quantize_scheme
 from edgequant.tensor import QuantizedTensor, check_rows, importance_vector
 
 Effort = Literal["fast", "default", "best"]
@@ -20,27 +23,29 @@ OBJECTIVES: tuple[Objective, ...] = ("ggml", "plain")
 
 def quantize(
     w: Any,
-    format: str,
+    format: str | BlockFormat | Format,
     importance: Any = None,
     *,
     hessian: Any = None,
     effort: Effort = "default",
     objective: Objective = "ggml",
 ) -> QuantizedTensor:
-    """Encodes weights in a block format.
+    """Encodes weights.
 
     Args:
       w: weights (N, K), also (K,) or more leading dimensions: float32, float16, bfloat16 or float64 (rounded to
         float32). NumPy arrays, torch tensors, anything with `__dlpack__` or `__array__`; a QuantizedTensor is
         decoded and encoded again. Read in place where it is contiguous, else copied.
-      format: name of a format that can be written; see `edgequant.formats`.
+      format: name of a format that can be written, see `edgequant.formats` and `edgequant.planar_formats`; or a Format.
       importance: optional non-negative weights (K,) of the columns, such as the mean squares of the layer's inputs:
         errors in heavy columns count more.
       hessian: optional second moments (K, K) of the layer's inputs, x.T @ x over a calibration set, in any scale. The
         squared error of the layer's outputs is minimised then, with error feedback from one block of columns to the
         next (LDLQ as in QuIP#; GPTQ for formats of any kind); it takes the place of importance and objective.
-      effort: how hard to search for scales: "fast", "default" or "best".
+      effort: how hard to search for scales: "fast", "default" or "best". "fast" in a planar format is the rule of its
+        ecosystem's own encoder.
       objective: "ggml" minimises the error that ggml's own quantizer of the format does, "plain" the squared error.
+        Formats of your own, and planar ones, have the latter only.
 
     Returns: QuantizedTensor of the same shape.
 
@@ -51,22 +56,29 @@ def quantize(
       >>> edgequant.quantize(w, "q4_k")
       QuantizedTensor(q4_k, shape=(8, 256), 4.5 bits per weight)
     """
-    format = writable(format)
+    scheme = find_scheme(format)
+    name = writable(format) if scheme is None else scheme.name
     if effort not in EFFORTS or objective not in OBJECTIVES:
         raise Error(f"effort '{effort}', objective '{objective}': expected one of {EFFORTS} and of {OBJECTIVES}")
     if isinstance(w, QuantizedTensor):
-        data, source, shape = w.data, w.format, w.shape
+        (data, source), shape = w.source(), w.shape
     else:
         w, source = as_matrix(w)
         data, shape = as_bytes(w), tuple(w.shape)
-    rows, cols = check_rows(format, shape)
+    if hessian is not None and importance is not None:
+        raise Error("importance and hessian are both given; the Hessian's diagonal is the importance")
+    if scheme is not None:
+        if hessian is not None:
+            raise Error(f"{name}: error feedback from a Hessian is for the formats of the catalogue only")
+        rows, cols = split_shape(shape)
+        x = _core.dequantize(data, source, rows, cols) if source != "f32" else data.view(np.float32)
+        return quantize_scheme(x.reshape(rows, cols), scheme, shape, importance, effort)
+    rows, cols = check_rows(name, shape)
     if hessian is not None:
-        if importance is not None:
-            raise Error("importance and hessian are both given; the Hessian's diagonal is the importance")
-        return QuantizedTensor(_quantize_ldlq(data, source, rows, cols, format, hessian, effort), format, shape)
+        return QuantizedTensor(_quantize_ldlq(data, source, rows, cols, name, hessian, effort), name, shape)
     vector = importance_vector(importance, cols)
-    out, _ = _core.quantize(data, source, rows, cols, format, importance=vector, effort=effort, objective=objective)
-    return QuantizedTensor(out, format, shape)
+    out, _ = _core.quantize(data, source, rows, cols, name, importance=vector, effort=effort, objective=objective)
+    return QuantizedTensor(out, name, shape)
 
 
 def _quantize_ldlq(
@@ -108,7 +120,7 @@ def from_bytes(data: Any, format: str, shape: tuple[int, ...]) -> QuantizedTenso
     return QuantizedTensor(flat.reshape(rows, row_bytes), format, shape)
 
 
-def writable(format: str) -> str:
+def writable(format: Any) -> str:
     """The canonical name of a format that can be written, or Error."""
     name = str(lookup(format).name)
     if not _core.can_quantize(name):

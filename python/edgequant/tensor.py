@@ -64,7 +64,7 @@ class QuantizedTensor:
           >>> edgequant.quantize(np.eye(32, dtype="float32"), "q8_0").dequantize("float16").dtype
           dtype('float16')
         """
-        to, as_dtype = _output_type(dtype)
+        to, as_dtype = output_type(dtype)
         rows, cols = split_shape(self.shape)
         return _core.dequantize(self.data, self.format, rows, cols, to).view(as_dtype).reshape(self.shape)
 
@@ -78,7 +78,7 @@ class QuantizedTensor:
         Raises Error if the shapes differ.
         """
         if isinstance(w, QuantizedTensor):
-            data, source, shape = w.data, w.format, w.shape
+            (data, source), shape = w.source(), w.shape
         else:
             w, source = as_matrix(w)
             data, shape = as_bytes(w), w.shape
@@ -86,7 +86,11 @@ class QuantizedTensor:
             raise Error(f"weights of shape {tuple(shape)} compared with a tensor of shape {self.shape}")
         rows, cols = split_shape(self.shape)
         weights = importance_vector(importance, cols)
-        return Comparison.from_sums(_core.compare(data, source, self.data, self.format, rows, cols, weights))
+        return Comparison.from_sums(_core.compare(data, source, *self.source(), rows, cols, weights))
+
+    def source(self) -> tuple[np.ndarray, str]:
+        """Bytes, and the name of their format, as the core reads weights."""
+        return self.data, self.format
 
     def error(self, w: Any) -> float:
         """Relative root-mean-square error against the original weights `w`; see `compare` for more measures."""
@@ -121,7 +125,7 @@ def importance_vector(importance: Any, cols: int) -> np.ndarray | None:
     return vector
 
 
-def _output_type(dtype: Any) -> tuple[str, Any]:
+def output_type(dtype: Any) -> tuple[str, Any]:
     name = str(dtype).removeprefix("torch.") if not isinstance(dtype, type) else dtype.__name__
     name = {"f32": "float32", "f16": "float16", "bf16": "bfloat16"}.get(name, name)
     if name == "float32":

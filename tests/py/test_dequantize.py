@@ -10,7 +10,7 @@ import libgguf
 import numpy as np
 import pytest
 from edgequant import _core
-from edgequant.formats import Format, formats
+from edgequant.formats import BlockFormat, formats
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -25,7 +25,7 @@ def target(request: pytest.FixtureRequest) -> Iterator[str]:
     _core.use_simd_target("")
 
 
-def random_bytes(f: Format, rows: int = ROWS, cols: int = COLS, seed: int = 0) -> np.ndarray:
+def random_bytes(f: BlockFormat, rows: int = ROWS, cols: int = COLS, seed: int = 0) -> np.ndarray:
     return np.random.default_rng(seed).integers(0, 256, (rows, f.row_bytes(cols)), dtype=np.uint8)
 
 
@@ -36,13 +36,13 @@ def assert_same_bits(a: np.ndarray, b: np.ndarray) -> None:
     assert not different.any(), np.argwhere(different)[:5]
 
 
-def by_gguf(f: Format, data: np.ndarray) -> np.ndarray:
+def by_gguf(f: BlockFormat, data: np.ndarray) -> np.ndarray:
     assert f.gguf_type is not None
     with np.errstate(all="ignore"):
         return gguf.quants.dequantize(data, gguf.GGMLQuantizationType(f.gguf_type))
 
 
-def by_libgguf(f: Format, data: np.ndarray) -> np.ndarray:
+def by_libgguf(f: BlockFormat, data: np.ndarray) -> np.ndarray:
     return np.asarray(libgguf.dequantize_rows(data, f.gguf_type, COLS))
 
 

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 import gguf
 import pytest
 from edgequant import _core
-from edgequant.formats import Error, Format, formats, lookup
+from edgequant.formats import BlockFormat, Error, formats, lookup
 
 GGML_TYPES = """f32 f16 bf16 q4_0 q4_1 q5_0 q5_1 q8_0 q2_k q3_k q4_k q5_k q6_k iq1_s iq1_m iq2_xxs iq2_xs iq2_s iq3_xxs
 iq3_s iq4_nl iq4_xs tq1_0 tq2_0 mxfp4 nvfp4 q1_0 q2_0""".split()
@@ -86,7 +86,7 @@ def test_entries_are_plain_data() -> None:
     assert _core.formats()[5]["map"]["kind"] == "affine"
     assert formats["iq4_nl"].map["values"][0] == -127 and len(formats["q1_0"].map["values"]) == 2
     assert formats["iq2_xxs"].map["levels"] == (8, 25, 43)
-    assert isinstance(formats["q8_0"], Format) and formats["q8_0"].codes[0]["signed"]
+    assert isinstance(formats["q8_0"], BlockFormat) and formats["q8_0"].codes[0]["signed"]
 
 
 def test_row_bytes_refuses_rows_that_do_not_divide() -> None:

@@ -1,0 +1,21 @@
+// Encoding whole matrices in run-time formats, on all threads.
+#pragma once
+#include <vector>
+
+#include "algo/quantize.h"
+#include "op/scheme.h"
+
+namespace edgequant {
+
+struct SchemeOptions {
+  const float* importance = nullptr;  // one non-negative number per column, or null
+  Effort effort = Effort::kDefault;
+};
+
+// Encodes x, rows x cols finite floats, into the arrays of the format (ArrayOf gives their sizes), and the learned
+// table, codes x dim floats, into `table`. Effort fast is the rule of the format's reference encoder where it has one;
+// the others search, and are never above its error. The same input gives the same bytes at any thread count.
+void QuantizeScheme(const Scheme& s, const float* x, size_t rows, size_t cols, const SchemeOptions& options,
+                    const SchemeArrays<uint8_t>& arrays, std::vector<float>* table);
+
+}  // namespace edgequant

@@ -1,0 +1,192 @@
+// Formats described at run time.
+#include <pybind11/numpy.h>
+#include <pybind11/pybind11.h>
+#include <pybind11/stl.h>
+
+#include <optional>
+
+#include "algo/scheme.h"
+#include "bind/bind.h"
+#include "bind/call.h"
+#include "format/cell.h"
+
+namespace edgequant {
+namespace py = pybind11;
+namespace {
+
+using Floats = py::array_t<float, py::array::c_style | py::array::forcecast>;
+
+constexpr const char* kPartNames[kParts] = {"super", "super_shift", "scale", "shift", "entries", "codes"};
+
+template <class T>
+T Choice(const std::string& what, const std::string& name, std::initializer_list<std::pair<const char*, T>> choices) {
+  for (const auto& [key, value] : choices)
+    if (name == key) return value;
+  Fail("there is no ", what, " named '", name, "'");
+}
+
+Cell CellNamed(const std::string& name) {
+  return Choice<Cell>("number type", name, {{"int", Cell::kInteger}, {"f32", Cell::kF32}, {"f16", Cell::kF16},
+                                            {"bf16", Cell::kBF16}, {"e8m0", Cell::kE8M0}, {"e4m3", Cell::kE4M3}});
+}
+
+template <class T>
+void Get(const py::dict& d, const char* key, T& value) {
+  if (d.contains(key)) value = d[key].cast<T>();
+}
+
+Plane PlaneFrom(const py::dict& d) {
+  Plane p;
+  std::string cell = "int";
+  Get(d, "cell", cell);
+  p.cell = CellNamed(cell);
+  Get(d, "bits", p.bits);
+  Get(d, "word", p.word);
+  Get(d, "slots", p.slots);
+  Get(d, "high_first", p.high_first);
+  Get(d, "order", p.order);
+  Get(d, "lanes", p.lanes);
+  Get(d, "lane_unit", p.lane_unit);
+  Get(d, "down", p.down);
+  Get(d, "cols_first", p.cols_first);
+  Get(d, "flat", p.flat);
+  Get(d, "trits", p.trits);
+  Get(d, "fill", p.fill);
+  Get(d, "offset", p.offset);
+  if (p.cell != Cell::kInteger) p.bits = p.word = CellBits(p.cell);
+  if (p.trits) p.bits = 8;
+  return p;
+}
+
+Scheme SchemeFrom(const py::dict& d) {
+  Scheme s;
+  Get(d, "name", s.name);
+  std::string values = "affine", zeros = "none", rule = "none", rounding = "even";
+  Get(d, "values", values);
+  Get(d, "zeros", zeros);
+  Get(d, "rule", rule);
+  Get(d, "rounding", rounding);
+  s.values = Choice<Values>("map of values", values, {{"affine", Values::kAffine}, {"table", Values::kTable},
+                            {"group_table", Values::kGroupTable}, {"minifloat", Values::kMinifloat}, {"codebook", Values::kCodebook}});
+  s.zeros = Choice<Zero>("kind of zero", zeros, {{"none", Zero::kNone}, {"integer", Zero::kInteger},
+                         {"float", Zero::kFloat}, {"minimum", Zero::kMinimum}});
+  s.rule = Choice<Rule>("rule", rule, {{"none", Rule::kNone}, {"extreme", Rule::kExtreme}, {"absmax", Rule::kAbsMax},
+                        {"range_zero", Rule::kRangeZero}, {"range", Rule::kRange}, {"edge", Rule::kEdge},
+                        {"absmean", Rule::kAbsMean}, {"power_of_two", Rule::kPowerOfTwo}});
+  s.rounding = Choice<Rounding>("rounding", rounding, {{"even", Rounding::kHalfEven}, {"away", Rounding::kHalfAway}, {"up", Rounding::kHalfUp}});
+  Get(d, "bits", s.bits);
+  s.codes = 1 << std::min(std::max(s.bits, 0), 8);
+  Get(d, "codes", s.codes);
+  Get(d, "dim", s.dim);
+  Get(d, "zero", s.zero);
+  Get(d, "exponent_bits", s.exponent_bits);
+  Get(d, "exponent_bias", s.exponent_bias);
+  Get(d, "highest", s.highest);
+  Get(d, "table", s.table);
+  Get(d, "learned", s.learned);
+  Get(d, "group", s.group);
+  Get(d, "group_rows", s.group_rows);
+  Get(d, "pad_cols", s.pad_cols);
+  Get(d, "sub_zero", s.sub_zero);
+  Get(d, "super_group", s.super_group);
+  Get(d, "divides", s.divides);
+  Get(d, "sub_table", s.sub_table);
+  Get(d, "interleaved", s.interleaved);
+  Get(d, "block", s.block);
+  Get(d, "rule_reach", s.rule_reach);
+  Get(d, "divide", s.divide);
+  Get(d, "rounded_scale", s.rounded_scale);
+  Get(d, "negative_scale", s.negative_scale);
+  const std::pair<const char*, Plane*> planes[] = {{"super_plane", &s.super}, {"super_shift_plane", &s.super_shift},
+      {"scale_plane", &s.scale}, {"shift_plane", &s.shift}, {"entries_plane", &s.entries}, {"code_plane", &s.code}};
+  for (const auto& [key, plane] : planes)
+    if (d.contains(key)) *plane = PlaneFrom(d[key].cast<py::dict>());
+  CheckScheme(s);
+  return s;
+}
+
+// The arrays there are: name -> (outer, inner, bits of a word).
+std::vector<Part> PartsOf(const Scheme& s) {
+  std::vector<Part> parts;
+  for (int k = 0; k < kParts; ++k)
+    if (s.interleaved ? Part(k) == Part::kCode : PlaneOf(s, Part(k)).present()) parts.push_back(Part(k));
+  return parts;
+}
+int WordOf(const Scheme& s, Part part) { return s.interleaved ? 8 : PlaneOf(s, part).word; }
+
+py::dict PyQuantize(const Scheme& s, const Floats& x, const std::optional<Floats>& importance, const std::string& effort) {
+  const size_t rows = size_t(x.shape(0)), cols = size_t(x.shape(1));
+  if (importance && size_t(importance->size()) != cols)
+    Fail("the importance has ", importance->size(), " numbers, but there are ", cols, " columns");
+  CheckFits(s, rows, cols);
+  SchemeOptions options;
+  options.importance = importance ? importance->data() : nullptr;
+  options.effort = Choice<Effort>("effort", effort, {{"fast", Effort::kFast}, {"default", Effort::kDefault}, {"best", Effort::kBest}});
+  py::dict out;
+  SchemeArrays<uint8_t> arrays;
+  for (Part part : PartsOf(s)) {
+    const PlaneShape shape = ArrayOf(s, part, rows, cols);
+    const int word = WordOf(s, part);
+    const py::array a(py::dtype(word == 8 ? "uint8" : word == 16 ? "uint16" : "uint32"), {shape.outer, shape.inner});
+    arrays[part] = static_cast<uint8_t*>(const_cast<void*>(a.data()));
+    out[kPartNames[int(part)]] = a;
+  }
+  std::vector<float> table;
+  {
+    const py::gil_scoped_release unlocked;
+    QuantizeScheme(s, x.data(), rows, cols, options, arrays, &table);
+  }
+  if (s.learned) out["table"] = Floats(py::ssize_t(table.size()), table.data());
+  return out;
+}
+
+constexpr size_t kSlice = size_t{1} << 26;  // weights between two looks at signals
+
+// A matrix over Python's arrays, held while this lives; an Error unless they have the sizes that it needs.
+struct Held {
+  SchemeView view;
+  std::vector<std::unique_ptr<Bytes>> bytes;
+  std::optional<Floats> table;
+
+  Held(const Scheme& s, const py::dict& arrays, size_t rows, size_t cols) : view{&s, rows, cols, {}, nullptr} {
+    CheckFits(s, rows, cols);
+    for (Part part : PartsOf(s)) {
+      const char* const name = kPartNames[int(part)];
+      if (!arrays.contains(name)) Fail("format '", s.name, "': the array of ", name, " is missing");
+      bytes.push_back(std::make_unique<Bytes>(arrays[name]));
+      const PlaneShape shape = ArrayOf(s, part, rows, cols);
+      const size_t needed = shape.outer * shape.inner * size_t(WordOf(s, part)) / 8;
+      if (bytes.back()->size() != needed)
+        Fail("format '", s.name, "': the ", name, " of ", rows, " x ", cols, " weights take ", needed, " bytes, not ", bytes.back()->size());
+      view.arrays[part] = bytes.back()->data();
+    }
+    if (!s.learned) return;
+    if (!arrays.contains("table")) Fail("format '", s.name, "': the learned table is missing");
+    table = arrays["table"].cast<Floats>();
+    if (size_t(table->size()) != size_t(s.codes) * size_t(s.dim))
+      Fail("format '", s.name, "': the table has ", table->size(), " numbers, not ", s.codes, " x ", s.dim);
+    view.table = table->data();
+  }
+};
+
+Floats PyDequantize(const Scheme& s, const py::dict& arrays, size_t rows, size_t cols) {
+  const Held q(s, arrays, rows, cols);
+  Floats out({rows, cols});
+  float* const to = out.mutable_data();
+  ForSlices(rows, cols, kSlice, [&](size_t begin, size_t count) { DequantizeScheme(q.view, begin, count, to + begin * cols); });
+  return out;
+}
+
+}  // namespace
+
+void BindScheme(py::module_& m) {
+  py::class_<Scheme>(m, "Scheme", "A format described at run time.")
+      .def(py::init(&SchemeFrom), py::arg("description"))
+      .def("quantize", &PyQuantize, py::arg("x"), py::arg("importance"), py::arg("effort"),
+           "The arrays of a float32 matrix, by name: words of 8, 16 or 32 bits, outer x inner.")
+      .def("check", [](const Scheme& s, const py::dict& a, size_t rows, size_t cols) { Held(s, a, rows, cols); },
+           py::arg("arrays"), py::arg("rows"), py::arg("cols"), "Error unless the arrays are those of such a matrix.")
+      .def("dequantize", &PyDequantize, py::arg("arrays"), py::arg("rows"), py::arg("cols"), "The weights, float32.");
+}
+
+}  // namespace edgequant

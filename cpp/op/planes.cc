@@ -1,0 +1,202 @@
+#include "op/planes.h"
+
+#include <string.h>
+
+#include <algorithm>
+#include <atomic>
+#include <vector>
+
+#include "core/threads.h"
+#include "format/cell.h"
+#include "kernels/cpu/bits.h"
+
+namespace edgequant {
+namespace {
+
+// True if the words of a row are a plain stream of bytes: the fast and the usual case.
+bool IsStream(const Plane& p) {
+  if (p.down || p.cols_first || p.lanes != 1 || !p.order.empty()) return false;
+  if (p.trits || p.slots == 0) return true;
+  return p.slots * p.bits == p.word && (!p.high_first || p.word == 8);
+}
+// A row's bits begin with a byte.
+bool IsByteAligned(const Plane& p, size_t cols) {
+  return !p.flat || (p.trits ? cols % 5 == 0 : cols * size_t(p.bits) % 8 == 0);
+}
+size_t RowBytesOf(const Plane& p, const PlaneShape& s, size_t cols) {
+  if (!p.flat) return s.inner * size_t(p.word) / 8;
+  return p.trits ? cols / 5 : cols * size_t(p.bits) / 8;
+}
+int PlaceOfSlot(const Plane& p, size_t slot) {
+  int place = int(slot);
+  for (size_t k = 0; k < p.order.size(); ++k)
+    if (p.order[k] == int(slot)) place = int(k);
+  return p.high_first ? p.word - (place + 1) * p.bits : place * p.bits;
+}
+
+template <class Word>
+Word Load(const uint8_t* p) {
+  Word w;
+  memcpy(&w, p, sizeof w);
+  return w;
+}
+
+// out[i] = the `mask`ed bits of word i, `step` bytes apart, less the offset.
+template <class Word>
+void ReadSlot(const uint8_t* from, size_t step, size_t n, int bit, int offset, int mask, uint8_t* out) {
+  if (step == sizeof(Word)) {
+    for (size_t i = 0; i < n; ++i) out[i] = uint8_t((int(Load<Word>(from + i * sizeof(Word)) >> bit) - offset) & mask);
+  } else {
+    for (size_t i = 0; i < n; ++i) out[i] = uint8_t((int(Load<Word>(from + i * step) >> bit) - offset) & mask);
+  }
+}
+void ReadSlot(int word, const uint8_t* from, size_t step, size_t n, int bit, int offset, int mask, uint8_t* out) {
+  if (word == 8) ReadSlot<uint8_t>(from, step, n, bit, offset, mask, out);
+  else if (word == 16) ReadSlot<uint16_t>(from, step, n, bit, offset, mask, out);
+  else ReadSlot<uint32_t>(from, step, n, bit, offset, mask, out);
+}
+
+// Words with slots that run down the rows: a row is one slot of a line of words.
+void UnpackDown(const Plane& p, const PlaneShape& s, const uint8_t* data, size_t cols, size_t first, size_t count,
+                uint8_t* out, size_t stride) {
+  constexpr size_t kAtOnce = 256;
+  const size_t bytes = size_t(p.word) / 8;
+  for (size_t c = 0; c < cols; c += kAtOnce)
+    for (size_t r = first; r < first + count; ++r) {
+      const size_t word = r / (s.lanes * s.slots) * s.lanes + r % s.lanes;
+      const size_t at = p.cols_first ? c * s.inner + word : word * s.inner + c, step = p.cols_first ? s.inner : 1;
+      ReadSlot(p.word, data + at * bytes, step * bytes, std::min(kAtOnce, cols - c),
+               PlaceOfSlot(p, r / s.lanes % s.slots), p.offset, (1 << p.bits) - 1, out + (r - first) * stride + c);
+    }
+}
+
+// 32-bit words along the columns, stored with those of a column's neighbours side by side (GPTQ).
+void UnpackAcross(const Plane& p, const PlaneShape& s, const uint8_t* data, size_t cols, size_t first, size_t count,
+                  uint8_t* out, size_t stride) {
+  const size_t per_chunk = 32, words = per_chunk * size_t(p.bits) / size_t(p.word);  // 32 elements fill whole words
+  const size_t bytes = size_t(p.word) / 8;
+  for (size_t c = 0; c < cols; c += per_chunk)
+    for (size_t r = first; r < first + count; ++r) {
+      uint8_t stream[32] = {};
+      const size_t n = std::min(per_chunk, cols - c), w0 = c / per_chunk * words;
+      for (size_t w = 0; w < words && w0 + w < s.words; ++w)
+        memcpy(stream + w * bytes, data + ((w0 + w) * s.inner + r) * bytes, bytes);
+      UnpackBits(stream, n, p.bits, false, p.offset, out + (r - first) * stride + c);
+    }
+}
+bool IsAcross(const Plane& p) {
+  return !p.down && p.cols_first && p.lanes == 1 && p.order.empty() && !p.high_first && !p.trits && !p.flat &&
+         (p.slots == 0 || p.slots * p.bits == p.word);
+}
+
+}  // namespace
+
+void UnpackRows(const Plane& p, const uint8_t* data, size_t rows, size_t cols, size_t first, size_t count,
+                uint8_t* out, size_t stride) {
+  const PlaneShape s = ShapeOf(p, rows, cols);
+  if (IsStream(p) && IsByteAligned(p, cols)) {
+    const size_t row_bytes = RowBytesOf(p, s, cols);
+    for (size_t r = first; r < first + count; ++r, out += stride) {
+      if (p.trits) UnpackTrits(data + r * row_bytes, cols, out);
+      else UnpackBits(data + r * row_bytes, cols, p.bits, p.high_first, p.offset, out);
+    }
+  } else if (p.down && p.slots > 0 && !p.trits) {
+    UnpackDown(p, s, data, cols, first, count, out, stride);
+  } else if (IsAcross(p)) {
+    UnpackAcross(p, s, data, cols, first, count, out, stride);
+  } else if (!p.flat && !p.down && !p.cols_first && p.slots > 0 && s.lanes > 1 && !p.trits) {
+    const size_t bytes = size_t(p.word) / 8;  // slots of `lanes` neighbours
+    for (size_t r = first; r < first + count; ++r, out += stride)
+      for (size_t c = 0; c < cols; c += s.lanes) {
+        const size_t chunk = c / (s.lanes * s.slots), slot = c / s.lanes % s.slots;
+        ReadSlot(p.word, data + (r * s.inner + chunk * s.lanes) * bytes, bytes, std::min(s.lanes, cols - c),
+                 PlaceOfSlot(p, slot), p.offset, (1 << p.bits) - 1, out + c);
+      }
+  } else {
+    for (size_t r = first; r < first + count; ++r, out += stride)
+      for (size_t c = 0; c < cols; ++c) out[c] = uint8_t(ReadElement(p, s, data, r, c, cols));
+  }
+}
+
+bool RowsAreApart(const Plane& p, size_t cols) { return IsStream(p) && IsByteAligned(p, cols); }
+
+void PackRows(const Plane& p, const uint8_t* codes, size_t stride, size_t rows, size_t cols, size_t first, size_t count,
+              uint8_t* data) {
+  const PlaneShape s = ShapeOf(p, rows, cols);
+  const size_t row_bytes = RowBytesOf(p, s, cols);
+  for (size_t r = first; r < first + count; ++r, codes += stride) {
+    uint8_t* const out = data + r * row_bytes;
+    if (p.trits) {
+      PackTrits(codes, cols, out);
+    } else {
+      const size_t whole = p.fill ? row_bytes * 8 / size_t(p.bits) : cols;
+      if (whole > cols) {
+        std::vector<uint8_t> filled(codes, codes + cols);
+        filled.resize(whole, uint8_t(p.fill));
+        PackBits(filled.data(), whole, p.bits, p.high_first, p.offset, out);
+        continue;
+      }
+      PackBits(codes, cols, p.bits, p.high_first, p.offset, out);
+      const size_t used = BytesOfBits(cols, p.bits);
+      if (!p.flat && used < row_bytes) memset(out + used, 0, row_bytes - used);
+    }
+  }
+}
+
+void PackPlane(const Plane& p, const uint8_t* codes, size_t rows, size_t cols, uint8_t* data) {
+  const PlaneShape s = ShapeOf(p, rows, cols);
+  if (RowsAreApart(p, cols)) {
+    ParallelFor(rows, 16, [&](size_t begin, size_t end) {
+      PackRows(p, codes + begin * cols, cols, rows, cols, begin, end - begin, data);
+    });
+    return;
+  }
+  const size_t bytes = size_t(p.word) / 8;
+  if (IsAcross(p)) {
+    const size_t words = 32 * size_t(p.bits) / size_t(p.word);
+    ParallelFor((cols + 31) / 32, 1, [&](size_t begin, size_t) {
+      for (size_t r = 0; r < rows; ++r) {
+        uint8_t stream[32] = {};
+        PackBits(codes + r * cols + begin * 32, std::min<size_t>(32, cols - begin * 32), p.bits, false, p.offset, stream);
+        for (size_t w = 0; w < words && begin * words + w < s.words; ++w)
+          memcpy(data + ((begin * words + w) * s.inner + r) * bytes, stream + w * bytes, bytes);
+      }
+    });
+  } else if (p.down && p.slots > 0 && !p.trits) {
+    const int mask = (1 << p.bits) - 1;
+    ParallelFor(s.words, 16, [&](size_t begin, size_t end) {
+      constexpr size_t kAtOnce = 64;  // a transposed plane is written in squares
+      uint32_t line[kAtOnce];
+      for (size_t c0 = 0; c0 < cols; c0 += kAtOnce)
+        for (size_t w = begin; w < end; ++w) {
+          const size_t n = std::min(kAtOnce, cols - c0);
+          memset(line, 0, sizeof line);
+          for (size_t slot = 0; slot < s.slots; ++slot) {
+            const size_t r = w / s.lanes * s.lanes * s.slots + slot * s.lanes + w % s.lanes;
+            const int bit = PlaceOfSlot(p, slot);
+            if (r >= rows) continue;
+            for (size_t c = 0; c < n; ++c) line[c] |= uint32_t((codes[r * cols + c0 + c] + p.offset) & mask) << bit;
+          }
+          for (size_t c = 0; c < n; ++c)
+            WriteWord(data, p.word, p.cols_first ? (c0 + c) * s.inner + w : w * s.inner + c0 + c, line[c]);
+        }
+    });
+  } else {
+    memset(data, 0, s.bytes(p));
+    for (size_t r = 0; r < rows; ++r)
+      for (size_t c = 0; c < cols; ++c) WriteElement(p, s, data, r, c, cols, codes[r * cols + c]);
+  }
+}
+
+void ReadNumbers(const Plane& p, const uint8_t* data, size_t rows, size_t cols, size_t row, float* out) {
+  const size_t bytes = size_t(p.bits) / 8, step = p.cols_first ? rows * bytes : bytes;
+  data += p.cols_first ? row * bytes : row * cols * bytes;
+  for (size_t c = 0; c < cols; ++c) out[c] = ReadCell(p.cell, data + c * step);
+}
+void WriteNumbers(const Plane& p, const float* numbers, size_t rows, size_t cols, size_t row, uint8_t* data) {
+  const size_t bytes = size_t(p.bits) / 8, step = p.cols_first ? rows * bytes : bytes;
+  data += p.cols_first ? row * bytes : row * cols * bytes;
+  for (size_t c = 0; c < cols; ++c) WriteCell(p.cell, numbers[c], data + c * step);
+}
+
+}  // namespace edgequant

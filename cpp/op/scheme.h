@@ -1,0 +1,59 @@
+// Matrices in run-time formats: their arrays, decoding.
+#pragma once
+#include <vector>
+
+#include "format/plane.h"
+
+namespace edgequant {
+
+enum class Part : uint8_t { kSuper, kSuperShift, kScale, kShift, kEntries, kCode };
+constexpr int kParts = 6;
+
+const Plane& PlaneOf(const Scheme& s, Part part);
+
+// Elements of a plane over a matrix of rows x cols weights.
+struct Grid2 { size_t rows, cols; };
+Grid2 GridOf(const Scheme& s, Part part, size_t rows, size_t cols);
+// The array of a plane as words, outer x inner.
+PlaneShape ArrayOf(const Scheme& s, Part part, size_t rows, size_t cols);
+
+// Where the parts of a block of an interleaved format lie.
+struct BlockLayout {
+  size_t begin[kParts] = {}, count[kParts] = {};  // bytes; elements
+  size_t bytes = 0;
+};
+BlockLayout LayoutOf(const Scheme& s);
+
+// Throws Error with one sentence if the description contradicts itself, or does not fit rows x cols weights.
+void CheckScheme(const Scheme& s);
+void CheckFits(const Scheme& s, size_t rows, size_t cols);
+
+// The arrays of a matrix: planes, or the blocks in `code`.
+template <class Byte>
+struct SchemeArrays {
+  Byte* part[kParts] = {};
+  Byte*& operator[](Part p) { return part[int(p)]; }
+  Byte* operator[](Part p) const { return part[int(p)]; }
+};
+
+struct SchemeView {
+  const Scheme* scheme;
+  size_t rows, cols;
+  SchemeArrays<const uint8_t> arrays;
+  const float* table = nullptr;  // learned
+};
+
+// The integer codes of rows [first, first + count), `stride` bytes a row.
+void ReadCodes(const SchemeView& q, size_t first, size_t count, uint8_t* codes, size_t stride);
+// Effective scale, and zero or minimum, of each group of a row, and the tables of its groups.
+void ReadScales(const SchemeView& q, size_t row, float* scale, float* shift, float* entries);
+
+// Writes what ReadCodes and ReadScales read: integers and numbers of rows [first, first + count) of a part.
+void WriteIntegers(const Scheme& s, Part part, const uint8_t* values, size_t stride, size_t rows, size_t cols, size_t first,
+                   size_t count, uint8_t* array);
+void WriteFloats(const Scheme& s, Part part, const float* values, size_t rows, size_t cols, size_t row, uint8_t* array);
+
+// Rows [first, first + count) as floats, on all threads.
+void DequantizeScheme(const SchemeView& q, size_t first, size_t count, float* out);
+
+}  // namespace edgequant

@@ -1,0 +1,185 @@
+#include "kernels/cpu/bits.h"
+
+#include <string.h>
+
+#undef HWY_TARGET_INCLUDE
+#define HWY_TARGET_INCLUDE "kernels/cpu/bits.cc"
+#include <hwy/foreach_target.h>  // keep order
+#include <hwy/highway.h>
+
+HWY_BEFORE_NAMESPACE();
+namespace edgequant::bits {
+namespace HWY_NAMESPACE {
+namespace hn = hwy::HWY_NAMESPACE;
+
+constexpr uint64_t kBytes = 0x0101010101010101ull, kPairs = 0x0001000100010001ull, kFours = 0x0000000100000001ull;
+
+// Eight codes of kBits side by side <-> one in each byte, by halves.
+template <int kBits>
+HWY_INLINE uint64_t Spread(uint64_t x) {
+  constexpr uint64_t half = (1ull << 4 * kBits) - 1, two = (1ull << 2 * kBits) - 1, one = (1ull << kBits) - 1;
+  if constexpr (kBits == 8) return x;
+  x = (x & half) | (x >> 4 * kBits & half) << 32;
+  x = (x & two * kFours) | (x & (two << 2 * kBits) * kFours) << (16 - 2 * kBits);
+  return (x & one * kPairs) | (x & (one << kBits) * kPairs) << (8 - kBits);
+}
+template <int kBits>
+HWY_INLINE uint64_t Gather(uint64_t x) {
+  constexpr uint64_t two = (1ull << 2 * kBits) - 1, one = (1ull << kBits) - 1;
+  if constexpr (kBits == 8) return x;
+  x = (x & one * kPairs) | (x >> (8 - kBits) & (one << kBits) * kPairs);
+  x = (x & two * kFours) | (x >> (16 - 2 * kBits) & (two << 2 * kBits) * kFours);
+  return (x & 0xffffffffull) | x >> 32 << 4 * kBits;
+}
+
+// The elements of every byte in the opposite order.
+template <int kBits>
+HWY_INLINE uint64_t Reverse(uint64_t x) {
+  if constexpr (kBits == 4) return (x >> 4 & 0x0f * kBytes) | (x & 0x0f * kBytes) << 4;
+  if constexpr (kBits == 2) {
+    x = (x >> 2 & 0x33 * kBytes) | (x & 0x33 * kBytes) << 2;
+    return Reverse<4>(x);
+  }
+  if constexpr (kBits == 1) {
+    x = (x >> 1 & 0x55 * kBytes) | (x & 0x55 * kBytes) << 1;
+    return Reverse<2>(x);
+  }
+  return x;
+}
+
+#if HWY_TARGET != HWY_SCALAR
+// Whole vectors of 1, 2 or 4 bits: each byte is split in two, and the halves interleaved, until codes are single.
+using D16 = hn::CappedTag<uint8_t, 16>;
+using V16 = hn::Vec<D16>;
+// From fields of kFrom bits (in bytes) down to kBits.
+template <int kBits, int kFrom, bool kHighFirst>
+HWY_INLINE void Halve(V16 v, V16 offset, uint8_t* HWY_RESTRICT out) {
+  const D16 d;
+  if constexpr (kFrom == kBits) {
+    hn::StoreU(hn::And(hn::Sub(v, offset), hn::Set(d, uint8_t((1 << kBits) - 1))), d, out);
+  } else {
+    constexpr int half = kFrom / 2;
+    const hn::Repartition<uint16_t, D16> d2;
+    const auto mask = hn::Set(d, uint8_t((1 << half) - 1));
+    const V16 low = hn::And(v, mask), high = hn::And(hn::BitCast(d, hn::ShiftRight<half>(hn::BitCast(d2, v))), mask);
+    const V16 first = kHighFirst ? high : low, second = kHighFirst ? low : high;
+    Halve<kBits, half, kHighFirst>(hn::InterleaveLower(d, first, second), offset, out);
+    Halve<kBits, half, kHighFirst>(hn::InterleaveUpper(d, first, second), offset, out + 16 * half / kBits);
+  }
+}
+#endif
+
+template <int kBits, bool kHighFirst>
+void UnpackWidth(const uint8_t* HWY_RESTRICT src, size_t n, int offset, uint8_t* HWY_RESTRICT out) {
+  size_t i = 0;
+#if HWY_TARGET != HWY_SCALAR
+  if constexpr (kBits == 1 || kBits == 2 || kBits == 4) {
+    constexpr size_t step = 16 * 8 / kBits;
+    const D16 d;
+    const V16 shift = hn::Set(d, uint8_t(offset));
+    for (; i + step <= n; i += step, src += 16) Halve<kBits, 8, kHighFirst>(hn::LoadU(d, src), shift, out + i);
+  }
+#endif
+  const uint64_t mask = uint64_t((1 << kBits) - 1) * kBytes, add = uint64_t(-offset & ((1 << kBits) - 1)) * kBytes;
+  for (; i < n; i += 8, src += kBits) {
+    const size_t count = n - i < 8 ? n - i : 8;
+    uint64_t x = 0;
+    if (BytesOfBits(n - i, kBits) >= 8) memcpy(&x, src, 8);
+    else memcpy(&x, src, BytesOfBits(count, kBits));
+    if constexpr (kHighFirst) x = Reverse<kBits>(x);
+    x = Spread<kBits>(x);
+    if constexpr (kBits == 8) {  // sums of bytes without carries
+      x = ((x & 0x7f * kBytes) + (add & 0x7f * kBytes)) ^ ((x ^ add) & 0x80 * kBytes);
+    } else {
+      x = (x + add) & mask;
+    }
+    memcpy(out + i, &x, count);
+  }
+}
+
+template <int kBits, bool kHighFirst>
+void PackWidth(const uint8_t* HWY_RESTRICT codes, size_t n, int offset, uint8_t* HWY_RESTRICT out) {
+  const uint64_t mask = uint64_t((1 << kBits) - 1) * kBytes, add = uint64_t(offset & ((1 << kBits) - 1)) * kBytes;
+  for (size_t i = 0; i < n; i += 8, out += kBits) {
+    const size_t count = n - i < 8 ? n - i : 8;
+    uint64_t x = 0;
+    memcpy(&x, codes + i, count);
+    if constexpr (kBits == 8) x = ((x & 0x7f * kBytes) + (add & 0x7f * kBytes)) ^ ((x ^ add) & 0x80 * kBytes);
+    else x = (x + add) & mask;
+    if (count < 8) x &= (1ull << 8 * count) - 1;
+    x = Gather<kBits>(x);
+    if constexpr (kHighFirst) x = Reverse<kBits>(x);
+    memcpy(out, &x, count < 8 ? BytesOfBits(count, kBits) : size_t(kBits));
+  }
+}
+
+void Unpack(const uint8_t* src, size_t n, int bits, bool high_first, int offset, uint8_t* out) {
+  switch (high_first ? -bits : bits) {
+    case 1: return UnpackWidth<1, false>(src, n, offset, out);
+    case 2: return UnpackWidth<2, false>(src, n, offset, out);
+    case 3: return UnpackWidth<3, false>(src, n, offset, out);
+    case 4: return UnpackWidth<4, false>(src, n, offset, out);
+    case 5: return UnpackWidth<5, false>(src, n, offset, out);
+    case 6: return UnpackWidth<6, false>(src, n, offset, out);
+    case 7: return UnpackWidth<7, false>(src, n, offset, out);
+    case 8: case -8: return UnpackWidth<8, false>(src, n, offset, out);
+    case -1: return UnpackWidth<1, true>(src, n, offset, out);
+    case -2: return UnpackWidth<2, true>(src, n, offset, out);
+    case -4: return UnpackWidth<4, true>(src, n, offset, out);
+    default: return;
+  }
+}
+void Pack(const uint8_t* codes, size_t n, int bits, bool high_first, int offset, uint8_t* out) {
+  switch (high_first ? -bits : bits) {
+    case 1: return PackWidth<1, false>(codes, n, offset, out);
+    case 2: return PackWidth<2, false>(codes, n, offset, out);
+    case 3: return PackWidth<3, false>(codes, n, offset, out);
+    case 4: return PackWidth<4, false>(codes, n, offset, out);
+    case 5: return PackWidth<5, false>(codes, n, offset, out);
+    case 6: return PackWidth<6, false>(codes, n, offset, out);
+    case 7: return PackWidth<7, false>(codes, n, offset, out);
+    case 8: case -8: return PackWidth<8, false>(codes, n, offset, out);
+    case -1: return PackWidth<1, true>(codes, n, offset, out);
+    case -2: return PackWidth<2, true>(codes, n, offset, out);
+    case -4: return PackWidth<4, true>(codes, n, offset, out);
+    default: return;
+  }
+}
+
+}  // namespace HWY_NAMESPACE
+}  // namespace edgequant::bits
+HWY_AFTER_NAMESPACE();
+
+#if HWY_ONCE
+namespace edgequant {
+namespace bits {
+
+HWY_EXPORT(Unpack);
+HWY_EXPORT(Pack);
+
+}  // namespace bits
+
+void UnpackBits(const uint8_t* src, size_t n, int bits, bool high_first, int offset, uint8_t* out) {
+  using namespace bits;
+  HWY_DYNAMIC_DISPATCH(Unpack)(src, n, bits, high_first, offset, out);
+}
+void PackBits(const uint8_t* codes, size_t n, int bits, bool high_first, int offset, uint8_t* out) {
+  using namespace bits;
+  HWY_DYNAMIC_DISPATCH(Pack)(codes, n, bits, high_first, offset, out);
+}
+
+void UnpackTrits(const uint8_t* src, size_t n, uint8_t* out) {
+  static constexpr int kPowers[5] = {1, 3, 9, 27, 81};
+  for (size_t i = 0; i < n; i += 5, ++src)
+    for (size_t k = 0; k < 5 && i + k < n; ++k) out[i + k] = uint8_t((*src * kPowers[k] & 255) * 3 >> 8);
+}
+void PackTrits(const uint8_t* codes, size_t n, uint8_t* out) {
+  for (size_t i = 0; i < n; i += 5, ++out) {
+    int v = 0;
+    for (size_t k = 0; k < 5; ++k) v = v * 3 + (i + k < n ? codes[i + k] : 0);
+    *out = uint8_t((v * 256 + 242) / 243);
+  }
+}
+
+}  // namespace edgequant
+#endif

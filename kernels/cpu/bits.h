@@ -1,0 +1,22 @@
+// Streams of codes of 1 to 8 bits, and of base-3 digits, to bytes and back.
+#pragma once
+#include <stddef.h>
+#include <stdint.h>
+
+namespace edgequant {
+
+constexpr size_t BytesOfBits(size_t n, int bits) { return (n * size_t(bits) + 7) / 8; }
+constexpr size_t BytesOfTrits(size_t n) { return (n + 4) / 5; }
+
+// src: BytesOfBits(n, bits) bytes, the first code in the lowest bits; high_first (bits 1, 2 and 4): in the highest bits
+// of each byte. Subtracts `offset` modulo 2^bits. out: n bytes, and none behind them is touched.
+void UnpackBits(const uint8_t* src, size_t n, int bits, bool high_first, int offset, uint8_t* out);
+
+// The inverse; `offset` is added, unused bits of the last byte are 0. Codes must be below 2^bits.
+void PackBits(const uint8_t* codes, size_t n, int bits, bool high_first, int offset, uint8_t* out);
+
+// Five digits in each byte; the last byte is filled up with zeros.
+void UnpackTrits(const uint8_t* src, size_t n, uint8_t* out);
+void PackTrits(const uint8_t* codes, size_t n, uint8_t* out);
+
+}  // namespace edgequant

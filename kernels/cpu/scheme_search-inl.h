@@ -1,0 +1,316 @@
+// The search for scale and shift of 16 groups side by side, or of one large group spread over all 16 columns.
+#if defined(EDGEQUANT_SCHEME_SEARCH_INL_H_) == defined(HWY_TARGET_TOGGLE)
+#ifdef EDGEQUANT_SCHEME_SEARCH_INL_H_
+#undef EDGEQUANT_SCHEME_SEARCH_INL_H_
+#else
+#define EDGEQUANT_SCHEME_SEARCH_INL_H_
+#endif
+
+#include "kernels/cpu/scheme_rule.h"
+#include "kernels/cpu/scheme_values-inl.h"
+
+HWY_BEFORE_NAMESPACE();
+namespace edgequant {
+namespace HWY_NAMESPACE {
+
+// x and w are n x 16 numbers; one: all of them are one group. Weights of what is not there are 0, its x repeats another.
+struct GroupTile {
+  size_t n = 0;
+  bool one = false;
+  const float *x = nullptr, *w = nullptr;
+};
+
+// A number per column. Sums over one large group are made the same in all columns, added in a fixed order.
+struct alignas(64) Numbers {
+  float v[kColumns];
+  float& operator[](int j) { return v[j]; }
+  float operator[](int j) const { return v[j]; }
+  HWY_INLINE VF at(int c) const { return hn::Load(DF(), v + c); }
+  HWY_INLINE void set(int c, VF value) { hn::Store(value, DF(), v + c); }
+};
+HWY_INLINE void Merge(bool one, Numbers& a) {
+  if (!one) return;
+  const float sum = SumOfBlock<kColumns>(a.v);
+  for (int j = 0; j < kColumns; ++j) a[j] = sum;
+}
+
+// weight * value^2, weight * value, weight * value * x.
+struct Sums { Numbers ll, l, xl; };
+// A trial: u = x * inverse + start is rounded to a value; scale-only values count from `zero`.
+struct Trial { Numbers inverse, start, zero; };
+
+// One pass for two trials.
+template <bool kShift, class V>
+HWY_INLINE void Pass(const V& values, const GroupTile& t, const Trial* trial, Sums* sums) {
+  const DF d;
+  for (int c = 0; c < kColumns; c += LanesF()) {
+    VF ll0 = hn::Zero(d), l0 = ll0, xl0 = ll0, ll1 = ll0, l1 = ll0, xl1 = ll0;
+    const VF is0 = trial[0].inverse.at(c), is1 = trial[1].inverse.at(c);
+    const VF b0 = trial[0].start.at(c), b1 = trial[1].start.at(c), z0 = trial[0].zero.at(c), z1 = trial[1].zero.at(c);
+    const float *HWY_RESTRICT x = t.x + c, *HWY_RESTRICT w = t.w + c;
+    for (size_t i = 0; i < t.n; ++i, x += kColumns, w += kColumns) {
+      const VF xv = hn::Load(d, x), wv = hn::Load(d, w);
+      VF q0 = values.Value(d, hn::MulAdd(xv, is0, b0)), q1 = values.Value(d, hn::MulAdd(xv, is1, b1));
+      if constexpr (!kShift && V::kWhole) q0 = hn::Sub(q0, z0), q1 = hn::Sub(q1, z1);
+      const VF wq0 = hn::Mul(wv, q0), wq1 = hn::Mul(wv, q1);
+      ll0 = hn::MulAdd(wq0, q0, ll0);
+      ll1 = hn::MulAdd(wq1, q1, ll1);
+      xl0 = hn::MulAdd(wq0, xv, xl0);
+      xl1 = hn::MulAdd(wq1, xv, xl1);
+      if constexpr (kShift) l0 = hn::Add(l0, wq0), l1 = hn::Add(l1, wq1);
+    }
+    sums[0].ll.set(c, ll0), sums[0].l.set(c, l0), sums[0].xl.set(c, xl0);
+    sums[1].ll.set(c, ll1), sums[1].l.set(c, l1), sums[1].xl.set(c, xl1);
+  }
+  for (int k = 0; k < 2; ++k) Merge(t.one, sums[k].ll), Merge(t.one, sums[k].l), Merge(t.one, sums[k].xl);
+}
+
+// The sums for a scale (and minimum) as stored, and the weighted squared error itself: near the optimum its difference
+// from a sum of squares would be noise.
+template <bool kShift, class V>
+HWY_INLINE void Evaluate(const V& values, const GroupTile& t, const Trial& trial, const Numbers& scale,
+                         const Numbers& minimum, Sums& sums, Numbers& error) {
+  const DF d;
+  for (int c = 0; c < kColumns; c += LanesF()) {
+    VF ll = hn::Zero(d), l = ll, xl = ll, e = ll;
+    const VF is = trial.inverse.at(c), b = trial.start.at(c), z = trial.zero.at(c), s = scale.at(c), m = minimum.at(c);
+    const float *HWY_RESTRICT x = t.x + c, *HWY_RESTRICT w = t.w + c;
+    for (size_t i = 0; i < t.n; ++i, x += kColumns, w += kColumns) {
+      const VF xv = hn::Load(d, x), wv = hn::Load(d, w);
+      VF q = values.Value(d, hn::MulAdd(xv, is, b));
+      if constexpr (!kShift && V::kWhole) q = hn::Sub(q, z);
+      const VF wq = hn::Mul(wv, q), gap = hn::NegMulAdd(q, s, kShift ? hn::Sub(xv, m) : xv);
+      ll = hn::MulAdd(wq, q, ll);
+      xl = hn::MulAdd(wq, xv, xl);
+      if constexpr (kShift) l = hn::Add(l, wq);
+      e = hn::MulAdd(hn::Mul(wv, gap), gap, e);
+    }
+    sums.ll.set(c, ll), sums.l.set(c, l), sums.xl.set(c, xl), error.set(c, e);
+  }
+  Merge(t.one, sums.ll), Merge(t.one, sums.l), Merge(t.one, sums.xl), Merge(t.one, error);
+}
+
+// What the weights of a group are like.
+struct Outline { Numbers low, high, extreme, magnitudes, count, sx, sw; };
+
+HWY_INLINE void Describe(const GroupTile& t, Outline& o) {
+  const DF d;
+  for (int c = 0; c < kColumns; c += LanesF()) {
+    const float *HWY_RESTRICT x = t.x + c, *HWY_RESTRICT w = t.w + c;
+    VF low = hn::Load(d, x), high = low, extreme = hn::Zero(d), most = hn::Zero(d);
+    VF magnitudes = hn::Zero(d), sx = hn::Zero(d), sw = hn::Zero(d);
+    for (size_t i = 0; i < t.n; ++i, x += kColumns, w += kColumns) {
+      const VF xv = hn::Load(d, x), wv = hn::Load(d, w), magnitude = hn::Abs(xv);
+      low = hn::Min(low, xv);
+      high = hn::Max(high, xv);
+      extreme = hn::IfThenElse(hn::Gt(magnitude, most), xv, extreme);
+      most = hn::Max(most, magnitude);
+      magnitudes = hn::Add(magnitudes, magnitude);
+      sx = hn::MulAdd(wv, xv, sx);
+      sw = hn::Add(sw, wv);
+    }
+    o.low.set(c, low), o.high.set(c, high), o.extreme.set(c, extreme), o.magnitudes.set(c, magnitudes);
+    o.sx.set(c, sx), o.sw.set(c, sw);
+  }
+  for (int j = 0; j < kColumns; ++j) o.count[j] = float(t.n);
+  if (!t.one) return;
+  Merge(true, o.magnitudes), Merge(true, o.sx), Merge(true, o.sw), Merge(true, o.count);
+  float low = o.low[0], high = o.high[0], extreme = o.extreme[0];
+  for (int j = 1; j < kColumns; ++j) {
+    low = HWY_MIN(low, o.low[j]);
+    high = HWY_MAX(high, o.high[j]);
+    if (fabsf(o.extreme[j]) > fabsf(extreme)) extreme = o.extreme[j];
+  }
+  for (int j = 0; j < kColumns; ++j) o.low[j] = low, o.high[j] = high, o.extreme[j] = extreme;
+}
+
+HWY_INLINE float SafeInverse(float v) { return fabsf(v) > 1e-37f ? 1 / v : 0; }
+
+template <class V>
+class Searcher {
+ public:
+  Searcher(const SchemeSearch& s, const V& v, const GroupTile& tile) : s_(s), v_(v), t_(tile), f_(*s.scheme) {
+    Describe(t_, o_);
+  }
+
+  void Run(float* scale, float* shift) {
+    minimum_ = f_.zeros == Zero::kMinimum || f_.zeros == Zero::kFloat;
+    GroupScale rule[kColumns];
+    Numbers best_s, best_shift, least;
+    for (int j = 0; j < kColumns; ++j) {
+      rule[j] = ScaleByRule(s_, {o_.low[j], o_.high[j], o_.extreme[j], o_.magnitudes[j] / o_.count[j]});
+      best_s[j] = rule[j].scale;
+      best_shift[j] = rule[j].shift;
+    }
+    Numbers s, shift_at;
+    Sums sums;
+    Judge(best_s, best_shift, sums, least);
+    Numbers fit_s, fit_shift;
+    if (minimum_) Starts<true>(fit_s, fit_shift);
+    else Starts<false>(fit_s, fit_shift);
+    for (int r = 0; r <= s_.tuning->rounds; ++r) {
+      Store(fit_s, fit_shift, s, shift_at);
+      Keep(s, shift_at, best_s, best_shift, least, sums);
+      if (CellBits(s_.scale_cell) == 8)
+        for (int k = 1; k <= s_.tuning->scale_steps; ++k)
+          for (int side = -1; side <= 1; side += 2) {
+            Numbers next, next_shift;
+            for (int j = 0; j < kColumns; ++j) next[j] = Step(s[j], side * k), next_shift[j] = shift_at[j];
+            Sums unused;
+            Keep(next, next_shift, best_s, best_shift, least, unused);
+          }
+      Refit(sums, fit_s, fit_shift, shift_at);
+    }
+    for (int j = 0; j < kColumns; ++j) scale[j] = best_s[j], shift[j] = best_shift[j];
+  }
+
+ private:
+  // A number of an 8-bit cell some steps up or down.
+  float Step(float v, int steps) const {
+    uint8_t code[4] = {};
+    WriteCell(s_.scale_cell, fabsf(v), code);
+    const int last = s_.scale_cell == Cell::kE8M0 ? 254 : 0x7e, first = s_.scale_cell == Cell::kE8M0 ? 0 : 1;
+    code[0] = uint8_t(HWY_MIN(HWY_MAX(int(code[0]) + steps, first), last));
+    return copysignf(ReadCell(s_.scale_cell, code), v);
+  }
+
+  // What is subtracted before the codes: the minimum that belongs to code 0.
+  HWY_INLINE float Minimum(float scale, float shift) const {
+    return f_.zeros == Zero::kFloat ? -shift * scale : shift - f_.zero * scale;
+  }
+  HWY_INLINE float ZeroOf(float shift) const { return f_.zeros == Zero::kInteger ? shift : f_.zero; }
+
+  void Judge(const Numbers& s, const Numbers& shift, Sums& sums, Numbers& error) const {
+    Trial t;
+    Numbers m;
+    for (int j = 0; j < kColumns; ++j) {
+      t.inverse[j] = SafeInverse(s[j]);
+      m[j] = minimum_ ? Minimum(s[j], shift[j]) : 0;
+      t.zero[j] = ZeroOf(shift[j]);
+      t.start[j] = minimum_ ? -m[j] * t.inverse[j] : V::kWhole ? t.zero[j] : 0;
+    }
+    if (minimum_) Evaluate<true>(v_, t_, t, s, m, sums, error);
+    else Evaluate<false>(v_, t_, t, s, m, sums, error);
+  }
+  void Keep(const Numbers& s, const Numbers& shift, Numbers& best_s, Numbers& best_shift, Numbers& least, Sums& sums) const {
+    Numbers error;
+    Judge(s, shift, sums, error);
+    for (int j = 0; j < kColumns; ++j)
+      if (error[j] < least[j]) {
+        least[j] = error[j];
+        best_s[j] = s[j];
+        best_shift[j] = shift[j];
+      }
+  }
+
+  // Least-squares scale and minimum of the sums, and the squared error that they take away.
+  HWY_INLINE void Solve(const Sums& a, int j, float& s, float& m, float& gain) const {
+    const float full = a.ll[j] * o_.sw[j], det = full - a.l[j] * a.l[j];
+    const bool flat = !(det > 1e-6f * full);
+    s = flat ? 0 : (o_.sw[j] * a.xl[j] - a.l[j] * o_.sx[j]) / det;
+    m = flat ? (o_.sw[j] > 0 ? o_.sx[j] / o_.sw[j] : 0) : (a.ll[j] * o_.sx[j] - a.l[j] * a.xl[j]) / det;
+    gain = s * a.xl[j] + m * o_.sx[j];
+  }
+
+  // The best of the starts, each after one least-squares fit, not rounded. Integer zeros stay those of the start.
+  template <bool kShift>
+  void Starts(Numbers& best_s, Numbers& best_shift) const {
+    const SchemeTuning& p = *s_.tuning;
+    Numbers best_gain;
+    for (int j = 0; j < kColumns; ++j) {
+      best_gain[j] = -1;
+      best_s[j] = 0;
+      best_shift[j] = kShift ? o_.sw[j] > 0 ? o_.sx[j] / o_.sw[j] : 0 : ZeroOf(0);
+      if (kShift) best_gain[j] = best_shift[j] * o_.sx[j];
+    }
+    for (int k = 0; k < p.starts; k += 2) {
+      Trial t[2];
+      Sums a[2];
+      SetStart<kShift>(k, t[0]);
+      SetStart<kShift>(k + 1, t[1]);
+      Pass<kShift>(v_, t_, t, a);
+      for (int h = 0; h < 2; ++h)
+        for (int j = 0; j < kColumns; ++j) {
+          float s, m, gain;
+          if (kShift) {
+            Solve(a[h], j, s, m, gain);
+          } else {
+            s = a[h].xl[j] * SafeInverse(a[h].ll[j]);
+            m = t[h].zero[j];
+            gain = s * a[h].xl[j];
+          }
+          const bool better = gain > best_gain[j] * 1.0000005f;  // the first of equals: constant groups agree
+          best_gain[j] = better ? gain : best_gain[j];
+          best_s[j] = better ? s : best_s[j];
+          best_shift[j] = better ? m : best_shift[j];
+        }
+    }
+  }
+
+  template <bool kShift>
+  HWY_INLINE void SetStart(int k, Trial& t) const {
+    const CodeValues& v = *s_.values;
+    const float a = s_.tuning->start[k][0], b = s_.tuning->start[k][1], last = V::kWhole ? float(v.codes - 1) : v.high - v.low;
+    if (kShift || f_.zeros == Zero::kInteger) {
+      const float zero_high = float((1 << f_.shift.bits) - 1);
+      for (int j = 0; j < kColumns; ++j) {
+        const float low = kShift ? o_.low[j] : HWY_MIN(o_.low[j], 0), high = kShift ? o_.high[j] : HWY_MAX(o_.high[j], 0);
+        const float step = (high - low) / float(v.codes - 1), from = low + a * step, to = high - b * step;
+        const float inverse = last * SafeInverse(to - from);
+        t.inverse[j] = inverse;
+        t.start[j] = (V::kWhole ? 0 : v.low) - from * inverse;
+        if (!kShift) t.start[j] = HWY_MIN(HWY_MAX(nearbyintf(t.start[j]), 0.0f), zero_high);
+        t.zero[j] = t.start[j];
+      }
+      return;
+    }
+    const float end = (a < 0 ? v.low : v.high) / b;
+    for (int j = 0; j < kColumns; ++j) {
+      float inverse = end * SafeInverse(o_.extreme[j]);
+      if (!f_.negative_scale) inverse = fabsf(inverse);
+      t.inverse[j] = inverse;
+      t.zero[j] = f_.zero;
+      t.start[j] = V::kWhole ? f_.zero : 0;
+    }
+  }
+
+  // Rounded as stored; the minimum that is best for the rounded scale follows in Refit and Starts, here it is moved.
+  void Store(const Numbers& s, const Numbers& shift, Numbers& stored_s, Numbers& stored_shift) const {
+    for (int j = 0; j < kColumns; ++j) {
+      float scale = s[j], m = shift[j];
+      if (f_.zeros == Zero::kFloat && scale == 0) scale = m;  // one value: code 0 less a zero of -1
+      stored_s[j] = StoredScale(s_, scale);
+      float at = m;
+      if (f_.zeros == Zero::kFloat) at = scale == m ? -1 : stored_s[j] != 0 ? -m / stored_s[j] : 0;
+      if (f_.zeros == Zero::kMinimum) at = m + f_.zero * stored_s[j];
+      stored_shift[j] = StoredShift(s_, at);
+    }
+  }
+
+  void Refit(const Sums& sums, Numbers& s, Numbers& shift, const Numbers& stored_shift) const {
+    for (int j = 0; j < kColumns; ++j) {
+      if (minimum_) {
+        float gain, m;
+        Solve(sums, j, s[j], m, gain);
+        const float rounded = StoredScale(s_, s[j]);  // the best minimum for the scale as it will be stored
+        shift[j] = rounded != 0 && o_.sw[j] > 0 ? (o_.sx[j] - rounded * sums.l[j]) / o_.sw[j] : m;
+      } else {
+        s[j] = sums.xl[j] * SafeInverse(sums.ll[j]);
+        shift[j] = stored_shift[j];
+      }
+    }
+  }
+
+  const SchemeSearch& s_;
+  const V& v_;
+  const GroupTile& t_;
+  const Scheme& f_;
+  Outline o_;
+  bool minimum_ = false;
+};
+
+}  // namespace HWY_NAMESPACE
+}  // namespace edgequant
+HWY_AFTER_NAMESPACE();
+
+#endif  // EDGEQUANT_SCHEME_SEARCH_INL_H_

@@ -1,0 +1,46 @@
+// Scales, zeros and codes of run-time formats: the rule of a format's reference encoder, and the weighted least-squares
+// search. Results are one scale and one shift (zero point or minimum) per group, as they will be read back.
+#pragma once
+#include <stddef.h>
+#include <stdint.h>
+
+#include "format/cell.h"
+#include "kernels/cpu/scheme_values.h"
+
+namespace edgequant {
+
+constexpr int kMaxSchemeStarts = 48;
+
+// Starts: where the first trial puts the ends of a group's range on the codes, in steps. With a zero or minimum of the
+// group: (steps clipped below, above). Scale only: (+1 or -1: the end of the values that the weight of largest magnitude
+// goes to, a positive scale or one of either sign; by what the scale is multiplied).
+struct SchemeTuning {
+  int starts = 0;          // even
+  int rounds = 1;          // alternations of codes and stored scale
+  int scale_steps = 1;     // 8-bit scales: steps tried above and below
+  float start[kMaxSchemeStarts][2] = {};
+};
+
+struct SchemeSearch {
+  const Scheme* scheme = nullptr;
+  const CodeValues* values = nullptr;
+  const SchemeTuning* tuning = nullptr;  // null: the rule alone
+  Cell scale_cell = Cell::kF32;          // to which scales are rounded; kF32 where another level follows
+  bool any_shift = false;                // minima are not rounded
+};
+
+// ---- Groups of a row: x is rows x cols, importance cols numbers or null; scale and shift rows x groups.
+
+void SearchScales(const SchemeSearch& s, const float* x, size_t rows, size_t cols, const float* importance, float* scale,
+                  float* shift);
+
+// Codes of one group of n weights.
+void ChooseCodes(const SchemeSearch& s, const float* x, size_t n, float scale, float shift, uint8_t* codes);
+// Codes as the reference encoder rounds them, and its scale and shift, for all groups of a row.
+void RuleRow(const SchemeSearch& s, const float* x, size_t cols, float* scale, float* shift, uint8_t* codes);
+
+// ---- One group of any size, in one piece: w may be null.
+
+void SearchGroup(const SchemeSearch& s, const float* x, const float* w, size_t n, float* scale, float* shift);
+
+}  // namespace edgequant

@@ -1,0 +1,118 @@
+// The nearest value of the codes of a run-time format, per lane: Value(u) and Code(u), u being a weight over its scale
+// (plus the zero point of whole numbers, which count from 0).
+#if defined(EDGEQUANT_SCHEME_VALUES_INL_H_) == defined(HWY_TARGET_TOGGLE)
+#ifdef EDGEQUANT_SCHEME_VALUES_INL_H_
+#undef EDGEQUANT_SCHEME_VALUES_INL_H_
+#else
+#define EDGEQUANT_SCHEME_VALUES_INL_H_
+#endif
+
+#include <math.h>
+
+#include "kernels/cpu/scheme_values.h"
+#include "kernels/cpu/search_tile-inl.h"
+
+HWY_BEFORE_NAMESPACE();
+namespace edgequant {
+namespace HWY_NAMESPACE {
+
+struct WholeCodes {
+  static constexpr bool kWhole = true;
+  VF high;
+  explicit WholeCodes(const CodeValues& v) : high(hn::Set(DF(), float(v.codes - 1))) {}
+  HWY_INLINE VF Value(DF d, VF u) const { return hn::Round(hn::Min(hn::Max(u, hn::Zero(d)), high)); }
+  HWY_INLINE VI Code(DF d, VF u) const { return hn::NearestInt(hn::Min(hn::Max(u, hn::Zero(d)), high)); }
+  HWY_INLINE VF ValueOfCode(DF d, VI code) const { return hn::ConvertTo(d, code); }
+};
+
+// table[i], i < 2^kBits.
+template <int kBits>
+HWY_INLINE VF TableValue(DF d, const float* HWY_RESTRICT table, VI i) {
+  constexpr int lanes = HWY_HAVE_SCALABLE ? 0 : int(hn::MaxLanes(DF()));
+  if constexpr (lanes > 1 && lanes >= (1 << kBits)) {
+    return hn::TableLookupLanes(hn::LoadU(d, table), hn::IndicesFromVec(d, i));
+  } else if constexpr (lanes == 8 && kBits == 4) {
+    const DI di;
+    const auto low = hn::IndicesFromVec(d, hn::And(i, hn::Set(di, 7)));
+    return hn::IfThenElse(hn::RebindMask(d, hn::Gt(i, hn::Set(di, 7))), hn::TableLookupLanes(hn::LoadU(d, table + 8), low),
+                          hn::TableLookupLanes(hn::LoadU(d, table), low));
+  } else {
+    return hn::GatherIndex(d, table, i);
+  }
+}
+
+template <int kLevels>
+struct TableCodes {
+  static constexpr bool kWhole = false;
+  const CodeValues& t;
+  explicit TableCodes(const CodeValues& v) : t(v) {}
+
+  static HWY_INLINE VI Below(VI k, VF u, VF limit) {  // 2k, + 1 where u is above the limit
+    const DI di;
+    return hn::Sub(hn::Add(k, k), hn::VecFromMask(di, hn::RebindMask(di, hn::Gt(u, limit))));
+  }
+  HWY_INLINE VI Rank([[maybe_unused]] DF d, VF u) const {
+#if HWY_TARGET == HWY_SCALAR  // g++ 12 breaks the descent when it vectorizes it
+    const float f = hn::GetLane(u);
+    int k = 0;
+    for (int l = 0; l < kLevels; ++l) k = 2 * k + (f > t.limit[l][k]);
+    return hn::Set(DI(), k);
+#else
+    VI k = Below(hn::Zero(DI()), u, hn::Set(d, t.limit[0][0]));
+    if constexpr (kLevels > 1) k = Below(k, u, TableValue<1>(d, t.limit[1], k));
+    if constexpr (kLevels > 2) k = Below(k, u, TableValue<2>(d, t.limit[2], k));
+    if constexpr (kLevels > 3) k = Below(k, u, TableValue<3>(d, t.limit[3], k));
+    if constexpr (kLevels > 4) k = Below(k, u, TableValue<4>(d, t.limit[4], k));
+    if constexpr (kLevels > 5)
+      for (int l = 5; l < kLevels; ++l) k = Below(k, u, hn::GatherIndex(d, t.limit[l], k));
+    return k;
+#endif
+  }
+  HWY_INLINE VF Value(DF d, VF u) const {
+    if constexpr (kLevels == 1)
+      return hn::IfThenElse(hn::Gt(u, hn::Set(d, t.limit[0][0])), hn::Set(d, t.sorted[1]), hn::Set(d, t.sorted[0]));
+    return TableValue<kLevels>(d, t.sorted, Rank(d, u));
+  }
+  HWY_INLINE VI Code(DF d, VF u) const { return hn::GatherIndex(DI(), t.code, Rank(d, u)); }
+  HWY_INLINE VF ValueOfCode(DF d, VI code) const { return TableValue<kLevels>(d, t.value, code); }
+};
+
+// A sign, an exponent, a mantissa: rounded to nearest even by a sum that pushes the lower bits out. The bits of a code
+// in the places of a float's are a number 2^k too small.
+struct MinifloatCodes {
+  static constexpr bool kWhole = false;
+  int drop, sign_shift, least;  // mantissa bits dropped; from the sign of a code to that of a float; least exponent
+  float highest, unit, inverse_unit;
+  explicit MinifloatCodes(const CodeValues& v)
+      : drop(23 - v.mantissa_bits), sign_shift(32 - v.bits), least((128 - v.exponent_bias) << 23), highest(v.high) {
+    unit = ldexpf(1, 127 - v.exponent_bias);
+    inverse_unit = 1 / unit;
+  }
+  HWY_INLINE VF Value(DF d, VF u) const {
+    const DI di;
+    const VF magnitude = hn::Min(hn::Abs(u), hn::Set(d, highest));
+    const VI exponent = hn::Max(hn::And(hn::BitCast(di, magnitude), hn::Set(di, 0x7f800000)), hn::Set(di, least));
+    const VF big = hn::BitCast(d, hn::Or(hn::Add(exponent, hn::Set(di, drop << 23)), hn::Set(di, 0x400000)));
+    return hn::CopySignToAbs(hn::Sub(hn::Add(magnitude, big), big), u);
+  }
+  HWY_INLINE VI Code(DF d, VF u) const {
+    const DI di;
+    const hn::RebindToUnsigned<DF> du;
+    const VI magnitude = hn::ShiftRightSame(hn::BitCast(di, hn::Mul(hn::Abs(Value(d, u)), hn::Set(d, inverse_unit))), drop);
+    const auto sign = hn::And(hn::BitCast(du, u), hn::Set(du, 0x80000000u));
+    return hn::Or(magnitude, hn::BitCast(di, hn::ShiftRightSame(sign, sign_shift)));
+  }
+  HWY_INLINE VF ValueOfCode(DF d, VI code) const {
+    const DI di;
+    const VI sign = hn::ShiftLeftSame(code, sign_shift);
+    const VI magnitude = hn::AndNot(hn::Set(di, 1 << (31 - sign_shift)), code);
+    const VF v = hn::Mul(hn::BitCast(d, hn::ShiftLeftSame(magnitude, drop)), hn::Set(d, unit));
+    return hn::CopySignToAbs(v, hn::BitCast(d, sign));
+  }
+};
+
+}  // namespace HWY_NAMESPACE
+}  // namespace edgequant
+HWY_AFTER_NAMESPACE();
+
+#endif  // EDGEQUANT_SCHEME_VALUES_INL_H_

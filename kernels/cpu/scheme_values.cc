@@ -1,0 +1,56 @@
+#include "kernels/cpu/scheme_values.h"
+
+#include <algorithm>
+#include <cmath>
+#include <numeric>
+#include <vector>
+
+namespace edgequant {
+
+float MinifloatValue(const Scheme& s, int code) {
+  const int mantissa_bits = s.bits - 1 - s.exponent_bits, magnitude = code & ((1 << (s.bits - 1)) - 1);
+  const int exponent = magnitude >> mantissa_bits, mantissa = magnitude & ((1 << mantissa_bits) - 1);
+  const int whole = exponent == 0 ? mantissa : mantissa | 1 << mantissa_bits;
+  const float v = std::ldexp(float(whole), std::max(exponent, 1) - s.exponent_bias - mantissa_bits);
+  return code >> (s.bits - 1) ? -v : v;
+}
+
+CodeValues ValuesOf(const Scheme& s, const float* table) {
+  CodeValues v;
+  v.kind = s.values;
+  v.codes = s.codes;
+  v.bits = s.bits;
+  v.zero = s.zero;
+  v.mantissa_bits = s.bits - 1 - s.exponent_bits;
+  v.exponent_bias = s.exponent_bias;
+  if (s.values == Values::kCodebook || s.values == Values::kGroupTable) return v;
+  for (int c = 0; c < s.codes; ++c) {
+    if (s.values == Values::kAffine) v.value[c] = float(c) - s.zero;
+    else if (s.values == Values::kMinifloat) v.value[c] = MinifloatValue(s, c);
+    else v.value[c] = table[c];
+  }
+  std::vector<int> order(size_t(s.codes));
+  std::iota(order.begin(), order.end(), 0);
+  std::stable_sort(order.begin(), order.end(), [&](int a, int b) { return v.value[a] < v.value[b]; });
+  int count = 0;
+  for (int c : order) {
+    if (s.values == Values::kMinifloat && !(std::abs(v.value[c]) <= s.highest)) continue;  // infinities and NaN
+    if (count > 0 && v.value[c] == v.sorted[count - 1]) continue;  // small floats have two zeros: the first is written
+    v.sorted[count] = v.value[c];
+    v.code[count++] = c;
+  }
+  for (int k = count; k < 256; ++k) v.sorted[k] = v.sorted[count - 1], v.code[k] = v.code[count - 1];
+  while (1 << v.levels < count) ++v.levels;
+  v.levels = std::max(v.levels, 1);
+  for (int l = 0; l < v.levels; ++l)
+    for (int k = 0; k < 1 << l; ++k) {
+      const int width = 1 << (v.levels - l), below = k * width + width / 2 - 1;
+      v.limit[l][k] = below + 1 < count ? v.sorted[below] / 2 + v.sorted[below + 1] / 2 : 3e38f;
+    }
+  v.low = v.sorted[0];
+  v.high = v.sorted[count - 1];
+  v.step = count > 1 ? (v.high - v.low) / float(count - 1) : 1;
+  return v;
+}
+
+}  // namespace edgequant
