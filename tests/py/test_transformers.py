@@ -20,6 +20,8 @@ from edgequant.torch import QuantEmbedding, QuantLinear  # noqa: E402
 from edgequant.transformers import EdgeQuantConfig, load_gguf, quantize_pretrained  # noqa: E402
 from transformers import AutoModel, AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM  # noqa: E402
 
+torch.set_num_threads(1)  # fastest for small models where tests share the machine
+
 TOKENS = torch.tensor([[3, 7, 11, 250, 42, 5]])
 
 

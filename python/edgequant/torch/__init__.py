@@ -9,17 +9,21 @@ Importing this registers the operators torch.ops.edgequant.*, which exported pro
 
 from __future__ import annotations
 
+from edgequant.torch.fake import FakeQuantLinear, fake_quantize_module, finish_fake_quantized
 from edgequant.torch.memory import map_packed
 from edgequant.torch.modules import QuantEmbedding, QuantLinear
 from edgequant.torch.plan import QuantConfig
 from edgequant.torch.quantize import LayerReport, ModuleReport, quantize_module
 
 __all__ = [
+    "FakeQuantLinear",
     "LayerReport",
     "ModuleReport",
     "QuantConfig",
     "QuantEmbedding",
     "QuantLinear",
+    "fake_quantize_module",
+    "finish_fake_quantized",
     "map_packed",
     "quantize_module",
 ]
