@@ -77,11 +77,13 @@ Weighting WeightingOf(FormatId to, Objective objective, bool importance) {
     case FormatId::kQ4_K:
     case FormatId::kQ5_K:
       return importance ? Weighting{WeightRule::kRootSquares, MeanScope::kBlock, 2} : Weighting{WeightRule::kRmsPlusMagnitude};
-    case FormatId::kQ6_K: return importance ? Weighting{} : Weighting{WeightRule::kSquare};
+    case FormatId::kQ6_K: return importance ? Weighting{} : Weighting{WeightRule::kSquare, MeanScope::kGroup, 0};
     case FormatId::kQ3_K:
     case FormatId::kIQ4_NL:
     case FormatId::kIQ4_XS:
-      return importance ? Weighting{WeightRule::kRootSquares, MeanScope::kBlock, 2} : Weighting{WeightRule::kSquare};
+      // ggml's weights are x^2; with a little more for small weights both that measure and the plain error end below its own.
+      if (!importance) return {WeightRule::kSquare, MeanScope::kGroup, 0.8f};
+      return {WeightRule::kRootSquares, MeanScope::kBlock, 2};
     default: return {};
   }
 }

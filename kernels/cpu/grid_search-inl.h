@@ -93,7 +93,8 @@ class GridSearcher {
       const float top = hn::GetLane(hn::MaxOfLanes(d, most));
       const VF over = hn::Set(d, top > 1e-30f ? 1 / top : 0);
       for (size_t i = 0; i < kGridBlock; i += hn::Lanes(d)) {
-        const VF v = hn::Mul(hn::Mul(hn::LoadU(d, x + i), half), rest);
+        // minus zero becomes zero: signs are read off as bits
+        const VF v = hn::Add(hn::Mul(hn::Mul(hn::LoadU(d, x + i), half), rest), hn::Zero(d));
         hn::Store(v, d, y + i);
         hn::Store(top > 1e-30f ? hn::Mul(hn::LoadU(d, m + i), over) : hn::Set(d, 1.0f), d, w + i);
         square = hn::MulAdd(v, v, square);

@@ -11,11 +11,11 @@ namespace edgequant {
 // The weight of each squared error, as a function of the weight's value; the importance multiplies it.
 enum class WeightRule : uint8_t {
   kOne,                // 1: plain squared error
-  kSquare,             // x^2
+  kSquare,             // mean x^2 + x^2
   kRmsPlusMagnitude,   // sqrt(mean x^2) + |x|
   kRootSquares,        // sqrt(mean x^2 + x^2)
 };
-// Over what the mean of kRmsPlusMagnitude and kRootSquares is taken.
+// Over what the mean is taken.
 enum class MeanScope : uint8_t { kGroup, kBlock, kRow };
 struct Weighting {
   WeightRule rule = WeightRule::kOne;

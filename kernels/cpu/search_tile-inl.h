@@ -87,7 +87,7 @@ HWY_INLINE void FillWeights(const float* mean_square, Tile<S>& t) {
     for (int i = 0; i < S; ++i) {
       const VF x = hn::Load(d, &t.x[i][c]);
       VF w = hn::Set(d, 1.0f);
-      if constexpr (kRule == WeightRule::kSquare) w = hn::Mul(x, x);
+      if constexpr (kRule == WeightRule::kSquare) w = hn::MulAdd(x, x, mean);
       if constexpr (kRule == WeightRule::kRmsPlusMagnitude) w = hn::Add(rms, hn::Abs(x));
       if constexpr (kRule == WeightRule::kRootSquares) w = hn::Sqrt(hn::MulAdd(x, x, mean));
       if constexpr (kImportance) w = hn::Mul(w, hn::Load(d, &t.w[i][c]));
@@ -114,7 +114,7 @@ HWY_INLINE void FillTile(const Columns& columns, const Weighting& weighting, Til
   const DF d;
   Transpose<S>(columns.x, t.x);
   alignas(64) float mean_square[kColumns] = {};
-  if (weighting.rule == WeightRule::kRmsPlusMagnitude || weighting.rule == WeightRule::kRootSquares) {
+  if (weighting.rule != WeightRule::kOne && weighting.factor != 0) {
     if (weighting.scope == MeanScope::kRow) {
       for (int j = 0; j < kColumns; ++j) mean_square[j] = weighting.factor * columns.row_mean_square[j];
     } else {

@@ -153,6 +153,15 @@ def test_extreme_rows(to: str) -> None:
             encode(rows, to)
 
 
+@pytest.mark.parametrize("to", GRIDS)
+def test_minus_zero_is_zero(to: str) -> None:
+    x = np.zeros((2, 256), np.float32)
+    x[0, 7] = 1
+    for objective in ("ggml", "plain"):
+        want = encode(x, to, objective=objective)
+        np.testing.assert_array_equal(encode(np.where(x == 0, np.float32(-0.0), x), to, objective=objective), want)
+
+
 @settings(max_examples=20, deadline=None)
 @given(arrays(np.float32, (2, 256), elements=st.floats(-5e5, 5e5, width=32)), st.sampled_from(GRIDS))
 def test_any_weights(x: np.ndarray, to: str) -> None:
