@@ -12,6 +12,7 @@ from __future__ import annotations
 from edgequant.torch.fake import FakeQuantLinear, fake_quantize_module, finish_fake_quantized
 from edgequant.torch.memory import map_packed
 from edgequant.torch.modules import QuantEmbedding, QuantLinear
+from edgequant.torch.onnx import for_onnx
 from edgequant.torch.plan import QuantConfig
 from edgequant.torch.quantize import LayerReport, ModuleReport, quantize_module
 
@@ -24,6 +25,7 @@ __all__ = [
     "QuantLinear",
     "fake_quantize_module",
     "finish_fake_quantized",
+    "for_onnx",
     "map_packed",
     "quantize_module",
 ]
