@@ -1,0 +1,147 @@
+"""Golden data of the table formats and floats: OpenVINO, bitsandbytes, FP8."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from importlib.metadata import version
+
+import numpy as np
+
+from planar.golden import Golden, bit_stream, codes, errors_of, generator, maker, scales
+
+
+@maker("openvino")
+def openvino() -> Iterator[Golden]:
+    import openvino as ov
+    from openvino import opset15 as op
+
+    source = f"openvino {version('openvino')}"
+    core = ov.Core()
+
+    def evaluate(planes: dict[str, np.ndarray], kind: str, shape: tuple[int, ...]) -> np.ndarray:
+        """The subgraph Convert - [Subtract] - Multiply in float32, as the CPU plugin computes it."""
+        stored = getattr(ov.Type, kind)
+        w = op.convert(op.constant(ov.Tensor(planes["weight"], list(shape), stored)), "f32")
+        if "zero_point" in planes:
+            w = op.subtract(w, op.convert(op.constant(ov.Tensor(planes["zero_point"], [*shape[:-1], 1], stored)), "f32"))
+        w = op.multiply(w, op.constant(planes["scale"].astype(np.float32).reshape(*shape[:-1], 1)))
+        # A parameter keeps the graph from being folded into a constant before it is run.
+        one = op.parameter([1], ov.Type.f32)
+        model = ov.Model([op.multiply(w, one)], [one])
+        compiled = core.compile_model(model, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+        return compiled([np.ones(1, np.float32)])[0].reshape(shape[0], -1)
+
+    cases = (
+        ("u4", 32, True, "INT4_ASYM"),
+        ("i4", 32, False, "INT4_SYM"),
+        ("u4", 128, True, "INT4_ASYM"),
+        ("i4", 64, False, "INT4_SYM"),
+        ("u8", 0, True, "INT8_ASYM"),
+        ("i8", 0, False, "INT8_SYM"),
+        ("nf4", 64, False, "NF4"),
+    )
+    for kind, group, zero_points, mode in cases:
+        name = f"openvino.{kind}" + (f".g{group}" if group else "")
+        rng = generator(name)
+        n, k = 10, 256
+        bits = 8 if kind.endswith("8") else 4
+        shape = (n, k // group, group) if group else (n, k)
+        planes = {"weight": bit_stream(codes(rng, (n, k), bits), bits), "scale": scales(rng, (n, k // (group or k)))}
+        if not zero_points:
+            planes["scale"] = scales(rng, planes["scale"].shape, signed=True)
+        else:  # OpenVINO packs sub-byte constants without regard to rows
+            planes["zero_point"] = bit_stream(codes(rng, (planes["scale"].size,), bits), bits)
+        errors = errors_of(lambda x, mode=mode, group=group: _nncf(x, mode, group))
+        yield Golden(name, evaluate(planes, kind, shape), planes, source, errors=errors)
+
+
+def _nncf(x: np.ndarray, mode: str, group: int) -> np.ndarray:
+    """What NNCF's data-free weight compression makes of the weights of one linear layer."""
+    import nncf
+    import openvino as ov
+    from openvino import opset15 as op
+
+    nncf.set_log_level(40)
+    n, k = x.shape
+    p = op.parameter([k, k], ov.Type.f32)
+    model = ov.Model([op.matmul(p, op.constant(x), False, True)], [p])
+    options = {} if mode.startswith("INT8") else {"group_size": group, "all_layers": True, "ratio": 1.0}
+    model = nncf.compress_weights(model, mode=getattr(nncf.CompressWeightsMode, mode), **options)
+    precise = {"INFERENCE_PRECISION_HINT": "f32", "DYNAMIC_QUANTIZATION_GROUP_SIZE": "0"}
+    return ov.Core().compile_model(model, "CPU", precise)([np.eye(k, dtype=np.float32)])[0].T
+
+
+@maker("bitsandbytes")
+def bitsandbytes() -> Iterator[Golden]:
+    import bitsandbytes.functional as f
+    import torch
+
+    source = f"bitsandbytes {version('bitsandbytes')}"
+    for kind, block, double in (("nf4", 64, False), ("fp4", 64, False), ("nf4", 128, False), ("nf4", 64, True)):
+        name = f"bnb.{kind}{'_dq' if double else ''}.g{block}"
+        rng = generator(name)
+        n, k = 24, 192 if block == 64 else 256
+        blocks = n * k // block
+        q = codes(rng, (n * k // 2, 2), 4)
+        weight = torch.from_numpy((q[:, 0] << 4 | q[:, 1]).astype(np.uint8).reshape(-1, 1))
+        absmax = torch.from_numpy(rng.uniform(0.01, 0.2, blocks).astype(np.float32))
+        state = f.QuantState(absmax, torch.Size((n, k)), f.get_4bit_type(kind, "cpu"), block, kind, torch.float32)
+        options = {"blocksize": block}
+        if double:
+            offset = absmax.mean()
+            state.absmax, state.state2 = f.quantize_blockwise(absmax - offset, blocksize=256)
+            state.nested, state.offset = True, offset
+            state.absmax = torch.from_numpy(codes(rng, (blocks,), 8).astype(np.uint8))
+        saved = state.as_dict(packed=True)
+        planes = {"weight": weight.numpy()}
+        for key, value in saved.items():
+            if key.startswith("quant_state."):
+                import json
+
+                options = json.loads(bytes(value.numpy()).decode())
+            else:
+                planes[f"weight.{key}"] = value.numpy()
+        w = f.dequantize_4bit(weight, state)
+
+        def quantize(x: np.ndarray, kind: str = kind, block: int = block, double: bool = double) -> np.ndarray:
+            q, state = f.quantize_4bit(torch.from_numpy(x), None, None, block, double, kind)
+            return f.dequantize_4bit(q, state).numpy()
+
+        yield Golden(name, w.numpy(), planes, source, {}, options, errors_of(quantize))
+
+
+@maker("fp8")
+def fp8() -> Iterator[Golden]:
+    import torch
+
+    source = f"torch {torch.__version__}"
+    types = {"e4m3": torch.float8_e4m3fn, "e5m2": torch.float8_e5m2}
+    for kind, dtype in types.items():
+        for scope in ("tensor", "channel", "block128"):
+            name = f"fp8.{kind}.{scope}"
+            rng = generator(name)
+            n, k = (140, 200) if scope == "block128" else (16, 96)
+            c = codes(rng, (n, k), 8).astype(np.uint8)
+            magnitude = c & 127
+            c[magnitude > (126 if kind == "e4m3" else 123)] = 0  # not numbers
+            q = torch.from_numpy(c).view(dtype).float()
+            shape = {"tensor": (1,), "channel": (n, 1), "block128": (-(-n // 128), -(-k // 128))}[scope]
+            s = rng.uniform(0.001, 0.01, shape).astype(np.float32)
+            spread = np.repeat(np.repeat(s, 128, 0), 128, 1)[:n, :k] if scope == "block128" else s
+            w = q * torch.from_numpy(spread)
+            # DeepSeek's name for block scales, which multiply in spite of it; compressed-tensors' name for the others.
+            planes = {"weight": c, "weight_scale_inv" if scope == "block128" else "weight_scale": s}
+
+            def quantize(x: np.ndarray, dtype: torch.dtype = dtype, scope: str = scope) -> np.ndarray:
+                t = torch.from_numpy(x)
+                parts = {"tensor": t.reshape(1, -1), "channel": t, "block128": t.reshape(16, -1, 128).transpose(0, 1)}
+                p = parts[scope].reshape(-1, 16 * 128) if scope == "block128" else parts[scope]
+                scale = p.abs().amax(1, keepdim=True) / torch.finfo(dtype).max
+                out = (p / scale).to(dtype).float() * scale
+                if scope == "block128":
+                    out = out.reshape(-1, 16, 128).transpose(0, 1)
+                return out.reshape(x.shape).numpy()
+
+            golden = Golden(name, w.numpy(), planes, source, errors=errors_of(quantize))
+            golden.dtypes["weight"] = str(dtype).removeprefix("torch.")
+            yield golden
