@@ -10,5 +10,6 @@ void BindAlgo(pybind11::module_& m);
 void BindIo(pybind11::module_& m);
 void BindMatmul(pybind11::module_& m);
 void BindScheme(pybind11::module_& m);
+void BindVectors(pybind11::module_& m);
 
 }  // namespace edgequant

@@ -11,4 +11,5 @@ PYBIND11_MODULE(_core, m) {
   edgequant::BindIo(m);
   edgequant::BindMatmul(m);
   edgequant::BindScheme(m);
+  edgequant::BindVectors(m);
 }

@@ -23,7 +23,8 @@ def openvino() -> Iterator[Golden]:
         stored = getattr(ov.Type, kind)
         w = op.convert(op.constant(ov.Tensor(planes["weight"], list(shape), stored)), "f32")
         if "zero_point" in planes:
-            w = op.subtract(w, op.convert(op.constant(ov.Tensor(planes["zero_point"], [*shape[:-1], 1], stored)), "f32"))
+            zero = op.constant(ov.Tensor(planes["zero_point"], [*shape[:-1], 1], stored))
+            w = op.subtract(w, op.convert(zero, "f32"))
         w = op.multiply(w, op.constant(planes["scale"].astype(np.float32).reshape(*shape[:-1], 1)))
         # A parameter keeps the graph from being folded into a constant before it is run.
         one = op.parameter([1], ov.Type.f32)
@@ -62,7 +63,7 @@ def _nncf(x: np.ndarray, mode: str, group: int) -> np.ndarray:
     from openvino import opset15 as op
 
     nncf.set_log_level(40)
-    n, k = x.shape
+    k = x.shape[1]
     p = op.parameter([k, k], ov.Type.f32)
     model = ov.Model([op.matmul(p, op.constant(x), False, True)], [p])
     options = {} if mode.startswith("INT8") else {"group_size": group, "all_layers": True, "ratio": 1.0}
