@@ -78,12 +78,16 @@ bool IsTl2(const std::string& kind) {
   return kind == "tl2";
 }
 
+size_t TilesBytes(const std::string& kind, size_t rows, size_t cols, const LutTile& tile) {
+  return IsTl2(kind) ? Tl2Bytes(rows, cols, tile) : Tl1Bytes(rows, cols, tile);
+}
+
 Array<uint8_t> PyPackTiles(const Array<int8_t>& w, const std::string& kind, size_t bm, size_t bk, size_t bmm) {
   if (w.ndim() != 2) Fail("expected a matrix of -1, 0 and 1");
   const size_t rows = size_t(w.shape(0)), cols = size_t(w.shape(1));
   const LutTile tile{bm, bk, bmm};
   const bool tl2 = IsTl2(kind);
-  Array<uint8_t> out(py::ssize_t(tl2 ? Tl2Bytes(rows, cols, tile) : Tl1Bytes(rows, cols)));
+  Array<uint8_t> out(py::ssize_t(TilesBytes(kind, rows, cols, tile)));
   uint8_t* to = out.mutable_data();
   const py::gil_scoped_release unlocked;
   (tl2 ? PackTl2 : PackTl1)(w.data(), rows, cols, tile, to);
@@ -95,7 +99,7 @@ Array<int8_t> PyUnpackTiles(const py::object& data, const std::string& kind, siz
   const Bytes bytes(data);
   const LutTile tile{bm, bk, bmm};
   const bool tl2 = IsTl2(kind);
-  const size_t needed = tl2 ? Tl2Bytes(rows, cols, tile) : Tl1Bytes(rows, cols);
+  const size_t needed = TilesBytes(kind, rows, cols, tile);
   if (bytes.size() != needed)
     Fail(rows, " x ", cols, " weights in ", kind, " take ", needed, " bytes, not ", bytes.size());
   Array<int8_t> out = Matrix<int8_t>(rows, cols);
@@ -116,6 +120,13 @@ void BindVectors(py::module_& m) {
         py::arg("cols"), "float32 weights from AQLM's codes of 8 or 16 bits and codebooks (books, codes, 8).");
   m.def("pack_tiles", &PyPackTiles, py::arg("w"), py::arg("kind"), py::arg("bm"), py::arg("bk"), py::arg("bmm"),
         "Bytes of int8 weights -1, 0, 1 in the tiles tl1 or tl2.");
+  m.def(
+      "tiles_bytes",
+      [](const std::string& kind, size_t rows, size_t cols, size_t bm, size_t bk, size_t bmm) {
+        return TilesBytes(kind, rows, cols, {bm, bk, bmm});
+      },
+      py::arg("kind"), py::arg("rows"), py::arg("cols"), py::arg("bm"), py::arg("bk"), py::arg("bmm"),
+      "Bytes of rows x cols ternary weights in the tiles tl1 or tl2.");
   m.def("unpack_tiles", &PyUnpackTiles, py::arg("data"), py::arg("kind"), py::arg("rows"), py::arg("cols"),
         py::arg("bm"), py::arg("bk"), py::arg("bmm"), "int8 weights -1, 0, 1 from the tiles tl1 or tl2.");
 }

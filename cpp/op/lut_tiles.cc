@@ -70,7 +70,10 @@ void PairsOfByte(uint8_t byte, int8_t* w) {
 
 }  // namespace
 
-size_t Tl1Bytes(size_t rows, size_t cols) { return rows * cols / 4; }
+size_t Tl1Bytes(size_t rows, size_t cols, const LutTile& tile) {
+  CheckTl1(rows, cols, tile);
+  return rows * cols / 4;
+}
 size_t Tl2Bytes(size_t rows, size_t cols, const LutTile& tile) {
   CheckTl2(rows, cols, tile);
   const size_t end = Tl2Places(rows, cols, tile).End();

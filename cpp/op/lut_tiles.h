@@ -10,11 +10,11 @@ struct LutTile {
   size_t bm, bk, bmm;
 };
 
-// Bytes of rows x cols weights, TL2's padding included.
-size_t Tl1Bytes(size_t rows, size_t cols);
+// Bytes of rows x cols weights, TL2's padding included. Throw Error where the tile does not divide the matrix.
+size_t Tl1Bytes(size_t rows, size_t cols, const LutTile& tile);
 size_t Tl2Bytes(size_t rows, size_t cols, const LutTile& tile);
 
-// Packs weights -1, 0, 1, row by row. Throws Error where the tile does not divide the matrix.
+// Packs weights -1, 0, 1, row by row; the same errors.
 //
 // TL1: a pair of columns is 3 a + b + 4 in a nibble, two pairs to a byte, the first on top. Order: tiles of rows, tiles
 // of columns, runs of bmm rows, 256 / bmm columns, 16 rows, 4 columns, row.

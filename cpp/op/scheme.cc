@@ -82,7 +82,8 @@ Grid2 GridOf(const Scheme& s, Part part, size_t rows, size_t cols) {
     case Part::kEntries: return {scale_rows, groups * size_t(s.codes)};
     case Part::kSuper:
     case Part::kSuperShift:
-      if (s.super_group == 0) return {1, 1};
+      // Next to integer scales without minima there is one number, which is added to all of them.
+      if (s.super_group == 0 || (part == Part::kSuperShift && s.zeros != Zero::kMinimum)) return {1, 1};
       if (PlaneOf(s, part).flat) return {1, (scale_rows * groups + size_t(s.super_group) - 1) / size_t(s.super_group)};
       return {scale_rows, s.SupersOf(cols)};
     case Part::kCode: break;

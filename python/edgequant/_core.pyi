@@ -201,3 +201,23 @@ class Scheme:
     def dequantize(self, arrays: Mapping[str, NDArray[Any]], rows: int, cols: int) -> NDArray[np.float32]: ...
     def check(self, arrays: Mapping[str, NDArray[Any]], rows: int, cols: int) -> None:
         """Error unless the arrays are those of a matrix of rows x cols weights."""
+
+# ---- vectors of weights and tiles ----
+def encode_e8p(
+    w: NDArray[np.float32], importance: NDArray[np.float32] | None, effort: str
+) -> tuple[NDArray[np.uint64], float]:
+    """QuIP#'s words, (rows, cols / 32), and their scale. Error unless rows are a multiple of 16 and cols of 64."""
+
+def decode_e8p(words: NDArray[np.uint64], scale: float, rows: int, cols: int) -> NDArray[np.float32]: ...
+def decode_aqlm(
+    codes: NDArray[Any], codebooks: NDArray[np.float32], scales: NDArray[np.float32], rows: int, cols: int
+) -> NDArray[np.float32]:
+    """From codes of 8 or 16 bits, codebooks (books, 2^bits, 8) and one scale per row."""
+
+def pack_tiles(w: NDArray[np.int8], kind: str, bm: int, bk: int, bmm: int) -> NDArray[np.uint8]:
+    """Bytes of weights -1, 0, 1 in BitNet's tiles "tl1" or "tl2" of bm x bk weights, in runs of bmm rows."""
+
+def tiles_bytes(kind: str, rows: int, cols: int, bm: int, bk: int, bmm: int) -> int: ...
+def unpack_tiles(
+    data: NDArray[np.uint8], kind: str, rows: int, cols: int, bm: int, bk: int, bmm: int
+) -> NDArray[np.int8]: ...

@@ -176,7 +176,12 @@ class Format:
     @cached_property
     def core(self) -> Any:
         """The core's object. Private."""
-        return _core.Scheme(self._description)
+        codec = self._description.get("codec")
+        if codec is None:
+            return _core.Scheme(self._description)
+        from edgequant.planar_codecs import CODECS
+
+        return CODECS[codec](self._description)
 
     @property
     def name(self) -> str:
@@ -200,9 +205,16 @@ class Format:
         return bool(self._description.get("learned", False))
 
     @property
+    def follows_rule(self) -> bool:
+        """True if effort "fast" is the rule of the ecosystem's own encoder."""
+        return self._description.get("rule", "none") != "none"
+
+    @property
     def bits_per_weight(self) -> float:
         """Bits of a weight with its share of scales and zeros; without what there is once per row or tensor."""
         d = self._description
+        if "bits_per_weight" in d:
+            return float(d["bits_per_weight"])
         group = d.get("group", 32) * max(d.get("group_rows", 1), 0)
         total = 0.0
         for part in PARTS:

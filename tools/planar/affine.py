@@ -62,7 +62,7 @@ def onnx() -> Iterator[Golden]:
     cases = [(b, 32, z, 96) for b in (2, 4, 8) for z in (False, True)]
     cases += [(4, 16, False, 96), (4, 64, True, 96), (4, 128, True, 200), (2, 128, True, 200), (8, 256, False, 512)]
     for bits, block, zero_points, k in cases:
-        name = f"onnx.int{bits}{'_zp' if zero_points else ''}.b{block}"
+        name = f"onnx.nbits{bits}.g{block}{'.zp' if zero_points else ''}"
         rng = generator(name)
         n, blocks = 9, math.ceil(k / block)
         b = bit_stream(codes(rng, (n, blocks, block), bits), bits)
@@ -109,10 +109,10 @@ def gptq() -> Iterator[Golden]:
         q.g_idx = torch.from_numpy((rng.permutation(g_idx) if act_order else g_idx).astype(np.int32))
         q.post_init()
         planes = {"qweight": q.qweight.numpy(), "qzeros": bit_stream(zeros, bits).view(np.int32), "scales": s}
-        planes["g_idx"] = q.g_idx.numpy()
         golden = Golden(name, q.dequantize_weight().T.numpy(), planes, source)
         if act_order:
-            golden.name += ".desc_act"
+            golden.name += ".act"
+            golden.planes["g_idx"] = q.g_idx.numpy()
         elif not v1:
             golden.errors = errors_of(lambda x, bits=bits, group=group: _gptq_nearest(x, bits, group))
         yield golden
@@ -175,7 +175,7 @@ def compressed_tensors() -> Iterator[Golden]:
         (4, 64, False),
         (8, 64, False),
     ):
-        name = f"ct.int{bits}{'' if symmetric else '_zp'}.{f'g{group}' if group else 'channel'}"
+        name = f"ct.int{bits}.{f'g{group}' if group else 'channel'}{'' if symmetric else '.zp'}"
         rng = generator(name)
         n, k = 16, 192
         strategy = {"strategy": "group", "group_size": group} if group else {"strategy": "channel"}
@@ -189,7 +189,6 @@ def compressed_tensors() -> Iterator[Golden]:
         if not symmetric:
             zero = torch.from_numpy((codes(rng, (n, groups), bits) - half).astype(np.int8))
             planes["weight_zero_point"] = pack_to_int32(zero, bits, packed_dim=0).numpy()
-        planes["weight_shape"] = np.array([n, k], np.int64)
         w = dequantize(q, s.float(), zero, args)
 
         def nearest(x: np.ndarray, args: QuantizationArgs = args, group: int = group) -> np.ndarray:

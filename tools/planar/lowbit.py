@@ -48,21 +48,21 @@ def bitnet_cpp() -> Iterator[Golden]:
         rng = generator(name)
         q = ternary(rng, (24, 256))
         scale = np.float32(rng.uniform(0.02, 0.1))
-        tail = np.zeros(8, np.float32)
-        tail[0] = scale
-        blob = np.concatenate([pack_i2_s(q, layout), tail.view(np.uint8)])
-        yield Golden(name, q * scale, {"weight": blob}, BITNET_CPP)
+        # In a file the scale follows the codes, in a tail of 32 bytes.
+        planes = {"weight": pack_i2_s(q, layout), "weight_scale": np.array([scale])}
+        yield Golden(name, q * scale, planes, BITNET_CPP)
 
-    rng = generator("bitnet.tl1")
-    q, scale, tile = ternary(rng, (64, 256)), np.float32(0.0625 / 3), {"bm": 32, "bk": 128, "bmm": 32}
+    name, tile = "bitnet.tl1.128x64x32", {"bm": 128, "bk": 64, "bmm": 32}
+    rng = generator(name)
+    q, scale = ternary(rng, (128, 128)), np.float32(0.021)
     planes = {"weight": pack_tl1(q, **tile), "weight_scale": np.array([scale])}
-    yield Golden("bitnet.tl1", q * scale, planes, BITNET_CPP, options=tile)
+    yield Golden(name, q * scale, planes, BITNET_CPP)
 
-    for k in (288, 352):  # a multiple of 96, and one with a tail of pairs
-        rng = generator(f"bitnet.tl2 {k}")
-        q, scale, tile = ternary(rng, (64, k)), np.float32(0.07), {"bm": 32, "bk": 96, "bmm": 32}
-        planes = {"weight": pack_tl2(q, **tile), "weight_scale": np.array([scale])}
-        yield Golden("bitnet.tl2" + (".tail" if k % 96 else ""), q * scale, planes, BITNET_CPP, options=tile)
+    name, tile = "bitnet.tl2.128x96x32", {"bm": 128, "bk": 96, "bmm": 32}
+    rng = generator(name)
+    q, scale = ternary(rng, (128, 352)), np.float32(0.07)  # three tiles and 64 columns of pairs
+    planes = {"weight": pack_tl2(q, **tile), "weight_scale": np.array([scale])}
+    yield Golden(name, q * scale, planes, BITNET_CPP)
 
 
 def pack_i2_s(q: np.ndarray, layout: str) -> np.ndarray:
@@ -148,7 +148,7 @@ def pack_tl2(q: np.ndarray, bm: int, bk: int, bmm: int) -> np.ndarray:
 
 @maker("onebit")
 def onebit() -> Iterator[Golden]:
-    rng = generator("onebit")
+    rng = generator("onebit.rank1")
     n, k = 20, 96
     bits = codes(rng, (n, k), 1)
     planes = {
@@ -159,7 +159,7 @@ def onebit() -> Iterator[Golden]:
     rows, cols = planes["weight_scale"].astype(np.float32), planes["input_factor"].astype(np.float32)
     w = (1 - 2 * bits).astype(np.float32) * rows[:, None] * cols[None, :]
     source = "specification: xuyuzhuang11/OneBit 42d6d7b, scripts/convert_llama_to_infer_ckpt.py"
-    yield Golden("onebit", w, planes, source)
+    yield Golden("onebit.rank1", w, planes, source)
 
 
 @maker("group-tables")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from importlib.metadata import version
 
@@ -25,7 +26,8 @@ def openvino() -> Iterator[Golden]:
         if "zero_point" in planes:
             zero = op.constant(ov.Tensor(planes["zero_point"], [*shape[:-1], 1], stored))
             w = op.subtract(w, op.convert(zero, "f32"))
-        w = op.multiply(w, op.constant(planes["scale"].astype(np.float32).reshape(*shape[:-1], 1)))
+        planes["scale"] = planes["scale"].reshape(*shape[:-1], 1)
+        w = op.multiply(w, op.constant(planes["scale"].astype(np.float32)))
         # A parameter keeps the graph from being folded into a constant before it is run.
         one = op.parameter([1], ov.Type.f32)
         model = ov.Model([op.multiply(w, one)], [one])
@@ -47,10 +49,11 @@ def openvino() -> Iterator[Golden]:
         n, k = 10, 256
         bits = 8 if kind.endswith("8") else 4
         shape = (n, k // group, group) if group else (n, k)
-        planes = {"weight": bit_stream(codes(rng, (n, k), bits), bits), "scale": scales(rng, (n, k // (group or k)))}
-        if not zero_points:
+        packed = bit_stream(codes(rng, (n, k), bits), bits)
+        planes = {"weight": packed if bits == 8 else packed.reshape(-1), "scale": scales(rng, (n, k // (group or k)))}
+        if not zero_points and kind != "nf4":
             planes["scale"] = scales(rng, planes["scale"].shape, signed=True)
-        else:  # OpenVINO packs sub-byte constants without regard to rows
+        if zero_points:  # OpenVINO packs sub-byte constants without regard to rows
             planes["zero_point"] = bit_stream(codes(rng, (planes["scale"].size,), bits), bits)
         errors = errors_of(lambda x, mode=mode, group=group: _nncf(x, mode, group))
         yield Golden(name, evaluate(planes, kind, shape), planes, source, errors=errors)
@@ -79,7 +82,7 @@ def bitsandbytes() -> Iterator[Golden]:
 
     source = f"bitsandbytes {version('bitsandbytes')}"
     for kind, block, double in (("nf4", 64, False), ("fp4", 64, False), ("nf4", 128, False), ("nf4", 64, True)):
-        name = f"bnb.{kind}{'_dq' if double else ''}.g{block}"
+        name = f"bnb.{kind}.g{block}{'.dq' if double else ''}"
         rng = generator(name)
         n, k = 24, 192 if block == 64 else 256
         blocks = n * k // block
@@ -97,9 +100,9 @@ def bitsandbytes() -> Iterator[Golden]:
         planes = {"weight": weight.numpy()}
         for key, value in saved.items():
             if key.startswith("quant_state."):
-                import json
-
                 options = json.loads(bytes(value.numpy()).decode())
+                if double:
+                    planes["nested_offset"] = np.array([options["nested_offset"]], np.float32)
             else:
                 planes[f"weight.{key}"] = value.numpy()
         w = f.dequantize_4bit(weight, state)

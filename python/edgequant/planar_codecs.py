@@ -1,0 +1,234 @@
+"""Planar formats whose arrays are not plain planes: they are rearranged from planes, or have codes of another kind.
+
+A codec has the methods of the core's `Scheme`: quantize, dequantize and check, on arrays by the names of their parts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+
+from edgequant import _core
+from edgequant._core import Error
+
+Arrays = dict[str, np.ndarray]
+
+
+def dynamic_map() -> list[float]:
+    """bitsandbytes' 256 values for 8-bit numbers: seven decades, each with twice the values of the next lower."""
+    values = [0.0, 1.0]
+    first = float(np.float32(0.1))
+    for decade in range(7):
+        n = 2**decade
+        step = float(np.float32(0.9) / np.float32(n))
+        # As torch.linspace: from both ends to the middle, each rounded once.
+        exact = [first + step * i if i < (n + 1) // 2 else 1 - step * (n - i) for i in range(n + 1)]
+        edges = np.array(exact, np.float32)
+        means = (edges[:-1] + edges[1:]) / np.float32(2)
+        values += [s * float(v) for v in np.float32(10.0 ** (decade - 6)) * means for s in (1, -1)]
+    return sorted(values)
+
+
+def _plain(description: Mapping[str, Any], **planes: Any) -> Any:
+    """The core's Scheme of the description without what only a codec knows."""
+    known = {k: v for k, v in description.items() if k not in ("codec", "tile", "order_plane", "columns_plane")}
+    return _core.Scheme({**known, **planes})
+
+
+def _sized(name: str, arrays: Mapping[str, np.ndarray], sizes: Mapping[str, int]) -> None:
+    for part, size in sizes.items():
+        if part not in arrays:
+            raise Error(f"format '{name}': the array of {part} is missing")
+        if arrays[part].size != size:
+            raise Error(f"format '{name}': the array of {part} has {arrays[part].size} elements, not {size}")
+
+
+class Tiles:
+    """BitNet's TL1 and TL2: one byte per ternary weight, packed by the core."""
+
+    def __init__(self, description: Mapping[str, Any]) -> None:
+        self.name = description["name"]
+        self.kind, *tile = description["tile"]
+        self.tile = dict(zip(("bm", "bk", "bmm"), tile, strict=True))
+        self.scheme = _plain(description, bits=8, code_plane={"bits": 8})
+
+    def quantize(self, x: np.ndarray, importance: np.ndarray | None, effort: str) -> Arrays:
+        arrays = self.scheme.quantize(x, importance, effort)
+        codes = arrays["codes"].view(np.int8)
+        codes -= 1
+        return {**arrays, "codes": _core.pack_tiles(codes, self.kind, **self.tile)}
+
+    def dequantize(self, arrays: Mapping[str, np.ndarray], rows: int, cols: int) -> np.ndarray:
+        codes = _core.unpack_tiles(arrays["codes"], self.kind, rows, cols, **self.tile)
+        codes += 1
+        return self.scheme.dequantize({**arrays, "codes": codes.view(np.uint8)}, rows, cols)
+
+    def check(self, arrays: Mapping[str, np.ndarray], rows: int, cols: int) -> None:
+        _sized(self.name, arrays, {"scale": 1})
+        if "codes" not in arrays:
+            raise Error(f"format '{self.name}': the array of codes is missing")
+        needed = _core.tiles_bytes(self.kind, rows, cols, **self.tile)
+        if arrays["codes"].nbytes != needed:
+            raise Error(f"format '{self.name}': codes of {rows} x {cols} weights take {needed} bytes")
+
+
+class Int4Tiles:
+    """torchao on AVX-512 CPUs: tiles of 64 rows, byte j of a column holds rows j and 32 + j; scales beside zeros."""
+
+    def __init__(self, description: Mapping[str, Any]) -> None:
+        self.name, self.group = description["name"], description["group"]
+        self.scheme = _plain(description)
+
+    def _check_rows(self, rows: int) -> None:
+        if rows % 64:
+            raise Error(f"format '{self.name}': {rows} rows are not a multiple of its tile of 64")
+
+    def quantize(self, x: np.ndarray, importance: np.ndarray | None, effort: str) -> Arrays:
+        rows, cols = x.shape
+        self._check_rows(rows)
+        arrays = self.scheme.quantize(x, importance, effort)
+        codes = arrays["codes"].reshape(cols, rows // 64, 32).transpose(1, 0, 2)
+        both = np.stack([arrays["scale"], arrays["shift"]], -1)
+        return {"codes": np.ascontiguousarray(codes), "scale": both}
+
+    def dequantize(self, arrays: Mapping[str, np.ndarray], rows: int, cols: int) -> np.ndarray:
+        self.check(arrays, rows, cols)
+        codes = arrays["codes"].reshape(rows // 64, cols, 32).transpose(1, 0, 2)
+        both = arrays["scale"].reshape(-1, rows, 2)
+        plain = {"codes": codes, "scale": both[..., 0], "shift": both[..., 1]}
+        return self.scheme.dequantize({k: np.ascontiguousarray(v) for k, v in plain.items()}, rows, cols)
+
+    def check(self, arrays: Mapping[str, np.ndarray], rows: int, cols: int) -> None:
+        self._check_rows(rows)
+        _sized(self.name, arrays, {"codes": rows * cols // 2, "scale": 2 * rows * -(-cols // self.group)})
+
+
+class ActOrder:
+    """GPTQ with act-order: the columns of a group lie anywhere; g_idx names the group of each."""
+
+    def __init__(self, description: Mapping[str, Any]) -> None:
+        self.name, self.group, self.bits = description["name"], description["group"], description["bits"]
+        self.scheme = _plain(description)
+
+    def _reordered(self, words: np.ndarray, rows: int, cols: int, order: np.ndarray) -> np.ndarray:
+        """Words (K * bits / 32, N) whose column j is column order[j] of `words`."""
+        stream = np.ascontiguousarray(words.reshape(-1, rows).T).view(np.uint8)
+        bits = np.unpackbits(stream, axis=1, bitorder="little").reshape(rows, -1, self.bits)
+        bits[:, :cols] = bits[:, :cols][:, order]
+        return np.ascontiguousarray(np.packbits(bits.reshape(rows, -1), axis=1, bitorder="little").view(words.dtype).T)
+
+    def quantize(self, x: np.ndarray, importance: np.ndarray | None, effort: str) -> Arrays:
+        """Columns of like importance share a group; without one, columns of like magnitude."""
+        rows, cols = x.shape
+        weight = importance if importance is not None else np.sqrt(np.mean(np.square(x, dtype=np.float64), axis=0))
+        order = np.argsort(-weight, kind="stable")
+        sorted_importance = None if importance is None else np.ascontiguousarray(importance[order])
+        arrays = self.scheme.quantize(np.ascontiguousarray(x[:, order]), sorted_importance, effort)
+        place = np.empty(cols, np.int64)
+        place[order] = np.arange(cols)
+        codes = self._reordered(arrays["codes"], rows, cols, place)
+        return {**arrays, "codes": codes, "order": (place // self.group).astype(np.int32)}
+
+    def dequantize(self, arrays: Mapping[str, np.ndarray], rows: int, cols: int) -> np.ndarray:
+        self.check(arrays, rows, cols)
+        order = np.argsort(arrays["order"].reshape(-1), kind="stable")
+        plain = {**arrays, "codes": self._reordered(arrays["codes"].view(np.uint32), rows, cols, order)}
+        del plain["order"]
+        w = np.empty((rows, cols), np.float32)
+        w[:, order] = self.scheme.dequantize(plain, rows, cols)
+        return w
+
+    def check(self, arrays: Mapping[str, np.ndarray], rows: int, cols: int) -> None:
+        _sized(self.name, arrays, {"order": cols, "codes": -(-cols * self.bits // 32) * rows})
+        self.scheme.check({k: v for k, v in arrays.items() if k != "order"}, rows, cols)
+        expected = np.arange(cols) // self.group
+        if not np.array_equal(np.sort(arrays["order"].reshape(-1)), expected):
+            raise Error(f"format '{self.name}': g_idx does not name every group {self.group} times")
+
+
+class RankOne:
+    """OneBit: signs, times a factor per row and one per column, the best of that form for |w|."""
+
+    def __init__(self, description: Mapping[str, Any]) -> None:
+        self.name = description["name"]
+
+    def quantize(self, x: np.ndarray, importance: np.ndarray | None, effort: str) -> Arrays:
+        if x.shape[1] % 8:
+            raise Error(f"format '{self.name}': rows of {x.shape[1]} weights are not a multiple of 8")
+        magnitude = np.abs(x, dtype=np.float64)
+        weight = np.ones(x.shape[1]) if importance is None else importance.astype(np.float64)
+        columns, rows = magnitude.mean(axis=0), np.zeros(len(x))
+        for _ in range({"fast": 2, "default": 6}.get(effort, 20)):  # alternating least squares: the first singular pair
+            columns = columns / columns.mean() if columns.any() else columns + 1  # keeps both in their type's range
+            rows = magnitude @ (columns * weight) / max(float(weight @ columns**2), 1e-300)
+            norm = float(rows @ rows)
+            if norm < 1e-300:
+                break
+            columns = rows @ magnitude / norm
+        highest = max(float(rows.max(initial=0)), float(columns.max(initial=0)))
+        if highest > 65504:
+            raise Error(f"a factor of {highest:g} is too large for {self.name}, which reaches 65504")
+        codes = np.packbits(x < 0, axis=1, bitorder="little")
+        return {"codes": codes, "scale": rows.astype(np.float16), "columns": columns.astype(np.float16)}
+
+    def dequantize(self, arrays: Mapping[str, np.ndarray], rows: int, cols: int) -> np.ndarray:
+        self.check(arrays, rows, cols)
+        codes = np.unpackbits(arrays["codes"].reshape(rows, -1).view(np.uint8), axis=1, bitorder="little")
+        w = 1 - 2 * codes.astype(np.float32)
+        w *= arrays["scale"].reshape(-1, 1).astype(np.float32)
+        w *= arrays["columns"].reshape(1, -1).astype(np.float32)
+        return w
+
+    def check(self, arrays: Mapping[str, np.ndarray], rows: int, cols: int) -> None:
+        _sized(self.name, arrays, {"codes": rows * cols // 8, "scale": rows, "columns": cols})
+
+
+class E8P:
+    """QuIP#'s lattice codes."""
+
+    def __init__(self, description: Mapping[str, Any]) -> None:
+        self.name = description["name"]
+
+    def quantize(self, x: np.ndarray, importance: np.ndarray | None, effort: str) -> Arrays:
+        words, scale = _core.encode_e8p(x, importance, effort)
+        return {"codes": words, "scale": np.array([scale], np.float32)}
+
+    def dequantize(self, arrays: Mapping[str, np.ndarray], rows: int, cols: int) -> np.ndarray:
+        self.check(arrays, rows, cols)
+        return _core.decode_e8p(arrays["codes"].view(np.uint64), float(arrays["scale"].reshape(-1)[0]), rows, cols)
+
+    def check(self, arrays: Mapping[str, np.ndarray], rows: int, cols: int) -> None:
+        _sized(self.name, arrays, {"codes": rows * cols // 32, "scale": 1})
+
+
+class Aqlm:
+    """AQLM's sums of codebook entries, in groups of 8 weights along a row."""
+
+    def __init__(self, description: Mapping[str, Any]) -> None:
+        self.name, self.books = description["name"], description["books"]
+
+    def quantize(self, x: np.ndarray, importance: np.ndarray | None, effort: str) -> Arrays:
+        raise Error(f"{self.name} can be read but not written: its codebooks are trained with the model")
+
+    def dequantize(self, arrays: Mapping[str, np.ndarray], rows: int, cols: int) -> np.ndarray:
+        self.check(arrays, rows, cols)
+        books = arrays["entries"].reshape(self.books, -1, 8).astype(np.float32)
+        scale = arrays["scale"].reshape(-1).astype(np.float32)
+        return _core.decode_aqlm(arrays["codes"], books, scale, rows, cols)
+
+    def check(self, arrays: Mapping[str, np.ndarray], rows: int, cols: int) -> None:
+        _sized(self.name, arrays, {"codes": rows * cols // 8 * self.books, "scale": rows})
+        entries = self.books * (1 << (8 * arrays["codes"].itemsize)) * 8
+        _sized(self.name, arrays, {"entries": entries})
+
+
+CODECS: dict[str, Callable[[Mapping[str, Any]], Any]] = {
+    "tiles": Tiles,
+    "int4_tiles": Int4Tiles,
+    "act_order": ActOrder,
+    "rank_one": RankOne,
+    "e8p": E8P,
+    "aqlm": Aqlm,
+}

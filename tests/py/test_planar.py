@@ -1,0 +1,162 @@
+"""The planar formats against golden files made by the projects that define them (tools/make_planar_golden.py)."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import edgequant as eq
+import numpy as np
+import pytest
+from edgequant.quantize import EFFORTS
+
+GOLDEN = Path(__file__).resolve().parents[1] / "golden" / "planar"
+NAMES = sorted(p.stem for p in GOLDEN.glob("*.npz") if p.stem != "inputs")
+UNWRITTEN = (".dq", ".tensor", ".block128")
+READ_ONLY = [n for n in NAMES if n.startswith(("aqlm", "bitnet", "table")) or n.endswith(UNWRITTEN)]
+WRITABLE = [n for n in NAMES if n not in READ_ONLY]
+INPUTS = {k: v.astype(np.float32) for k, v in np.load(GOLDEN / "inputs.npz").items()}
+
+
+@dataclass
+class Golden:
+    weights: np.ndarray
+    planes: dict[str, np.ndarray]
+    errors: dict[str, float]
+
+
+@cache
+def golden(name: str) -> Golden:
+    file = np.load(GOLDEN / f"{name}.npz")
+    wanted = set(eq.planar_formats[name].array_names.values())
+    planes = {k[6:]: file[k] for k in file if k.startswith("plane:") and k[6:] in wanted}
+    return Golden(file["weights"], planes, json.loads(bytes(file["meta"]))["errors"])
+
+
+def matrix(name: str, seed: int = 0) -> np.ndarray:
+    """Gaussian weights of the golden file's shape."""
+    shape = golden(name).weights.shape
+    return (np.random.default_rng(seed).standard_normal(shape) * 0.02).astype(np.float32)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_decoding_equals_the_defining_project(name: str) -> None:
+    g = golden(name)
+    q = eq.from_planes(g.planes, name, g.weights.shape)
+    np.testing.assert_array_equal(q.dequantize(), g.weights)
+
+
+@pytest.mark.parametrize("name", WRITABLE)
+def test_encoding_writes_planes_like_the_project(name: str) -> None:
+    g = golden(name)
+    q = eq.quantize(matrix(name), name)
+    assert q.format == name and q.shape == g.weights.shape
+    for key, plane in g.planes.items():
+        assert q.planes[key].nbytes == plane.nbytes, key
+        assert q.planes[key].dtype.itemsize == plane.dtype.itemsize, key
+        if plane.ndim > 1:
+            assert q.planes[key].shape == plane.shape, key
+    again = eq.from_planes(q.planes, name, q.shape)
+    assert again == q
+    np.testing.assert_array_equal(again.dequantize(), q.dequantize())
+
+
+@pytest.mark.parametrize("name", WRITABLE)
+def test_more_effort_is_never_worse(name: str) -> None:
+    w = matrix(name, 1)
+    errors = [eq.quantize(w, name, effort=effort).error(w) for effort in EFFORTS]
+    assert errors[0] >= errors[1] * 0.9999 and errors[1] >= errors[2] * 0.998, errors
+    assert 0 < errors[2] < 0.72
+
+
+@pytest.mark.parametrize("name", [n for n in WRITABLE if golden(n).errors])
+@pytest.mark.parametrize("kind", INPUTS)
+def test_default_effort_is_never_above_the_projects_error(name: str, kind: str) -> None:
+    w = INPUTS[kind]
+    if name.startswith("torchao"):  # its tiles have 64 rows
+        w = np.tile(w, (4, 1))
+    assert eq.quantize(w, name).error(w) <= golden(name).errors[kind] * 1.00001
+
+
+@pytest.mark.parametrize("name", [n for n in WRITABLE if golden(n).errors and eq.planar_formats[n].follows_rule])
+def test_fast_effort_is_the_projects_rule(name: str) -> None:
+    w = np.tile(INPUTS["gauss"], (4, 1)) if name.startswith("torchao") else INPUTS["gauss"]
+    assert eq.quantize(w, name, effort="fast").error(w) <= golden(name).errors["gauss"] * 1.003
+
+
+@pytest.mark.parametrize("name", ["mlx.affine4.g64", "awq.int4.g32", "bnb.nf4.g64", "quip.e8p", "gptq_v2.int4.g64.act"])
+def test_importance_lowers_the_weighted_error(name: str) -> None:
+    w = matrix(name, 2)
+    importance = np.random.default_rng(3).lognormal(0, 1.5, w.shape[1]).astype(np.float32)
+    plain = eq.quantize(w, name, effort="best").compare(w, importance).weighted_rmse
+    heavy = eq.quantize(w, name, importance, effort="best").compare(w, importance).weighted_rmse
+    assert heavy < plain * 0.995
+
+
+EXTREMES: dict[str, Any] = {
+    "zeros": lambda w: w * 0,
+    "constant": lambda w: w * 0 + 0.37,
+    "one outlier": lambda w: np.where(np.arange(w.size).reshape(w.shape) == 5, np.float32(1e4), w * 1e-3),
+    "subnormal": lambda w: w * np.float32(1e-42),
+    "large": lambda w: w * np.float32(2e5),
+}
+
+
+@pytest.mark.parametrize("name", WRITABLE)
+@pytest.mark.parametrize("kind", EXTREMES)
+def test_extreme_weights_stay_finite(name: str, kind: str) -> None:
+    w = EXTREMES[kind](matrix(name, 4)).astype(np.float32)
+    decoded = eq.quantize(w, name).dequantize()
+    assert np.isfinite(decoded).all()
+    if kind == "zeros" and "table1" not in name:
+        assert np.abs(decoded).max() < 1e-6
+    elif kind in ("one outlier", "subnormal"):
+        assert np.abs(decoded).max() <= 2 * np.abs(w).max() + 1e-6
+
+
+@pytest.mark.parametrize("name", READ_ONLY)
+def test_formats_without_an_encoder_say_so(name: str) -> None:
+    with pytest.raises(eq.Error, match="read but not written"):
+        eq.quantize(matrix(name), name)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_wrong_planes_are_refused(name: str) -> None:
+    g = golden(name)
+    for key, plane in g.planes.items():
+        with pytest.raises(eq.Error):
+            eq.from_planes({k: v for k, v in g.planes.items() if k != key}, name, g.weights.shape)
+        with pytest.raises(eq.Error):
+            eq.from_planes({**g.planes, key: np.tile(plane.reshape(-1), 2)}, name, g.weights.shape)
+
+
+def test_every_format_survives_its_own_description() -> None:
+    for format in eq.planar_formats.values():
+        again = eq.Format.from_json(format.to_json())
+        assert again == format and again.bits_per_weight == format.bits_per_weight
+
+
+def test_act_order_keeps_columns_of_like_importance_together() -> None:
+    w = matrix("gptq_v2.int4.g64.act", 5)
+    importance = np.linspace(1, 2, w.shape[1], dtype=np.float32)
+    q = eq.quantize(w, "gptq_v2.int4.g64.act", importance)
+    np.testing.assert_array_equal(q.planes["g_idx"], (w.shape[1] - 1 - np.arange(w.shape[1])) // 64)
+
+
+def test_act_order_refuses_groups_of_other_sizes() -> None:
+    g = golden("gptq_v2.int4.g64.act")
+    with pytest.raises(eq.Error, match="g_idx"):
+        eq.from_planes({**g.planes, "g_idx": np.zeros_like(g.planes["g_idx"])}, "gptq_v2.int4.g64.act", g.weights.shape)
+
+
+MISFITS = {"torchao.int4.g32": (60, 64), "quip.e8p": (24, 64), "onebit.rank1": (24, 12)}
+
+
+@pytest.mark.parametrize("name", MISFITS)
+def test_shapes_that_do_not_fit_are_named(name: str) -> None:
+    wrong = MISFITS[name][name == "onebit.rank1"]
+    with pytest.raises(eq.Error, match=str(wrong)):
+        eq.quantize(np.ones(MISFITS[name], np.float32), name)
