@@ -9,8 +9,10 @@ from typing import Any
 import numpy as np
 
 from edgequant._core import Error
+from edgequant.evaluate.intervals import BlockBootstrap, Estimate
 
 BATCH = 16
+NEIGHBOURS = (1, 5, 10)
 
 
 @dataclass(frozen=True)
@@ -22,6 +24,9 @@ class EmbeddingScore:
     cosine_min: float
     nearest: float  # share of sentences whose nearest other sentence is the same one
     order: float  # mean Spearman correlation of the order in which a sentence ranks all others
+    overlap: dict[str, float]  # share of the K nearest others that both find, by K: "1", "5", "10", as far as there are
+    estimates: dict[str, Estimate]  # the same numbers ("cosine", "nearest", "order", "overlap 5") with their intervals
+    intervals: str  # how they were made
 
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)
@@ -84,13 +89,23 @@ def score(reference: np.ndarray, candidate: np.ndarray) -> EmbeddingScore:
         raise Error("the model's embeddings are not finite")
     cosine = np.sum(reference.astype(np.float64) * candidate, axis=1)
     before, after = _similarities(reference), _similarities(candidate)
-    nearest = float(np.mean(before.argmax(1) == after.argmax(1)))
+    nearest = before.argmax(1) == after.argmax(1)
     # Ranks within each row, without the sentence itself; there are no ties among real embeddings.
     others = ~np.eye(count, dtype=bool)
     ranks = [m[others].reshape(count, count - 1).argsort(1).argsort(1).astype(np.float64) for m in (before, after)]
     a, b = (r - r.mean(1, keepdims=True) for r in ranks)
     order = np.sum(a * b, axis=1) / np.sqrt(np.sum(a * a, axis=1) * np.sum(b * b, axis=1))
-    return EmbeddingScore(count, float(cosine.mean()), float(cosine.min()), nearest, float(order.mean()))
+    common = {k: np.mean((ranks[0] >= count - 1 - k) & (ranks[1] >= count - 1 - k), axis=1) * (count - 1) / k
+              for k in NEIGHBOURS if k < count - 1}  # fmt: skip
+    # Sentences are drawn one by one: what follows one another in the set has no more in common.
+    bootstrap = BlockBootstrap(count, 1)
+    estimates = {"cosine": bootstrap.mean(cosine), "nearest": bootstrap.mean(nearest), "order": bootstrap.mean(order)}
+    estimates |= {f"overlap {k}": bootstrap.mean(share) for k, share in common.items()}
+    return EmbeddingScore(
+        count, float(cosine.mean()), float(cosine.min()), float(nearest.mean()), float(order.mean()),
+        {str(k): float(share.mean()) for k, share in common.items()}, estimates,
+        f"95 % intervals by bootstrap of {count} sentences",
+    )  # fmt: skip
 
 
 def _similarities(embeddings: np.ndarray) -> np.ndarray:

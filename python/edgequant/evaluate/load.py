@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from importlib import import_module
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -59,7 +60,7 @@ class Loaded:
         return embedding.embed(self.module, self.tokenizer, list(sentences), self.pooling, self.longest, progress)
 
 
-def load(path: Any, dtype: str = "f32", tokenizer: Any = None) -> Loaded:
+def load(path: Any, dtype: str = "f32", tokenizer: Any = None, share: bool = True) -> Loaded:
     """Loads a model for measuring, in evaluation mode, on the CPU.
 
     Args:
@@ -67,6 +68,7 @@ def load(path: Any, dtype: str = "f32", tokenizer: Any = None) -> Loaded:
             measured as it is: its device, its types, its quantization.
         dtype: "f32" or "bf16"; does not concern a model that is given.
         tokenizer: a fast tokenizer of transformers, or its directory; None: the one that lies beside the model.
+        share: whether the next GGUF of the same configuration may take the module over.
 
     Raises:
         Error: torch or transformers is absent; the file is absent, damaged, or neither kind; the model is neither a
@@ -81,12 +83,16 @@ def load(path: Any, dtype: str = "f32", tokenizer: Any = None) -> Loaded:
     if dtype not in types:
         raise Error(f'dtype "{dtype}" is not known; f32 and bf16 are')
     with _quiet(transformers):
+        if not share:
+            _slot.clear()
         if path.is_dir():
             loaded = _load_directory(path, types[dtype])
         elif path.exists():
             loaded = _load_gguf(path, types[dtype])
         else:
             raise Error(f"{path}: there is no such file or directory")
+        if not share:
+            _slot.clear()
         loaded.dtype = dtype
         if tokenizer is not None:
             loaded.tokenizer = _given_tokenizer(tokenizer)
@@ -122,6 +128,8 @@ def _load_directory(path: Path, dtype: Any) -> Loaded:
     try:
         config = json.loads((path / "config.json").read_text(encoding="utf-8"))
         kind = _kind(path, config)
+        if (config.get("quantization_config") or {}).get("quant_method") == "edgequant":
+            import_module("edgequant.transformers")  # registers the method
         auto, options = (AutoModelForCausalLM, {}) if kind == "causal" else (AutoModel, {"add_pooling_layer": False})
         module = auto.from_pretrained(path, dtype=dtype, local_files_only=True, **options)
     except (OSError, ValueError, KeyError) as error:

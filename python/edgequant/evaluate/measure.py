@@ -12,6 +12,7 @@ import numpy as np
 
 from edgequant._core import Error
 from edgequant.evaluate import embedding, language
+from edgequant.evaluate.layers import LayerError, layer_errors
 from edgequant.evaluate.load import Loaded, load
 from edgequant.evaluate.protocol import (
     Cut,
@@ -140,6 +141,9 @@ def evaluate(
     tokenizer: Any = None,
     reference_cache: str | Path | None = None,
     weights: bool = False,
+    layers: bool = False,
+    impact: bool = False,
+    layer_windows: int = 2,
     progress: Progress | None = None,
 ) -> Evaluation:
     """Measures a model, alone or against a reference.
@@ -164,6 +168,10 @@ def evaluate(
         reference_cache: teacher cache (see `save_reference`). Used in the reference's place where the file is there;
             otherwise made from the reference first.
         weights: also compare every weight tensor with the reference's; both must be files.
+        layers: also compare the outputs of every layer on the text's first windows (an encoder's sentences); see
+            `layers.layer_errors`. The reference must be a model, not a `Reference`.
+        impact: with `layers`, also run the reference once per layer with only that layer quantized.
+        layer_windows: windows for `layers`.
         progress: called with (what, done, total).
 
     Returns:
@@ -179,19 +187,22 @@ def evaluate(
     """
     start = time.perf_counter()
     cutting: dict[str, Any] = {"context": context, "windows": windows, "stride": stride, "warmup": warmup}
+    given = reference
     source = reference.path if isinstance(reference, Reference) else reference
     if reference_cache is not None:
         reference = _from_cache(reference_cache, reference, text, cutting, dtype, tokenizer, progress)
     elif reference is not None and not isinstance(reference, Reference):
         reference = Reference(reference, text, dtype=dtype, progress=progress, tokenizer=tokenizer, **cutting)
     written = read_text(text) if text is not None and reference is None else None
-    loaded = load(model, dtype, tokenizer)
+    loaded = load(model, dtype, tokenizer, share=not layers)
     name = str(reference.path) if reference else None
     if reference and reference.kind != loaded.kind:
         raise Error(f"{loaded.path} is {loaded.article} and the reference {name} is not")
     if weights and not (isinstance(source, str | Path) and isinstance(model, str | Path)):
         raise Error(f"{loaded.path}: weight errors need a reference to compare with, and both as files")
     common: dict[str, Any] = {"weights": weight_errors(model, source) if weights else []}
+    if layers and (reference_cache is not None or isinstance(given, Reference) or given is None):
+        raise Error(f"{loaded.path}: layers are compared with a model; name it as the reference, without a cache")
     if loaded.kind == "causal":
         content = reference.content if reference else _windowed(loaded, text, written, _cut(**cutting))
         if reference:
@@ -213,7 +224,28 @@ def evaluate(
             reference.text_name, sha256("\n".join(reference.sentences)), tokenizer_sha256(loaded.tokenizer),
             len(reference.sentences), loaded.pooling, loaded.longest, loaded.dtype, loaded.runtime,
         )}  # fmt: skip
+    if layers:
+        common["layers"] = _layers(loaded, given, reference, dtype, tokenizer, impact, layer_windows, progress)
     return Evaluation(str(loaded.path), name, seconds=time.perf_counter() - start, **common)
+
+
+def _layers(
+    loaded: Loaded, given: Any, reference: Any, dtype: str, tokenizer: Any, impact: bool, windows: int,
+    progress: Progress | None,
+) -> list[LayerError]:  # fmt: skip
+    import torch
+
+    before = load(given, dtype, tokenizer or loaded.tokenizer, share=False)
+    if loaded.kind == "causal":
+        rows = reference.content.windows[:windows, None]
+        inputs = [{"input_ids": torch.from_numpy(row), "use_cache": False} for row in rows]
+    else:
+        sentences = list(reference.sentences[: embedding.BATCH * windows])
+        inputs = [dict(loaded.tokenizer(sentences[i : i + embedding.BATCH], padding=True, truncation=True,
+                                        max_length=loaded.longest, return_tensors="pt"))
+                  for i in range(0, len(sentences), embedding.BATCH)]  # fmt: skip
+    step = None if progress is None else (lambda done, total: progress("layers", done, total))
+    return layer_errors(loaded.module, before.module, inputs, impact, progress=step)
 
 
 def _cut(context: int | None, windows: int | None, stride: int | None, warmup: int | None) -> Cut:

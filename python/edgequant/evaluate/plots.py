@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from edgequant.evaluate.dependencies import require
+from edgequant.evaluate.layers import LayerError
 
 
 @dataclass(frozen=True)
@@ -64,6 +65,47 @@ def plot_quality(panels: Sequence[Panel], path: str | Path, dpi: int = 130) -> N
     FigureCanvasAgg(figure)
     for index, panel in enumerate(panels):
         _draw(figure.add_subplot(1, len(panels), index + 1), panel)
+    figure.savefig(path, dpi=dpi, metadata={"Software": None})
+
+
+def plot_layers(errors: Sequence[LayerError], path: str | Path, title: str, note: str = "", dpi: int = 110) -> None:
+    """Draws each layer's errors in the order of the module, one colour per kind of layer, and writes a PNG.
+
+    From the top: SQNR of the layer's output when only it is quantized, when all are, and the impact where it was
+    measured.
+
+    Raises:
+        Error: matplotlib is absent.
+    """
+    require("matplotlib", "plot")
+    from matplotlib import colormaps
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    series: list[tuple[str, list[float]]] = [
+        ("only this layer quantized:\noutput SQNR, dB", [e.alone.sqnr_db for e in errors]),
+        ("all layers quantized:\noutput SQNR, dB", [e.together.sqnr_db for e in errors]),
+    ]
+    if errors[0].impact is not None:
+        series.append(("impact: KL divergence,\nnats per token", [e.impact or 0.0 for e in errors]))
+    kinds = list(dict.fromkeys(e.name.rpartition(".")[2] for e in errors))
+    colours = dict(zip(kinds, colormaps["tab10"](range(len(kinds))), strict=True))
+    figure = Figure(figsize=(9, 2.3 * len(series) + 0.9), layout="constrained")
+    FigureCanvasAgg(figure)
+    for row, (label, values) in enumerate(series):
+        axes = figure.add_subplot(len(series), 1, row + 1)
+        for kind in kinds:
+            chosen = [i for i, e in enumerate(errors) if e.name.rpartition(".")[2] == kind]
+            axes.scatter(chosen, [values[i] for i in chosen], s=14, color=colours[kind], label=kind)
+        if label.startswith("impact"):
+            axes.set_yscale("symlog", linthresh=max(max(values) * 1e-3, 1e-12))
+        axes.set_ylabel(label, fontsize=9)
+        axes.grid(True, color="#E6E6E6", linewidth=0.8)
+        axes.set_axisbelow(True)
+        if not row:
+            axes.set_title(f"Layers of {title}", fontsize=11, fontweight="bold", loc="left")
+            axes.legend(frameon=False, fontsize=8, ncols=min(len(kinds), 9), loc="lower right")
+    axes.set_xlabel(f"layer, from input to output\n{note}", fontsize=7 if note else 9)
     figure.savefig(path, dpi=dpi, metadata={"Software": None})
 
 

@@ -8,9 +8,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from edgequant._core import Error
 from edgequant.evaluate.embedding import EmbeddingScore
 from edgequant.evaluate.intervals import Estimate
 from edgequant.evaluate.language import LanguageScore
+from edgequant.evaluate.layers import LayerError
 from edgequant.evaluate.protocol import Protocol, SentenceProtocol
 from edgequant.evaluate.weights import WeightError
 
@@ -26,6 +28,7 @@ class Evaluation:
     protocol: Protocol | SentenceProtocol | None = None
     cache: str | None = None  # the teacher cache that stood for the reference
     weights: list[WeightError] = field(default_factory=list)  # empty unless asked for
+    layers: list[LayerError] = field(default_factory=list)  # likewise, in the module's order; `layers.ranked` sorts
     seconds: float = 0.0
 
     def to_dict(self) -> dict[str, Any]:
@@ -38,11 +41,24 @@ class Evaluation:
             "cache": self.cache,
             "protocol": self.protocol.to_dict() if self.protocol else None,
             "weights": [w.to_dict() for w in self.weights],
+            "layers": [e.to_dict() for e in self.layers],
             "seconds": self.seconds,
         })  # fmt: skip
 
     def save(self, path: str | Path) -> None:
         Path(path).write_text(json.dumps(self.to_dict(), indent=2) + "\n", encoding="utf-8")
+
+    def plot(self, path: str | Path) -> None:
+        """Draws the errors of the layers, with their protocol, to a PNG.
+
+        Raises:
+            Error: layers were not measured; matplotlib is absent.
+        """
+        from edgequant.evaluate.plots import plot_layers
+
+        if not self.layers:
+            raise Error(f"{self.model}: no layers were measured; add layers=True or --layers")
+        plot_layers(self.layers, path, Path(self.model).name, self.protocol.line() if self.protocol else "")
 
     def lines(self) -> list[str]:
         """The scores as sentences for a terminal."""
@@ -92,10 +108,16 @@ def _show(e: Estimate, form: str) -> str:
 
 
 def _embedding_lines(e: EmbeddingScore) -> list[str]:
-    return [
-        f"cosine     {e.cosine:.6f} mean, {e.cosine_min:.6f} lowest, over {e.sentences} sentences",
-        f"retrieval  {e.nearest:.1%} keep their nearest neighbour, order correlation {e.order:.6f}",
+    lines = [
+        f"           {e.intervals}",
+        f"cosine     {_show(e.estimates['cosine'], '.6f')} mean, {e.cosine_min:.6f} lowest",
+        f"retrieval  {_show(e.estimates['nearest'], '.1%')} keep their nearest neighbour",
+        f"           {_show(e.estimates['order'], '.6f')} rank correlation of the order of all others",
     ]
+    for k in e.overlap:
+        if k != "1":
+            lines.append(f"           {_show(e.estimates[f'overlap {k}'], '.1%')} of the {k} nearest are the same")
+    return lines
 
 
 def _finite(value: Any) -> Any:

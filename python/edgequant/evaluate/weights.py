@@ -9,6 +9,7 @@ from typing import Any
 
 from edgequant import _core
 from edgequant._core import Error
+from edgequant.comparison import Comparison
 
 
 @dataclass(frozen=True)
@@ -21,14 +22,20 @@ class WeightError:
     count: int
     squared_error: float  # sum of (a - b)^2
     squared_norm: float  # sum of a^2 of the reference
+    cosine: float  # of the angle between the two, as vectors
 
     @property
     def relative(self) -> float:
         """Root of squared error over squared norm; 0 for two tensors of zeros."""
         return math.sqrt(self.squared_error / self.squared_norm) if self.squared_norm else float(self.squared_error > 0)
 
+    @property
+    def sqnr_db(self) -> float:
+        """Signal to quantization noise; inf where nothing was lost."""
+        return -20 * math.log10(self.relative) if self.relative else math.inf
+
     def to_dict(self) -> dict[str, Any]:
-        return {**asdict(self), "relative": self.relative}
+        return {**asdict(self), "relative": self.relative, "sqnr_db": self.sqnr_db}
 
 
 def weight_errors(model: str | Path, reference: str | Path) -> list[WeightError]:
@@ -57,7 +64,7 @@ def weight_errors(model: str | Path, reference: str | Path) -> list[WeightError]
             raise Error(f"{reference}: tensor {tensor.name} has shape {other.shape}, {model} has {tensor.shape}")
         before, after = _target_rows(other), _target_rows(tensor)
         sums = _core.compare(before, other.format, after, tensor.format, tensor.row_count, tensor.columns, None)
-        errors = sums["squared_error"], sums["squared_norm"]
+        errors = sums["squared_error"], sums["squared_norm"], Comparison.from_sums(sums).cosine
         result.append(WeightError(tensor.name, other.format, tensor.format, int(sums["count"]), *errors))
     return result
 

@@ -33,6 +33,16 @@ def test_scores_equal_a_plain_computation():
     assert score.nearest == nearest / 12
     assert score.order == pytest.approx(np.mean(orders))
     assert score.nearest < 1 and score.order < 1
+    shared = []
+    for i in range(12):
+        first, second = ([j for j in np.argsort(-(m @ m[i])) if j != i][:5] for m in (a, b))
+        shared.append(len(set(first) & set(second)) / 5)
+    assert score.overlap["5"] == pytest.approx(np.mean(shared)) and 0.2 < score.overlap["5"] < 1
+    assert score.overlap["1"] == score.nearest
+    assert list(score.overlap) == ["1", "5", "10"]
+    for name, value in (("cosine", score.cosine), ("order", score.order), ("overlap 5", score.overlap["5"])):
+        estimate = score.estimates[name]
+        assert estimate.value == value and estimate.low < value < estimate.high
 
 
 def test_unusable_embeddings_are_refused():
