@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("model", help="Hugging Face model directory or GGUF file")
+    parser.add_argument("model", help="Hugging Face directory, GGUF, ONNX, OpenVINO or MLX model")
     parser.add_argument("--text", metavar="FILE", help="text to measure on; for an encoder, one sentence per line")
     parser.add_argument("--reference", metavar="MODEL", help="model to compare with, usually the one before quantizing")
     parser.add_argument(
@@ -29,6 +29,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--stride", type=int, metavar="N", help="tokens from window to window (default: the context)")
     parser.add_argument("--warmup", type=int, metavar="N", help="tokens of a window that are context only (default: 1)")
     parser.add_argument("--dtype", choices=("f32", "bf16"), default="f32", help="compute in this type (default: f32)")
+    parser.add_argument(
+        "--runtime", default="auto", metavar="NAME",
+        help="run the model by torch, onnxruntime, openvino, mlx or llama.cpp (default: what it was made for)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--tokenizer", metavar="DIR", help="directory of the tokenizer, where none lies beside the model"
+    )
     parser.add_argument("--weights", action="store_true", help="also list the relative error of every weight tensor")
     parser.add_argument(
         "--layers", action="store_true", help="also compare every layer's outputs; the worst come first"
@@ -48,7 +55,8 @@ def run(args: argparse.Namespace) -> int:
     with bars(enabled=sys.stderr.isatty() and not args.json) as progress:
         result = evaluate(
             args.model, args.reference, text=args.text, context=args.context, windows=args.windows, stride=args.stride,
-            warmup=args.warmup, dtype=args.dtype, reference_cache=args.reference_cache, weights=args.weights,
+            warmup=args.warmup, dtype=args.dtype, runtime=args.runtime, tokenizer=args.tokenizer,
+            reference_cache=args.reference_cache, weights=args.weights,
             layers=args.layers or args.impact or args.plot is not None, impact=args.impact, progress=progress,
         )  # fmt: skip
     if args.plot:

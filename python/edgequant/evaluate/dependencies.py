@@ -7,13 +7,15 @@ from types import ModuleType
 
 from edgequant._core import Error
 
+EXTRAS = ("hf", "plot")
 
-def require(name: str, extra: str) -> ModuleType:
+
+def require(name: str, requirement: str) -> ModuleType:
     """Imports an optional package.
 
     Args:
         name: module to import, for example "torch".
-        extra: the extra of edgequant that brings it, for example "hf".
+        requirement: what to install: an extra of edgequant such as "hf", or the packages' own names.
 
     Raises:
         Error: the package is absent; the sentence holds the pip command.
@@ -22,4 +24,5 @@ def require(name: str, extra: str) -> ModuleType:
         return importlib.import_module(name)
     except ImportError as error:
         package = name.partition(".")[0]
-        raise Error(f"this needs the package {package}: pip install 'edgequant[{extra}]' ({error})") from error
+        what = f"'edgequant[{requirement}]'" if requirement in EXTRAS else requirement
+        raise Error(f"this needs the package {package}: pip install {what} ({error})") from error

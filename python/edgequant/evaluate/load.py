@@ -6,7 +6,7 @@ Transformers loads the HF directory so that the reference side of a comparison s
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
@@ -19,6 +19,7 @@ from edgequant._core import Error
 from edgequant.evaluate import embedding
 from edgequant.evaluate.dependencies import require
 from edgequant.evaluate.language import Predict, predictor
+from edgequant.evaluate.runtimes import RUNTIMES, open_runtime, runtime_of
 
 # The last GGUF's module, by its configuration: quantizations of one model take turns in it, since building
 # a module initializes every weight and costs more than filling it.
@@ -37,6 +38,7 @@ class Loaded:
     max_length: int = 256
     dtype: str = "f32"
     runtime: str = "torch"
+    predictions: Predict | None = None  # of another runtime, in the module's place
 
     @property
     def article(self) -> str:
@@ -44,12 +46,12 @@ class Loaded:
 
     @property
     def max_positions(self) -> int | None:
-        return getattr(self.module.config, "max_position_embeddings", None)
+        return getattr(self.module.config, "max_position_embeddings", None) if self.module is not None else None
 
     @property
     def predict(self) -> Predict:
         """A causal model's predictions."""
-        return predictor(self.module)
+        return self.predictions or predictor(self.module)
 
     @property
     def longest(self) -> int:
@@ -60,7 +62,9 @@ class Loaded:
         return embedding.embed(self.module, self.tokenizer, list(sentences), self.pooling, self.longest, progress)
 
 
-def load(path: Any, dtype: str = "f32", tokenizer: Any = None, share: bool = True) -> Loaded:
+def load(
+    path: Any, dtype: str = "f32", tokenizer: Any = None, share: bool = True, runtime: str = "auto"
+) -> Loaded:  # fmt: skip
     """Loads a model for measuring, in evaluation mode, on the CPU.
 
     Args:
@@ -69,6 +73,7 @@ def load(path: Any, dtype: str = "f32", tokenizer: Any = None, share: bool = Tru
         dtype: "f32" or "bf16"; does not concern a model that is given.
         tokenizer: a fast tokenizer of transformers, or its directory; None: the one that lies beside the model.
         share: whether the next GGUF of the same configuration may take the module over.
+        runtime: one of `runtimes.RUNTIMES`; "auto" takes that for which the file was made, and torch for a GGUF.
 
     Raises:
         Error: torch or transformers is absent; the file is absent, damaged, or neither kind; the model is neither a
@@ -79,6 +84,16 @@ def load(path: Any, dtype: str = "f32", tokenizer: Any = None, share: bool = Tru
     if isinstance(path, torch.nn.Module):
         return _given(path, tokenizer)
     path = Path(path)
+    if runtime not in RUNTIMES:
+        raise Error(f'runtime "{runtime}" is not known; {", ".join(RUNTIMES)} are')
+    chosen = runtime_of(path) if runtime == "auto" else runtime
+    if chosen != "torch":
+        with _quiet(transformers):
+            predictions, name = open_runtime(path, chosen)
+            tokenizer = _gguf_tokenizer(path) if tokenizer is None and path.suffix == ".gguf" else tokenizer
+            beside = path if path.is_dir() else path.parent
+            tokenizer = _tokenizer(beside, path) if tokenizer is None else _given_tokenizer(tokenizer)
+            return Loaded(path, "causal", None, tokenizer, dtype="its own types", runtime=name, predictions=predictions)
     types = {"f32": torch.float32, "bf16": torch.bfloat16}
     if dtype not in types:
         raise Error(f'dtype "{dtype}" is not known; f32 and bf16 are')
@@ -195,6 +210,21 @@ class _quiet:
             self._logging.enable_progress_bar()
 
 
+def _gguf_tokenizer(path: Path) -> Any:
+    from edgequant.models import open_model
+
+    with TemporaryDirectory() as folder:
+        _write(open_model(path).hf_files(), folder)
+        return _tokenizer(Path(folder), path)
+
+
+def _write(files: Mapping[str, bytes], folder: str) -> None:
+    for name, content in files.items():
+        file = Path(folder, name)
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_bytes(content)
+
+
 def _load_gguf(path: Path, dtype: Any) -> Loaded:
     from edgequant.models import open_model
 
@@ -203,10 +233,7 @@ def _load_gguf(path: Path, dtype: Any) -> Loaded:
     config = json.loads(files["config.json"])
     kind = _kind(path, config)
     with TemporaryDirectory() as folder:
-        for name, content in files.items():
-            file = Path(folder, name)
-            file.parent.mkdir(parents=True, exist_ok=True)
-            file.write_bytes(content)
+        _write(files, folder)
         module = _module(kind, folder, config, dtype)
         _fill(module, model, path)
         pooling, max_length = _sentence_settings(Path(folder))

@@ -6,6 +6,7 @@ import math
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
@@ -55,17 +56,24 @@ class Reference:
         stride: int | None = None,
         warmup: int | None = None,
         tokenizer: Any = None,
+        runtime: str = "auto",
     ):
         written = None if text is None else read_text(text)  # first, since it fails sooner than a model loads
-        loaded = load(model, dtype, tokenizer)
+        loaded = load(model, dtype, tokenizer, runtime=runtime)
         self.path, self.kind = loaded.path, loaded.kind
         self.cached: TeacherCache | None = None
         if loaded.kind == "causal":
             self.content = _windowed(loaded, text, written, _cut(context, windows, stride, warmup))
             step = _counter(progress, "reference", len(self.content.windows))
-            self.teacher: language.Teacher = language.Replay(
-                loaded.module, self.content.windows, self.content.first, step
-            )
+            self.teacher: language.Teacher
+            if loaded.module is None:  # of another runtime: it cannot be taken apart, so its predictions are kept
+                protocol = self.content.protocol(loaded.dtype, loaded.runtime)
+                with TemporaryDirectory(ignore_cleanup_errors=True) as folder:
+                    file = Path(folder, "teacher")
+                    save_teacher(file, loaded.predict, self.content, protocol, loaded.path.name, progress=step)
+                    self.teacher = TeacherCache(file)  # stays mapped
+            else:
+                self.teacher = language.Replay(loaded.module, self.content.windows, self.content.first, step)
         else:
             self.sentences: Sequence[str] = SENTENCES if written is None else _lines(text, written)
             self.text_name = "built in" if text is None else Path(text).name
@@ -102,6 +110,7 @@ def save_reference(
     warmup: int | None = None,
     dtype: str = "f32",
     tokenizer: Any = None,
+    runtime: str = "auto",
     kept: int = KEPT,
     samples: int = SAMPLES,
     progress: Progress | None = None,
@@ -118,7 +127,7 @@ def save_reference(
         Error: as for `evaluate`; the model is an encoder; the file cannot be written.
     """
     written = read_text(text)
-    loaded = load(model, dtype, tokenizer)
+    loaded = load(model, dtype, tokenizer, runtime=runtime)
     if loaded.kind != "causal":
         raise Error(f"{loaded.path} is {loaded.article}; only a language model's predictions are worth a cache")
     content = _windowed(loaded, text, written, _cut(context, windows, stride, warmup))
@@ -139,6 +148,7 @@ def evaluate(
     warmup: int | None = None,
     dtype: str = "f32",
     tokenizer: Any = None,
+    runtime: str = "auto",
     reference_cache: str | Path | None = None,
     weights: bool = False,
     layers: bool = False,
@@ -154,7 +164,8 @@ def evaluate(
 
     Args:
         model: HF directory, GGUF file (its weights are decoded into a transformers model), or a model of transformers,
-            quantized or not.
+            quantized or not. Causal models also as ONNX file or directory, OpenVINO IR or MLX directory, each run by
+            its own runtime where that is installed.
         reference: the same, to compare with; needed for an encoder. A `Reference` is measured once for many models and
             brings its own text and windows.
         text: UTF-8 file. For an encoder its lines are the sentences; None takes the built-in ones.
@@ -164,7 +175,8 @@ def evaluate(
         warmup: tokens at the start of each window that are context only; None: 1, and context - stride where windows
             overlap. llama.cpp's perplexity tool has context // 2 + 1.
         dtype: "f32" or "bf16" for the computation. bf16 adds noise of about 1e-3 to the KL divergence.
-        tokenizer: of a model that is given as an object: a fast tokenizer or its directory.
+        tokenizer: a fast tokenizer or its directory, where none lies beside the model.
+        runtime: of the model: "auto", "torch", "onnxruntime", "openvino", "mlx", or "llama.cpp" for a GGUF.
         reference_cache: teacher cache (see `save_reference`). Used in the reference's place where the file is there;
             otherwise made from the reference first.
         weights: also compare every weight tensor with the reference's; both must be files.
@@ -194,7 +206,9 @@ def evaluate(
     elif reference is not None and not isinstance(reference, Reference):
         reference = Reference(reference, text, dtype=dtype, progress=progress, tokenizer=tokenizer, **cutting)
     written = read_text(text) if text is not None and reference is None else None
-    loaded = load(model, dtype, tokenizer, share=not layers)
+    loaded = load(model, dtype, tokenizer, not layers, runtime)
+    if layers and loaded.module is None:
+        raise Error(f"{loaded.path}: only models that run in torch have layers to compare")
     name = str(reference.path) if reference else None
     if reference and reference.kind != loaded.kind:
         raise Error(f"{loaded.path} is {loaded.article} and the reference {name} is not")
