@@ -59,7 +59,7 @@ def onnxruntime(threads: int) -> Iterator[Peer]:
             zero = unpack(zeros, blocks)[..., None] if zero_points else 1 << (bits - 1)
             return ((unpack(b, block) - zero) * scales[..., None]).reshape(n, -1)[:, :k]
 
-        name = f"onnx.int{bits}{'_zp' if zero_points else ''}.b{block}"
+        name = f"onnx.nbits{bits}.g{block}{'.zp' if zero_points else ''}"
         return Peer(name, "onnxruntime", lambda x: np.ascontiguousarray(x.T), quantize, decode)
 
     for bits, block, zero_points in (
@@ -104,7 +104,7 @@ def bitsandbytes(threads: int) -> Iterator[Peer]:
 
     torch.set_num_threads(threads)
     for kind, block, double in (("nf4", 64, False), ("fp4", 64, False), ("nf4", 64, True)):
-        name = f"bnb.{kind}{'_dq' if double else ''}.g{block}"
+        name = f"bnb.{kind}.g{block}{'.dq' if double else ''}"
 
         def quantize(x: Any, kind: str = kind, block: int = block, double: bool = double) -> Any:
             return f.quantize_4bit(x, None, None, block, double, kind)
