@@ -89,6 +89,28 @@ bool IsAcross(const Plane& p) {
          (p.slots == 0 || p.slots * p.bits == p.word);
 }
 
+// Words along the columns whose neighbours hold neighbours, with other slots further on (HQQ, I2_S).
+bool IsSpread(const Plane& p, const PlaneShape& s) {
+  return !p.down && !p.cols_first && p.slots > 0 && s.lanes > 1 && !p.trits;
+}
+// Words [first, end) of a line of n such elements.
+void PackSpread(const Plane& p, const PlaneShape& s, const uint8_t* codes, size_t n, size_t first, size_t end, uint8_t* out) {
+  constexpr size_t kAtOnce = 64;
+  const int mask = (1 << p.bits) - 1;
+  for (size_t w = first; w < end;) {
+    const size_t lane = w % s.lanes, count = std::min({kAtOnce, s.lanes - lane, end - w});
+    uint32_t line[kAtOnce] = {};
+    for (size_t slot = 0; slot < s.slots; ++slot) {
+      const size_t i = w / s.lanes * s.lanes * s.slots + slot * s.lanes + lane;
+      if (i >= n) break;
+      const int bit = PlaceOfSlot(p, slot);
+      for (size_t k = 0; k < std::min(count, n - i); ++k) line[k] |= uint32_t((codes[i + k] + p.offset) & mask) << bit;
+    }
+    for (size_t k = 0; k < count; ++k) WriteWord(out, p.word, w + k, line[k]);
+    w += count;
+  }
+}
+
 }  // namespace
 
 void UnpackRows(const Plane& p, const uint8_t* data, size_t rows, size_t cols, size_t first, size_t count,
@@ -104,14 +126,19 @@ void UnpackRows(const Plane& p, const uint8_t* data, size_t rows, size_t cols, s
     UnpackDown(p, s, data, cols, first, count, out, stride);
   } else if (IsAcross(p)) {
     UnpackAcross(p, s, data, cols, first, count, out, stride);
-  } else if (!p.flat && !p.down && !p.cols_first && p.slots > 0 && s.lanes > 1 && !p.trits) {
-    const size_t bytes = size_t(p.word) / 8;  // slots of `lanes` neighbours
-    for (size_t r = first; r < first + count; ++r, out += stride)
-      for (size_t c = 0; c < cols; c += s.lanes) {
-        const size_t chunk = c / (s.lanes * s.slots), slot = c / s.lanes % s.slots;
-        ReadSlot(p.word, data + (r * s.inner + chunk * s.lanes) * bytes, bytes, std::min(s.lanes, cols - c),
-                 PlaceOfSlot(p, slot), p.offset, (1 << p.bits) - 1, out + c);
+  } else if (IsSpread(p, s)) {
+    const size_t bytes = size_t(p.word) / 8;  // runs of neighbours in one slot of neighbouring words
+    for (size_t r = first; r < first + count; ++r, out += stride) {
+      const uint8_t* const words = data + (p.flat ? 0 : r * s.inner * bytes);
+      size_t i = p.flat ? r * cols : 0;
+      for (size_t c = 0; c < cols;) {
+        const size_t lane = i % s.lanes, n = std::min(s.lanes - lane, cols - c);
+        ReadSlot(p.word, words + (i / (s.lanes * s.slots) * s.lanes + lane) * bytes, bytes, n,
+                 PlaceOfSlot(p, i / s.lanes % s.slots), p.offset, (1 << p.bits) - 1, out + c);
+        i += n;
+        c += n;
       }
+    }
   } else {
     for (size_t r = first; r < first + count; ++r, out += stride)
       for (size_t c = 0; c < cols; ++c) out[c] = uint8_t(ReadElement(p, s, data, r, c, cols));
@@ -180,6 +207,14 @@ void PackPlane(const Plane& p, const uint8_t* codes, size_t rows, size_t cols, u
           for (size_t c = 0; c < n; ++c)
             WriteWord(data, p.word, p.cols_first ? (c0 + c) * s.inner + w : w * s.inner + c0 + c, line[c]);
         }
+    });
+  } else if (IsSpread(p, s) && p.flat) {
+    ParallelFor(s.words, 1 << 14,
+                [&](size_t begin, size_t end) { PackSpread(p, s, codes, rows * cols, begin, end, data); });
+  } else if (IsSpread(p, s)) {
+    ParallelFor(rows, 16, [&](size_t begin, size_t end) {
+      for (size_t r = begin; r < end; ++r)
+        PackSpread(p, s, codes + r * cols, cols, 0, s.words, data + r * s.inner * bytes);
     });
   } else {
     memset(data, 0, s.bytes(p));

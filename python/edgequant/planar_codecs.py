@@ -114,10 +114,22 @@ class ActOrder:
 
     def _reordered(self, words: np.ndarray, rows: int, cols: int, order: np.ndarray) -> np.ndarray:
         """Words (K * bits / 32, N) whose column j is column order[j] of `words`."""
-        stream = np.ascontiguousarray(words.reshape(-1, rows).T).view(np.uint8)
-        bits = np.unpackbits(stream, axis=1, bitorder="little").reshape(rows, -1, self.bits)
-        bits[:, :cols] = bits[:, :cols][:, order]
-        return np.ascontiguousarray(np.packbits(bits.reshape(rows, -1), axis=1, bitorder="little").view(words.dtype).T)
+        words = words.reshape(-1, rows)
+        if self.bits == 3:  # codes cross words: bit by bit
+            stream = np.unpackbits(np.ascontiguousarray(words.T).view(np.uint8), axis=1, bitorder="little")
+            bits = stream.reshape(rows, -1, 3)
+            bits[:, :cols] = bits[:, :cols][:, order]
+            packed = np.packbits(bits.reshape(rows, -1), axis=1, bitorder="little")
+            return np.ascontiguousarray(packed.view(words.dtype).T)
+        per_word, mask = 32 // self.bits, (1 << self.bits) - 1
+        codes = np.empty((len(words) * per_word, rows), np.uint8)
+        for k in range(per_word):
+            codes[k::per_word] = (words >> np.uint32(self.bits * k)) & np.uint32(mask)
+        codes[:cols] = codes[order]
+        out = np.zeros_like(words)
+        for k in range(per_word):
+            out |= codes[k::per_word].astype(np.uint32) << np.uint32(self.bits * k)
+        return out
 
     def quantize(self, x: np.ndarray, importance: np.ndarray | None, effort: str) -> Arrays:
         """Columns of like importance share a group; without one, columns of like magnitude."""
@@ -128,7 +140,7 @@ class ActOrder:
         arrays = self.scheme.quantize(np.ascontiguousarray(x[:, order]), sorted_importance, effort)
         place = np.empty(cols, np.int64)
         place[order] = np.arange(cols)
-        codes = self._reordered(arrays["codes"], rows, cols, place)
+        codes = self._reordered(arrays["codes"].view(np.uint32), rows, cols, place)
         return {**arrays, "codes": codes, "order": (place // self.group).astype(np.int32)}
 
     def dequantize(self, arrays: Mapping[str, np.ndarray], rows: int, cols: int) -> np.ndarray:
