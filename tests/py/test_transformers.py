@@ -205,13 +205,15 @@ def test_lora_through_the_whole_model(tmp_path: Path) -> None:
     assert losses[-1] < losses[0] - 0.2
 
 
-def test_importance_and_compute_settings(tmp_path: Path) -> None:
+@pytest.mark.parametrize("plain", [True, False])
+def test_importance_and_compute_settings(tmp_path: Path, plain: bool) -> None:
     original = tiny(tmp_path)
     importance = np.ones(256, np.float32)
     importance[::32] = 1e4
     name = "model.layers.0.self_attn.v_proj"
-    vectors = {"blk.0.attn_v.weight": importance}
-    model = load(tmp_path, EdgeQuantConfig("gguf:q4_0", importance=vectors, effort="best", compute="exact"))
+    vectors = eq.Importance({"blk.0.attn_v.weight": importance}) if plain else {"blk.0.attn_v.weight": importance}
+    format = "q4_0" if plain else "gguf:q4_0"
+    model = load(tmp_path, EdgeQuantConfig(format, importance=vectors, effort="best", compute="exact"))
     layer = model.get_submodule(name)
     want = eq.quantize(original.get_submodule(name).weight, layer.format, importance, effort="best")
     assert np.array_equal(layer.dequantize().numpy(), want.dequantize()) and layer.compute == "exact"

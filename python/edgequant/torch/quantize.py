@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -9,6 +10,7 @@ import torch
 from torch import nn
 
 from edgequant._core import Error
+from edgequant.importance import Importance
 from edgequant.quantize import quantize
 from edgequant.tensor import Comparison, QuantizedTensor
 from edgequant.torch.modules import QuantEmbedding, QuantLinear
@@ -109,14 +111,21 @@ def quantize_layer(layer: LayerPlan, weight: torch.Tensor, config: QuantConfig) 
     name = layer.names[0]
     if weight.device.type != "cpu":
         raise Error(f"{name}: its weights are on {weight.device}; move the model first: model.to('cpu')")
-    vectors = config.importance or {}
-    importance = next((vectors[key] for key in (*layer.names, layer.gguf_name or "") if key in vectors), None)
     try:
+        importance = _importance_of(layer, config.importance)
         q = quantize(weight, layer.format, importance, effort=config.effort, objective=config.objective)
     except Error as e:
         raise Error(f"{name}: {e}") from None
     error = q.compare(weight)
     return q, LayerReport(layer.names, layer.shape, layer.format, layer.wanted, q.nbytes, error)
+
+
+def _importance_of(layer: LayerPlan, given: Mapping[str, Any] | None) -> Any:
+    if isinstance(given, Importance):
+        vectors = given.of(layer.gguf_name or "", layer.shape)
+        return None if vectors is None else vectors[0]
+    keys = (*layer.names, layer.gguf_name or "")
+    return next((given[key] for key in keys if key in given), None) if given else None
 
 
 def replace_layers(model: nn.Module, names: tuple[str, ...], q: QuantizedTensor, compute: str) -> None:
