@@ -5,7 +5,8 @@ Columns, all in GB/s of float32 written, medians of interleaved repetitions:
   row         one row of 4096 weights, again and again on one thread: everything is in the first-level cache
   1T, 2T ...  a large matrix into an array that exists, with 1 and with --threads threads
   fresh       the same with all threads into a new array each time: the page faults are part of it
-  of write    the large matrix with all threads as a share of what memset writes with as many threads
+  of write    the large matrix with all threads as a share of what ordinary stores write with as many threads (memset,
+              which some processors turn into whole lines without reading them first, is printed above)
   f16         the large matrix to float16 with all threads, in GB/s of float16 written
 Each "ggml" column is ggml's own to_float (llama-cpp-python's native build) in the same place, "x" the ratio;
 "libgguf" is that package's dequantize_rows, one thread, which makes a new array.
@@ -42,17 +43,17 @@ def interleaved(repeats: int, calls: list[Callable[[], object]]) -> list[float]:
     return [statistics.median(t) for t in times]
 
 
-def write_speed(size: int, threads: int, repeats: int) -> float:
-    """GB/s of memset on `threads` threads into memory that exists."""
-    buffer = np.ones(size, np.uint8)
+def write_speeds(size: int, threads: int, repeats: int) -> list[float]:
+    """GB/s on `threads` threads into memory that exists: of ordinary stores from a row in cache, and of memset."""
+    buffer, row = np.ones((size // 4 // ROW, ROW), np.float32), np.ones(ROW, np.float32)
     memset = ctypes.CDLL(None).memset
     memset.argtypes = [ctypes.c_void_p, ctypes.c_int, ctypes.c_size_t]
     memset.restype = ctypes.c_void_p
-    part, base = size // threads, buffer.ctypes.data
+    parts = np.array_split(buffer, threads)
     with ThreadPoolExecutor(threads) as pool:
-        fill = [lambda: list(pool.map(lambda k: memset(base + k * part, 0, part), range(threads)))]
-        seconds = interleaved(repeats, fill)
-    return part * threads / seconds[0] / 1e9
+        store = lambda: list(pool.map(lambda part: np.copyto(part, row), parts))  # noqa: E731
+        fill = lambda: list(pool.map(lambda part: memset(part.ctypes.data, 0, part.nbytes), parts))  # noqa: E731
+        return [buffer.nbytes / seconds / 1e9 for seconds in interleaved(repeats, [store, fill])]
 
 
 def weights_like(f: BlockFormat, rows: int, cols: int) -> np.ndarray:
@@ -129,10 +130,11 @@ def main() -> None:
     args = parser.parse_args()
     _core.use_simd_target(args.target)
     ggml, t = Ggml(), args.threads
-    write = write_speed(args.mib * 2**20, t, args.repeats)
+    write, memset = write_speeds(args.mib * 2**20, t, args.repeats)
     results = []
     if not args.json:
-        print(f"{_core.simd_target()}, {args.mib} MiB of float32, memset on {t} threads {write:.1f} GB/s")
+        print(f"{_core.simd_target()}, {args.mib} MiB of float32")
+        print(f"writing on {t} threads: ordinary stores {write:.1f} GB/s, memset {memset:.1f} GB/s")
         heads = [f"{name:>6} {'ggml':>6} {'x':>5}" for name in ("row", "1T", f"{t}T")]
         print(f"{'':8} {' | '.join(heads)} {'of write':>8} | {'fresh':>6} {'f16':>6} {'libgguf':>7}")
     for f in [formats[n.lower()] for n in args.names] or formats.values():
@@ -146,7 +148,8 @@ def main() -> None:
             last = f"{r['fresh']:6.1f} {r['f16']:6.1f} " + (f"{r['libgguf']:7.1f}" if "libgguf" in r else "")
             print(f"{r['format']:8} {' | '.join(cells)} {r['of write']:8.2f} | {last}", flush=True)
     if args.json:
-        print(json.dumps({"target": _core.simd_target(), "threads": t, "memset": write, "results": results}, indent=2))
+        report = {"target": _core.simd_target(), "threads": t, "stores": write, "memset": memset, "results": results}
+        print(json.dumps(report, indent=2))
 
 
 if __name__ == "__main__":

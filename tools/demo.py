@@ -79,7 +79,7 @@ def package_folder(package: str, requirement: str) -> Path:
 
 
 def run_child(command: list[str], what: str) -> tuple[str, float, float]:
-    """Runs a command; its stderr (progress) stays on the terminal. Returns stdout, seconds and peak memory in MiB.
+    """Runs a command; its stderr (progress) stays on the terminal. Returns stdout, seconds and peak memory in MB.
 
     A process of its own, so that the memory measured is the command's: this one will hold torch later.
     """
@@ -92,7 +92,7 @@ def run_child(command: list[str], what: str) -> tuple[str, float, float]:
     process.returncode = os.waitstatus_to_exitcode(status)
     if process.returncode:
         raise DemoError(f"{what} failed with exit code {process.returncode}: {' '.join(command)}")
-    peak = usage.ru_maxrss / (2**20 if sys.platform == "darwin" else 2**10)
+    peak = usage.ru_maxrss * (1 if sys.platform == "darwin" else 1024) / 1e6
     return output, time.perf_counter() - start, peak
 
 
@@ -179,7 +179,7 @@ def table(results: list[Result]) -> str:
     encoder = results[0].cosine is not None
     head = ["format", "size MB", "bits/weight", "vs. F16", "weight error"]
     head += ["cosine", "same nearest"] if encoder else ["perplexity", "KL (nats)", "same top-1"]
-    rows = [[*head, "time s", "peak MiB"]]
+    rows = [[*head, "time s", "peak MB"]]
     for r in results:
         quality = [f"{r.cosine:.6f}", f"{r.nearest:.0%}"] if encoder else [
             f"{r.perplexity:.3f}", f"{r.kl:.5f}", f"{r.top1:.1%}"]  # fmt: skip

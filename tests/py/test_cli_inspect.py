@@ -13,7 +13,8 @@ import numpy as np
 import pytest
 from edgequant import _core
 from edgequant._core import Error, GgufWriter
-from edgequant.cli.table import printable, size, table, weights
+from edgequant.cli.table import printable, table, weights
+from edgequant.report import size
 
 
 def call(verb: str, *arguments: object) -> int:
@@ -289,7 +290,7 @@ def test_table() -> None:
 
 
 @pytest.mark.parametrize(
-    ("count", "expected"), [(0, "0 B"), (999, "999 B"), (1000, "1.0 KiB"), (98_000_000, "93.5 MiB"), (2**40, "1.0 TiB")]
+    ("count", "expected"), [(0, "0 B"), (999, "999 B"), (1000, "1.0 kB"), (98_000_000, "98.0 MB"), (1_999_000_000, "2.00 GB")]
 )
 def test_size(count: int, expected: str) -> None:
     assert size(count) == expected

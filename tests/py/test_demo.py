@@ -58,7 +58,7 @@ def test_study_writes_files_table_numbers_and_picture(tiny, tmp_path, capsys, mo
     assert "context 128" in numbers["llama"]["note"] and "sampled-" in numbers["llama"]["note"]
     assert list((tmp_path / "llama").glob("python-3*-reference.txt"))
     assert (tmp_path / "quality-vs-size.png").stat().st_size > 5000
-    assert printed.count("| q8_0") == 2 and "peak MiB" in printed
+    assert printed.count("| q8_0") == 2 and "peak MB" in printed
     assert not list(tmp_path.rglob("*.part"))
 
 

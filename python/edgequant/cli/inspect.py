@@ -171,7 +171,8 @@ def shown(value: Any, in_full: bool, limit: int = TEXT) -> str:
 
 def text(report: dict[str, Any], metadata: dict[str, str], with_stats: bool) -> str:
     """The report for people."""
-    from edgequant.cli.table import printable, size, table, weights
+    from edgequant.cli.table import printable, table, weights
+    from edgequant.report import size
 
     kinds = {"gguf": "GGUF", "safetensors": "safetensors", "huggingface": "Hugging Face directory"}
     head = f"{printable(report['path'])}: {kinds[report['kind']]}"

@@ -40,16 +40,6 @@ def printable(text: str) -> str:
     return text.encode(encoding, "backslashreplace").decode(encoding)
 
 
-def size(count: int) -> str:
-    """Bytes in the unit that keeps three to four digits: 144 B, 98.4 MiB."""
-    value, unit = float(count), "B"
-    for larger in ("KiB", "MiB", "GiB", "TiB"):
-        if value < 1000:
-            break
-        value, unit = value / 1024, larger
-    return f"{count} B" if unit == "B" else f"{value:.{0 if value >= 100 else 1}f} {unit}"
-
-
 def weights(count: int) -> str:
     """A number of weights as people say it: 512, 135 M, 1.24 B."""
     value, unit = float(count), ""
