@@ -23,6 +23,7 @@ namespace edgequant {
 inline constexpr int kPanelRows = 16;
 inline constexpr int kPanelLine = 64;   // bytes: 16 rows x 4 k, when a code is a byte
 inline constexpr int kPanelUnit = 32;   // k in `bits` lines
+inline constexpr int kShiftUnit = 8;    // steps of the table per 1 where a grid's rows are shifted
 
 enum class PanelScale : uint8_t { kF16, kE8M0, kUE4M3, kInt8, kNibble };
 
@@ -101,7 +102,35 @@ constexpr bool IntegerTable(const Map& map, int entries, PanelLayout* p) {
   return false;
 }
 
+// A grid's rows hold few different values, so their weights are codes of a small table, at 3 or 4 bits each.
+constexpr bool SetGridValues(const Block& b, PanelLayout* p) {
+  const GridTable& grid = *b.map.grid;
+  const int unit = b.map.shift != 0 ? kShiftUnit : 1;
+  const float shift = b.map.shift * float(unit);
+  if (!IsWhole(shift)) return false;
+  bool seen[256] = {};
+  for (int row = 0; row < grid.rows; ++row)
+    for (int k = 0; k < grid.dim; ++k)
+      for (int minus = 0; minus < 4; ++minus) {
+        const int level = grid.levels[grid.packed[row] >> k * grid.bits & ((1 << grid.bits) - 1)] * unit;
+        const int value = (minus % 2 && b.map.signs.kind != FieldKind::kNone ? -level : level) + int(minus / 2 ? -shift : shift);
+        if (value < -128 || value > 127) return false;
+        seen[value + 128] = true;
+      }
+  int count = 0;
+  for (int v = 0; v < 256; ++v)
+    if (seen[v]) {
+      if (count == 16) return false;
+      p->values[count++] = int8_t(v - 128);
+    }
+  p->bits = count <= 4 ? 2 : count <= 8 ? 3 : 4;
+  p->table = true;
+  p->factor = 1.0f / float(unit);
+  return true;
+}
+
 constexpr bool SetValues(const Block& b, PanelLayout* p) {
+  if (b.map.kind == MapKind::kGrid) return SetGridValues(b, p);
   if (b.map.kind == MapKind::kAffine) {
     p->zero = b.map.zero;
     if (p->bits == 1) p->zero *= 2, p->factor = 0.5f;
@@ -152,10 +181,10 @@ constexpr int PanelScaleCode(const Level& s, int code) {
   return panel_detail::IsWhole(s.sub_zero) ? code - int(s.sub_zero) : 2 * code - int(2 * s.sub_zero);
 }
 
-// False for formats that have no panel: grids, tables of other than small whole numbers, scales of other types.
+// False for formats that have no panel: tables of other than small whole numbers, scales of other types.
 constexpr bool PanelOf(const Block& b, PanelLayout* layout) {
   PanelLayout p;
-  p.bits = panel_detail::CodeBits(b);
+  p.bits = b.map.kind == MapKind::kGrid ? 4 : panel_detail::CodeBits(b);
   if (p.bits == 7) p.bits = 8;
   if (p.bits < 1 || p.bits > 8 || 256 % b.n != 0 || b.n < kPanelRows) return false;
   if (!panel_detail::SetValues(b, &p) || !panel_detail::SetScales(b, &p)) return false;

@@ -5,7 +5,7 @@
 
 #include <algorithm>
 
-#include "format/decode.h"
+#include "format/encode.h"
 
 #undef HWY_TARGET_INCLUDE
 #define HWY_TARGET_INCLUDE "kernels/cpu/panel_pack.cc"
@@ -79,6 +79,28 @@ void ReadElements(const Field& f, const uint8_t* HWY_RESTRICT block, size_t byte
   }
 }
 
+// The weights of `count` grid blocks as codes of the panel's table.
+void ReadGrid(const Block& b, const PanelLayout& layout, const uint8_t* HWY_RESTRICT block, int count,
+              uint8_t* HWY_RESTRICT out) {
+  const GridTable& grid = *b.map.grid;
+  const int unit = b.map.shift != 0 ? kShiftUnit : 1, shift = int(b.map.shift * float(unit)), level_mask = (1 << grid.bits) - 1;
+  uint8_t code_of[256] = {};
+  for (int c = (1 << layout.bits) - 1; c >= 0; --c) code_of[uint8_t(layout.values[c])] = uint8_t(c);
+  for (; count != 0; --count, block += b.bytes)
+    for (int i = 0; i < b.n; i += 8) {
+      int minus = ReadField(b.map.signs, block, i / 8);
+      if (b.map.signs.bits == 7) minus |= (__builtin_popcount(unsigned(minus)) & 1) << 7;
+      const int move = b.map.shift != 0 && ReadField(b.map.shift_sign, block, i / 8) ? -shift : shift;
+      for (int first = 0; first < 8; first += grid.dim) {
+        const int c = (i + first) / grid.dim, row = grid.packed[ReadField(b.codes[0], block, c) | ReadField(b.codes[1], block, c)];
+        for (int k = 0; k < grid.dim; ++k) {
+          const int level = grid.levels[row >> k * grid.bits & level_mask] * unit;
+          *out++ = code_of[uint8_t((minus >> (first + k) & 1 ? -level : level) + move)];
+        }
+      }
+    }
+}
+
 // 32 k of 16 rows, kChunk bytes apart, to the lines of a unit.
 void PackUnit(const uint8_t* HWY_RESTRICT codes, int bits, uint8_t* HWY_RESTRICT out) {
   alignas(64) uint64_t line[8][kPanelLine / 8];
@@ -113,6 +135,11 @@ int SubCode(const Level& s, const uint8_t* block, int j) {
 HWY_INLINE void PackScale(const Block& b, const PanelLayout& layout, const uint8_t* block, int j, int at, int row,
                           uint8_t* out) {
   const uint8_t *scale = block + b.scale.byte, *minimum = block + b.offset.byte;
+  uint8_t joined[4];
+  if (b.scale.pieces.kind != FieldKind::kNone) {
+    WriteNumber(b.scale.type, joined, ReadLevelNumber(b.scale, block, j) / b.scale.factor);
+    scale = joined;
+  }
   switch (layout.scale) {
     case PanelScale::kF16:
       memcpy(out + (at * kPanelRows + row) * 2, scale + 2 * j, 2);
@@ -151,8 +178,12 @@ void Pack(const Block& b, const PanelLayout& layout, const uint8_t* const rows[k
     for (int r = 0; r < kPanelRows; ++r) {
       if (!rows[r]) continue;
       const uint8_t* block = rows[r] + k0 / size_t(b.n) * size_t(b.bytes);
-      for (const Field& f : b.codes)
-        if (f.kind != FieldKind::kNone) ReadElements(f, block, size_t(b.bytes), blocks, b.n, codes[r]);
+      if (b.map.kind == MapKind::kGrid) {
+        ReadGrid(b, layout, block, blocks, codes[r]);
+      } else {
+        for (const Field& f : b.codes)
+          if (f.kind != FieldKind::kNone) ReadElements(f, block, size_t(b.bytes), blocks, b.n, codes[r]);
+      }
       int i = 0;
       for (int at = int(first_group % per_header); i < blocks * (b.n / layout.group); block += b.bytes)
         for (int j = 0; j < b.n / layout.group; ++j, ++i) {

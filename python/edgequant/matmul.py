@@ -25,8 +25,8 @@ _panels: dict[int, tuple[weakref.ref[np.ndarray], str, tuple[int, ...], Any]] = 
 def repack(q: QuantizedTensor) -> Any:
     """The weights in the layout that products read; made once, and kept while `q.data` lives.
 
-    Changes of `q.data` in place are not noticed. Raises Error if the format has no such layout (`edgequant.formats`
-    whose codes stand for vectors, and plain numbers).
+    Changes of `q.data` in place are not noticed. Raises Error for plain numbers (f32, f16, bf16), which
+    have no such layout. Formats with a grid (iq1, iq2, iq3) take 3 or 4 bits per weight there.
     """
     key = id(q.data)
     found = _panels.get(key)

@@ -290,7 +290,8 @@ def test_table() -> None:
 
 
 @pytest.mark.parametrize(
-    ("count", "expected"), [(0, "0 B"), (999, "999 B"), (1000, "1.0 kB"), (98_000_000, "98.0 MB"), (1_999_000_000, "2.00 GB")]
+    ("count", "expected"),
+    [(0, "0 B"), (999, "999 B"), (1000, "1.0 kB"), (98_000_000, "98.0 MB"), (1_999_000_000, "2.00 GB")],
 )
 def test_size(count: int, expected: str) -> None:
     assert size(count) == expected

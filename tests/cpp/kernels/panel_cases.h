@@ -9,7 +9,7 @@
 #include <vector>
 
 #include "core/half.h"
-#include "format/decode.h"
+#include "format/encode.h"
 #include "op/matmul.h"
 
 namespace edgequant {
@@ -51,13 +51,21 @@ struct RandomWeights {
   }
 
  private:
+  static void SetPieces(const Field& f, uint16_t bits, uint8_t* block) {
+    for (int p = 0; p * f.bits < 16; ++p) {
+      const int at = FirstBit(f, p);
+      block[at / 8] = uint8_t(block[at / 8] & ~(((1 << f.bits) - 1) << at % 8));
+      WriteField(f, block, p, bits >> p * f.bits);
+    }
+  }
   static void SetLevel(const Level& s, int n, uint8_t* block, std::mt19937& rng) {
     const int numbers = s.type == Number::kNone ? 0 : s.group ? n / s.group : 1;
     for (int k = 0; k < numbers; ++k) {
       uint8_t* p = block + s.byte + k * SizeOf(s.type);
       const uint16_t half =
           F16FromF32(std::ldexp(1 + float(rng() % 1000) / 1000, -int(rng() % 4) - 5) * (rng() % 5 ? 1.0f : -1.0f));
-      if (s.type == Number::kF16) memcpy(p, &half, 2);
+      if (s.pieces.kind != FieldKind::kNone) SetPieces(s.pieces, half, block);
+      else if (s.type == Number::kF16) memcpy(p, &half, 2);
       else if (SizeOf(s.type) == 1) *p = uint8_t(s.type == Number::kUE4M3 ? rng() % 256 : 120 + rng() % 8);
     }
   }

@@ -4,13 +4,13 @@
 
 namespace edgequant {
 
-struct Shape {
+struct ProductShape {
   size_t m, n, blocks;
 };
 
 // All results of m rows against double arithmetic on decoded weights and, for kInt8, on rounded activations. Only the
 // order of sums differs, so errors are some float roundings of the sum of magnitudes.
-inline void CheckProduct(FormatId format, const Shape& shape, Compute compute, std::mt19937& rng) {
+inline void CheckProduct(FormatId format, const ProductShape& shape, Compute compute, std::mt19937& rng) {
   const size_t k = shape.blocks * size_t(BlockOf(format).n);
   SCOPED_TRACE(std::string(NameOf(format)) + " " + std::to_string(shape.m) + " x " + std::to_string(shape.n) + " x " +
                std::to_string(k));
