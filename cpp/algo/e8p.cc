@@ -40,16 +40,19 @@ Fit Encode(const Vectors& q, float scale, uint16_t* codes) {
     }
     NearestE8P(q.x + begin * 8, end - begin, 1 / scale, q.weights ? w.data() : nullptr, end - begin, codes + begin);
     Fit f;
+    const float* const points = E8PPoints();
     for (size_t v = begin; v < end; ++v) {
-      float point[8];
-      E8PVector(codes[v], point);
+      const float *const x = q.x + v * 8, *const p = points + size_t{codes[v]} * 8;
+      float xp = 0, pp = 0, xx = 0;
       for (size_t k = 0; k < 8; ++k) {
-        const double x = double(q.x[v * 8 + k]), p = double(point[k]);
-        const double weight = q.weights ? double(w[(v - begin) * 8 + k]) : 1.0;
-        f.xp += weight * x * p;
-        f.pp += weight * p * p;
-        f.xx += weight * x * x;
+        const float weight = q.weights ? w[(v - begin) * 8 + k] : 1.0f;
+        xp += weight * x[k] * p[k];
+        pp += weight * p[k] * p[k];
+        xx += weight * x[k] * x[k];
       }
+      f.xp += double(xp);
+      f.pp += double(pp);
+      f.xx += double(xx);
     }
     parts[begin / kTask] = f;
   });

@@ -14,16 +14,6 @@ void CheckE8PShape(size_t rows, size_t cols) {
     Fail("E8P stores tiles of 16 rows and 64 columns, which do not divide a matrix of ", rows, " x ", cols);
 }
 
-// All points, at scale 1.
-const std::vector<float>& E8PPoints() {
-  static const std::vector<float>& points = *[] {
-    auto* p = new std::vector<float>(size_t{65536} * 8);
-    for (uint32_t code = 0; code < 65536; ++code) E8PVector(code, p->data() + size_t{code} * 8);
-    return p;
-  }();
-  return points;
-}
-
 template <class Code>
 void DecodeAqlmRows(const AqlmView& q, size_t begin, size_t end, size_t cols, float* out) {
   const auto* codes = static_cast<const Code*>(q.codes);
@@ -42,16 +32,25 @@ void DecodeAqlmRows(const AqlmView& q, size_t begin, size_t end, size_t cols, fl
 
 }  // namespace
 
+const float* E8PPoints() {
+  static const std::vector<float>& points = *[] {
+    auto* p = new std::vector<float>(size_t{65536} * 8);
+    for (uint32_t code = 0; code < 65536; ++code) E8PVector(code, p->data() + size_t{code} * 8);
+    return p;
+  }();
+  return points.data();
+}
+
 void DecodeE8P(const uint64_t* words, size_t rows, size_t cols, float scale, float* out) {
   CheckE8PShape(rows, cols);
-  const std::vector<float>& points = E8PPoints();
+  const float* const points = E8PPoints();
   const size_t vectors = cols / 8;
   ParallelFor(rows / 2, 8, [&](size_t begin, size_t end) {
     for (size_t pair = begin; pair < end; ++pair)
       for (size_t v = 0; v < vectors; v += 2) {
         const uint64_t word = words[E8PPlaceOf(2 * pair, v, vectors).word];
         for (int i = 0; i < 4; ++i) {
-          const float* point = points.data() + size_t{E8PCodeOfWord(word, i)} * 8;
+          const float* point = points + size_t{E8PCodeOfWord(word, i)} * 8;
           float* to = out + (2 * pair + size_t(i % 2)) * cols + (v + size_t(i / 2)) * 8;
           for (int k = 0; k < 8; ++k) to[k] = point[k] * scale;
         }

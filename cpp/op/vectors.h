@@ -5,6 +5,9 @@
 
 namespace edgequant {
 
+// All 65536 grid points of E8P at scale 1, 8 numbers each.
+const float* E8PPoints();
+
 // rows (a multiple of 16) x cols (of 64) weights from QuIP#'s words, rows * cols / 32 of them: grid point * scale.
 void DecodeE8P(const uint64_t* words, size_t rows, size_t cols, float scale, float* out);
 

@@ -14,12 +14,14 @@
 #define EDGEQUANT_E8P_HALVES
 namespace edgequant {
 
-// Rows as pairs of half-rows, sorted by the first; `first` lists where each new first half begins.
+// Rows as pairs of half-rows, sorted by the first.
 struct E8PHalves {
   int halves = 0;
   uint8_t level[81][4] = {};
-  uint8_t head[kE8PRows] = {}, tail[kE8PRows] = {};  // of row order[k]
-  uint8_t order[kE8PRows] = {};
+  uint8_t order[kE8PRows] = {};                                             // the row in this place; of it:
+  uint8_t head[kE8PRows] = {}, tail[kE8PRows] = {}, odd[kE8PRows] = {};
+  int32_t row_odd[kE8PRows] = {};
+  float row_magnitude[kE8PRows * 8] = {};
 };
 constexpr E8PHalves MakeE8PHalves() {
   E8PHalves h;
@@ -45,6 +47,9 @@ constexpr E8PHalves MakeE8PHalves() {
       if (both[r][0] == head) {
         h.head[n] = uint8_t(head);
         h.tail[n] = both[r][1];
+        h.odd[n] = kE8PGrid.odd[r];
+        h.row_odd[n] = kE8PGrid.odd[r];
+        for (int k = 0; k < 8; ++k) h.row_magnitude[n * 8 + k] = float(kE8PGrid.level[r][k]) + 0.5f;
         h.order[n++] = uint8_t(r);
       }
   return h;
@@ -62,15 +67,19 @@ namespace hn = hwy::HWY_NAMESPACE;
 constexpr size_t kMaxLanes = 16;
 using DF = hn::CappedTag<float, kMaxLanes>;
 using VF = hn::Vec<DF>;
+using DI = hn::RebindToSigned<DF>;
+using VI = hn::Vec<DI>;
 
-// Gains and costs of inverting the cheapest sign of all half-rows, per lane.
+// Per lane, of all half-rows: the gain, and what inverting the cheapest sign costs, where the sum of the row is even
+// and odd (0 where the signs have the right product as they are).
 struct HalfTables {
   alignas(64) float gain[2][81][kMaxLanes];
-  alignas(64) float flip[2][81][kMaxLanes];
+  alignas(64) float flip[2][2][81][kMaxLanes];
 };
 
-// Fills the tables for weights y (8 x lanes) with error weights w.
-HWY_INLINE void FillHalves(DF d, const float* HWY_RESTRICT y, const float* HWY_RESTRICT w, HalfTables& t) {
+// Fills the tables for weights y (8 x lanes) with error weights w; odd: 1.0 where the number of minuses is odd, else 0.
+HWY_INLINE void FillHalves(DF d, const float* HWY_RESTRICT y, const float* HWY_RESTRICT w, VF odd, HalfTables& t) {
+  const VF even = hn::Sub(hn::Set(d, 1.0f), odd);
   for (int side = 0; side < 2; ++side) {
     alignas(64) float gain[4][3][kMaxLanes], flip[4][3][kMaxLanes];
     for (int k = 0; k < 4; ++k) {
@@ -91,87 +100,100 @@ HWY_INLINE void FillHalves(DF d, const float* HWY_RESTRICT y, const float* HWY_R
         f = hn::Min(f, hn::Load(d, flip[k][level[k]]));
       }
       hn::Store(g, d, t.gain[side][h]);
-      hn::Store(f, d, t.flip[side][h]);
+      hn::Store(hn::Mul(f, odd), d, t.flip[0][side][h]);
+      hn::Store(hn::Mul(f, even), d, t.flip[1][side][h]);
     }
   }
 }
 
-// The best row (its place in the sorted order, as a float) and its gain.
-HWY_INLINE void BestRow(DF d, const HalfTables& t, VF negatives, VF& best, VF& which) {
+// The best row (its place in the sorted order) and its gain.
+HWY_INLINE void BestRow(DF d, const HalfTables& t, VF& best, VI& which) {
+  const DI di;
   best = hn::Set(d, -3e38f);
-  which = hn::Zero(d);
-  // Full cost where the number of minuses (0 or 1, modulo 2) is not the row's.
-  const VF odd_cost = hn::Sub(hn::Set(d, 1.0f), negatives), even_cost = negatives;
+  which = hn::Zero(di);
   for (int k = 0; k < kE8PRows;) {
     const int head = kE8PHalves.head[k];
-    const VF gain = hn::Load(d, t.gain[0][head]), flip = hn::Load(d, t.flip[0][head]);
+    const VF gain = hn::Load(d, t.gain[0][head]);
+    const VF even = hn::Load(d, t.flip[0][0][head]), odd = hn::Load(d, t.flip[1][0][head]);
     for (; k < kE8PRows && kE8PHalves.head[k] == head; ++k) {
-      const int tail = kE8PHalves.tail[k];
-      const VF cost = hn::Mul(hn::Min(flip, hn::Load(d, t.flip[1][tail])),
-                              kE8PGrid.odd[kE8PHalves.order[k]] ? odd_cost : even_cost);
+      const int tail = kE8PHalves.tail[k], parity = kE8PHalves.odd[k];
+      const VF cost = hn::Min(parity ? odd : even, hn::Load(d, t.flip[parity][1][tail]));
       const VF g = hn::Sub(hn::Add(gain, hn::Load(d, t.gain[1][tail])), cost);
       const auto better = hn::Gt(g, best);
-      best = hn::IfThenElse(better, g, best);
-      which = hn::IfThenElse(better, hn::Set(d, float(k)), which);
+      best = hn::Max(g, best);
+      which = hn::IfThenElse(hn::RebindMask(di, better), hn::Set(di, k), which);
     }
   }
 }
 
-// Of a row and the weights y of one lane: the code's low byte.
-inline uint32_t SignByte(int row, const float* y, const float* w, size_t lane, bool minus) {
-  uint32_t negative = 0;
-  int cheapest = 0;
-  float least = 3e38f;
-  for (int k = 0; k < 8; ++k) {
-    const float v = y[size_t(k) * kMaxLanes + lane];
-    negative |= uint32_t(v < 0) << k;
-    const float cost = w[size_t(k) * kMaxLanes + lane] * (v < 0 ? -v : v) * (float(kE8PGrid.level[row][k]) + 0.5f);
-    if (cost < least) least = cost, cheapest = k;
+// The low bytes of the codes: signs of y, the cheapest of them inverted where their product is not the row's.
+HWY_INLINE VI SignBytes(DF d, VI place, const VF* y, const VF* w, VI minus) {
+  const DI di;
+  const VI row = hn::ShiftLeft<3>(place), one = hn::Set(di, 1);
+  const VI odd = hn::GatherIndex(di, kE8PHalves.row_odd, place);
+  VI byte = hn::Zero(di), product = odd, cheapest = hn::Zero(di);
+  VF least = hn::Set(d, 3e38f);
+  for (int b = 0; b < 8; ++b) {
+    const int k = kE8PSignOrder[b];
+    const VF magnitude = hn::GatherIndex(d, kE8PHalves.row_magnitude, hn::Add(row, hn::Set(di, k)));
+    const VF cost = hn::Mul(hn::Mul(w[k], hn::Abs(y[k])), magnitude);
+    const VI negative = hn::And(hn::VecFromMask(di, hn::RebindMask(di, hn::Lt(y[k], hn::Zero(d)))), one);
+    const VI bit = hn::Set(di, 1 << b);
+    product = hn::Xor(product, negative);
+    byte = hn::Or(byte, hn::And(hn::Sub(hn::Zero(di), negative), bit));
+    const auto less = hn::Lt(cost, least);
+    least = hn::Min(cost, least);
+    cheapest = hn::IfThenElse(hn::RebindMask(di, less), bit, cheapest);
   }
-  const bool odd = kE8PGrid.odd[row];
-  if ((__builtin_popcount(negative) & 1) != int(odd)) negative ^= 1u << cheapest;
-  if (odd) negative ^= 0x80;
-  uint32_t byte = 0;
-  for (int b = 0; b < 8; ++b) byte |= (negative >> kE8PSignOrder[b] & 1) << b;
-  return byte ^ uint32_t(minus);
+  byte = hn::Xor(byte, hn::And(cheapest, hn::Sub(hn::Zero(di), product)));
+  byte = hn::Xor(byte, hn::And(hn::Set(di, 0x80), hn::Sub(hn::Zero(di), odd)));
+  return hn::Xor(byte, minus);
 }
 
 void NearestE8PTargeted(const float* x, size_t n, float inverse, const float* weights, size_t period, uint16_t* codes) {
   const DF d;
+  const DI di;
   const size_t lanes = hn::Lanes(d);
   HalfTables t;
-  alignas(64) float w[8 * kMaxLanes], y[2][8 * kMaxLanes], negatives[2][kMaxLanes], which[2][kMaxLanes], gain[2][kMaxLanes];
+  alignas(64) float at[8 * kMaxLanes], w[8 * kMaxLanes], y[2][8 * kMaxLanes];
+  alignas(64) int32_t rows[kMaxLanes], bytes[kMaxLanes];
   for (float& v : w) v = 1.0f;
   for (size_t v0 = 0; v0 < n; v0 += lanes) {
     const size_t count = HWY_MIN(lanes, n - v0);
-    double base[2][kMaxLanes] = {};
     for (size_t lane = 0; lane < lanes; ++lane) {
       const size_t v = v0 + HWY_MIN(lane, count - 1);
-      uint32_t minus[2] = {0, 0};
+      for (size_t k = 0; k < 8; ++k) at[k * kMaxLanes + lane] = x[v * 8 + k];
+      if (weights)
+        for (size_t k = 0; k < 8; ++k) w[k * kMaxLanes + lane] = weights[v % period * 8 + k];
+    }
+    VF best[2], error[2];
+    VI place[2];
+    for (int s = 0; s < 2; ++s) {  // points above 1/4, points below -1/4
+      VF signs = hn::Zero(d), squares = hn::Zero(d);
       for (size_t k = 0; k < 8; ++k) {
-        if (weights) w[k * kMaxLanes + lane] = weights[v % period * 8 + k];
-        const float scaled = x[v * 8 + k] * inverse;
-        for (int s = 0; s < 2; ++s) {  // points above 1/4, points below -1/4
-          const float at = s == 0 ? scaled - 0.25f : scaled + 0.25f;
-          y[s][k * kMaxLanes + lane] = at;
-          base[s][lane] += double(w[k * kMaxLanes + lane]) * at * at;
-          minus[s] ^= uint32_t(at < 0);
-        }
+        const VF scaled = hn::Mul(hn::Load(d, at + k * kMaxLanes), hn::Set(d, inverse));
+        const VF shifted = hn::Add(scaled, hn::Set(d, s == 0 ? -0.25f : 0.25f));
+        hn::Store(shifted, d, y[s] + k * kMaxLanes);
+        signs = hn::Xor(signs, shifted);
+        squares = hn::MulAdd(hn::Mul(hn::Load(d, w + k * kMaxLanes), shifted), shifted, squares);
       }
-      for (int s = 0; s < 2; ++s) negatives[s][lane] = float(minus[s]);
+      const VF odd = hn::IfThenElseZero(hn::Lt(hn::CopySign(hn::Set(d, 1.0f), signs), hn::Zero(d)), hn::Set(d, 1.0f));
+      FillHalves(d, y[s], w, odd, t);
+      BestRow(d, t, best[s], place[s]);
+      error[s] = hn::Sub(squares, best[s]);
     }
-    for (int s = 0; s < 2; ++s) {
-      FillHalves(d, y[s], w, t);
-      VF best, row;
-      BestRow(d, t, hn::Load(d, negatives[s]), best, row);
-      hn::Store(best, d, gain[s]);
-      hn::Store(row, d, which[s]);
+    const auto minus = hn::Lt(error[1], error[0]);
+    const auto minus_i = hn::RebindMask(di, minus);
+    VF chosen[8], weight[8];
+    for (size_t k = 0; k < 8; ++k) {
+      chosen[k] = hn::IfThenElse(minus, hn::Load(d, y[1] + k * kMaxLanes), hn::Load(d, y[0] + k * kMaxLanes));
+      weight[k] = hn::Load(d, w + k * kMaxLanes);
     }
-    for (size_t lane = 0; lane < count; ++lane) {
-      const int s = base[1][lane] - double(gain[1][lane]) < base[0][lane] - double(gain[0][lane]);
-      const int row = kE8PHalves.order[int(which[s][lane])];
-      codes[v0 + lane] = uint16_t(uint32_t(row) << 8 | SignByte(row, y[s], w, lane, s == 1));
-    }
+    const VI which = hn::IfThenElse(minus_i, place[1], place[0]);
+    hn::Store(which, di, rows);
+    hn::Store(SignBytes(d, which, chosen, weight, hn::IfThenElseZero(minus_i, hn::Set(di, 1))), di, bytes);
+    for (size_t lane = 0; lane < count; ++lane)
+      codes[v0 + lane] = uint16_t(kE8PHalves.order[rows[lane]] << 8 | bytes[lane]);
   }
 }
 
