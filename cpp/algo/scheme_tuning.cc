@@ -45,7 +45,7 @@ SchemeTuning SchemeTuningOf(const Scheme& s, const CodeValues& values, Effort ef
   const bool range = s.zeros != Zero::kNone;
   t.starts = effort == Effort::kFast ? 8 : effort == Effort::kDefault ? (range ? 20 : 16) : kMaxSchemeStarts;
   t.rounds = effort == Effort::kFast ? 1 : effort == Effort::kDefault ? 2 : 5;
-  t.scale_steps = effort == Effort::kBest ? 3 : 1;
+  t.scale_steps = s.scale.cell == Cell::kE8M0 ? (effort == Effort::kBest ? 2 : 1) : 2 + 2 * int(effort);
   if (range) SetRangeStarts(values, t);
   else SetExtremeStarts(s, values, effort, t);
   return t;

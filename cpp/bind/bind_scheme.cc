@@ -101,6 +101,8 @@ Scheme SchemeFrom(const py::dict& d) {
       {"scale_plane", &s.scale}, {"shift_plane", &s.shift}, {"entries_plane", &s.entries}, {"code_plane", &s.code}};
   for (const auto& [key, plane] : planes)
     if (d.contains(key)) *plane = PlaneFrom(d[key].cast<py::dict>());
+  // powers of two, and integers from 0 up, have no sign
+  if (s.scale.cell == Cell::kE8M0 || (s.scale.cell == Cell::kInteger && s.sub_zero == 0)) s.negative_scale = false;
   CheckScheme(s);
   return s;
 }

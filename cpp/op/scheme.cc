@@ -141,6 +141,7 @@ void CheckScheme(const Scheme& s) {
     if (!std::isfinite(v)) fail("the table holds ", v);
   if (s.values == Values::kGroupTable && (!s.entries.present() || s.entries.cell == Cell::kInteger))
     fail("tables of groups need a plane of numbers");
+  if (s.values == Values::kGroupTable && s.codes != 1 << s.bits && !s.code.trits) fail("tables of groups have an entry for each code");
   if (s.values == Values::kMinifloat && (s.exponent_bits < 1 || s.exponent_bits > s.bits - 1))
     fail("a small float of ", s.bits, " bits cannot have ", s.exponent_bits, " bits of exponent");
   if (s.zeros != Zero::kNone && !s.shift.present()) fail("zeros and minima need a plane");
@@ -268,7 +269,13 @@ void DequantizeScheme(const SchemeView& q, size_t first, size_t count, float* ou
   const Scheme& s = *q.scheme;
   const size_t groups = s.GroupsOf(q.cols), code_cols = s.CodeCols(q.cols);
   const bool vectors = s.values == Values::kCodebook || s.values == Values::kGroupTable;
-  const float* const table = s.learned ? q.table : s.table.data();
+  std::vector<float> padded;  // codes of a foreign file may lie past the table
+  const float* table = s.learned ? q.table : s.table.data();
+  if (s.values == Values::kCodebook) {
+    padded.assign(table, table + size_t(s.codes) * size_t(s.dim));
+    padded.resize((size_t{1} << s.bits) * size_t(s.dim));
+    table = padded.data();
+  }
   const CodeValues values = vectors ? CodeValues() : ValuesOf(s, table);
   const size_t grain = std::max<size_t>(8, (size_t{1} << 15) / q.cols / 8 * 8);
   ParallelFor(count, grain, [&](size_t begin, size_t end) {

@@ -8,9 +8,6 @@
 
 namespace edgequant {
 
-struct GroupRange { float low, high, extreme, mean_magnitude; };
-struct GroupScale { float scale, shift, unrounded_scale, unrounded_shift; };  // the first two as stored
-
 inline float HalfAway(float v) { return std::trunc(v + std::copysign(0.49999997f, v)); }
 inline float RoundTo(Rounding r, float v) {
   return r == Rounding::kHalfEven ? std::nearbyint(v) : r == Rounding::kHalfAway ? HalfAway(v) : std::floor(v + 0.5f);
@@ -35,11 +32,12 @@ inline float StoredShift(const SchemeSearch& s, float shift) {
 }
 
 inline float StoredScale(const SchemeSearch& s, float scale) {
+  if (!s.scheme->scale.present()) return 1;
   if (!s.scheme->negative_scale) scale = std::max(scale, 0.0f);
   return AsStored(s.scale_cell, scale);
 }
 
-inline GroupScale ScaleByRule(const SchemeSearch& s, const GroupRange& r) {
+inline GroupScale RuleScale(const SchemeSearch& s, const GroupRange& r) {
   const Scheme& f = *s.scheme;
   const CodeValues& v = *s.values;
   const float most = std::max(-r.low, r.high), last = float(v.codes - 1);
@@ -84,7 +82,7 @@ inline GroupScale ScaleByRule(const SchemeSearch& s, const GroupRange& r) {
       break;
   }
   GroupScale g;
-  g.unrounded_scale = scale;
+  g.unrounded_scale = f.scale.present() ? scale : 1;
   g.scale = StoredScale(s, scale);
   g.shift = StoredShift(s, shift);
   g.unrounded_shift = f.zeros == Zero::kInteger ? g.shift : shift;

@@ -138,29 +138,14 @@ class Searcher {
     GroupScale rule[kColumns];
     Numbers best_s, best_shift, least;
     for (int j = 0; j < kColumns; ++j) {
-      rule[j] = ScaleByRule(s_, {o_.low[j], o_.high[j], o_.extreme[j], o_.magnitudes[j] / o_.count[j]});
+      rule[j] = RuleScale(s_, {o_.low[j], o_.high[j], o_.extreme[j], o_.magnitudes[j] / o_.count[j]});
       best_s[j] = rule[j].scale;
       best_shift[j] = rule[j].shift;
     }
-    Numbers s, shift_at;
     Sums sums;
     Judge(best_s, best_shift, sums, least);
-    Numbers fit_s, fit_shift;
-    if (minimum_) Starts<true>(fit_s, fit_shift);
-    else Starts<false>(fit_s, fit_shift);
-    for (int r = 0; r <= s_.tuning->rounds; ++r) {
-      Store(fit_s, fit_shift, s, shift_at);
-      Keep(s, shift_at, best_s, best_shift, least, sums);
-      if (CellBits(s_.scale_cell) == 8)
-        for (int k = 1; k <= s_.tuning->scale_steps; ++k)
-          for (int side = -1; side <= 1; side += 2) {
-            Numbers next, next_shift;
-            for (int j = 0; j < kColumns; ++j) next[j] = Step(s[j], side * k), next_shift[j] = shift_at[j];
-            Sums unused;
-            Keep(next, next_shift, best_s, best_shift, least, unused);
-          }
-      Refit(sums, fit_s, fit_shift, shift_at);
-    }
+    if (CellBits(s_.scale_cell) == 8 && f_.zeros == Zero::kNone) AllSteps(best_s, best_shift, least);
+    else Fit(best_s, best_shift, least);
     for (int j = 0; j < kColumns; ++j) scale[j] = best_s[j], shift[j] = best_shift[j];
   }
 
@@ -172,6 +157,35 @@ class Searcher {
     const int last = s_.scale_cell == Cell::kE8M0 ? 254 : 0x7e, first = s_.scale_cell == Cell::kE8M0 ? 0 : 1;
     code[0] = uint8_t(HWY_MIN(HWY_MAX(int(code[0]) + steps, first), last));
     return copysignf(ReadCell(s_.scale_cell, code), v);
+  }
+
+  // Starts, then codes and stored scale in turns.
+  void Fit(Numbers& best_s, Numbers& best_shift, Numbers& least) const {
+    Numbers fit_s, fit_shift, s, shift;
+    Sums sums;
+    if (minimum_) Starts<true>(fit_s, fit_shift);
+    else Starts<false>(fit_s, fit_shift);
+    for (int r = 0; r <= s_.tuning->rounds; ++r) {
+      Store(fit_s, fit_shift, s, shift);
+      Keep(s, shift, best_s, best_shift, least, sums);
+      Refit(sums, fit_s, fit_shift, shift);
+    }
+  }
+
+  // 8-bit scales are few: the plain choice, which puts the greatest magnitude on the highest value, and its neighbours.
+  void AllSteps(Numbers& best_s, Numbers& best_shift, Numbers& least) const {
+    const float high = HWY_MAX(s_.values->high, -s_.values->low);
+    const int ends = f_.negative_scale && s_.values->high != -s_.values->low && s_.scale_cell == Cell::kE4M3 ? 2 : 1;
+    Numbers plain, s, shift;
+    Sums unused;
+    for (int j = 0; j < kColumns; ++j) shift[j] = 0;
+    for (int side = 0; side < ends; ++side) {
+      for (int j = 0; j < kColumns; ++j) plain[j] = AsStored(s_.scale_cell, (side ? -1 : 1) * fabsf(o_.extreme[j]) / high);
+      for (int k = -s_.tuning->scale_steps; k <= s_.tuning->scale_steps; ++k) {
+        for (int j = 0; j < kColumns; ++j) s[j] = Step(plain[j], k);
+        Keep(s, shift, best_s, best_shift, least, unused);
+      }
+    }
   }
 
   // What is subtracted before the codes: the minimum that belongs to code 0.
@@ -204,73 +218,98 @@ class Searcher {
   }
 
   // Least-squares scale and minimum of the sums, and the squared error that they take away.
-  HWY_INLINE void Solve(const Sums& a, int j, float& s, float& m, float& gain) const {
-    const float full = a.ll[j] * o_.sw[j], det = full - a.l[j] * a.l[j];
-    const bool flat = !(det > 1e-6f * full);
-    s = flat ? 0 : (o_.sw[j] * a.xl[j] - a.l[j] * o_.sx[j]) / det;
-    m = flat ? (o_.sw[j] > 0 ? o_.sx[j] / o_.sw[j] : 0) : (a.ll[j] * o_.sx[j] - a.l[j] * a.xl[j]) / det;
-    gain = s * a.xl[j] + m * o_.sx[j];
+  HWY_INLINE void Solve(int c, const Sums& a, VF& s, VF& m, VF& gain) const {
+    const DF d;
+    const VF zero = hn::Zero(d), ll = a.ll.at(c), l = a.l.at(c), xl = a.xl.at(c), sx = o_.sx.at(c), sw = o_.sw.at(c);
+    const VF full = hn::Mul(ll, sw), det = hn::NegMulAdd(l, l, full);
+    const auto flat = hn::Le(det, hn::Mul(hn::Set(d, 1e-6f), full));  // all codes equal
+    const VF inverse = Inverse(d, hn::IfThenElse(flat, zero, det));
+    s = hn::Mul(hn::Sub(hn::Mul(sw, xl), hn::Mul(l, sx)), inverse);  // 0 where it is flat
+    m = hn::IfThenElse(flat, hn::Mul(sx, Inverse(d, sw)), hn::Mul(hn::Sub(hn::Mul(ll, sx), hn::Mul(l, xl)), inverse));
+    if (s_.minimum_below_zero) {
+      const auto above = hn::Gt(m, zero);
+      s = hn::IfThenElse(above, hn::Mul(xl, Inverse(d, ll)), s);
+      m = hn::IfThenElse(above, zero, m);
+    }
+    gain = hn::MulAdd(s, xl, hn::Mul(m, sx));
   }
 
   // The best of the starts, each after one least-squares fit, not rounded. Integer zeros stay those of the start.
   template <bool kShift>
   void Starts(Numbers& best_s, Numbers& best_shift) const {
+    const DF d;
     const SchemeTuning& p = *s_.tuning;
     Numbers best_gain;
-    for (int j = 0; j < kColumns; ++j) {
-      best_gain[j] = -1;
-      best_s[j] = 0;
-      best_shift[j] = kShift ? o_.sw[j] > 0 ? o_.sx[j] / o_.sw[j] : 0 : ZeroOf(0);
-      if (kShift) best_gain[j] = best_shift[j] * o_.sx[j];
+    for (int c = 0; c < kColumns; c += LanesF()) {
+      VF shift = hn::Set(d, ZeroOf(0)), gain = hn::Set(d, -1.0f);
+      if (kShift) {  // one value for all
+        const VF sx = o_.sx.at(c);
+        shift = hn::Mul(sx, Inverse(d, o_.sw.at(c)));
+        if (s_.minimum_below_zero) shift = hn::Min(shift, hn::Zero(d));
+        gain = hn::Mul(shift, sx);
+      }
+      best_s.set(c, hn::Zero(d));
+      best_shift.set(c, shift);
+      best_gain.set(c, gain);
     }
+    Trial t[2];
+    Sums a[2];
     for (int k = 0; k < p.starts; k += 2) {
-      Trial t[2];
-      Sums a[2];
       SetStart<kShift>(k, t[0]);
       SetStart<kShift>(k + 1, t[1]);
       Pass<kShift>(v_, t_, t, a);
       for (int h = 0; h < 2; ++h)
-        for (int j = 0; j < kColumns; ++j) {
-          float s, m, gain;
-          if (kShift) {
-            Solve(a[h], j, s, m, gain);
+        for (int c = 0; c < kColumns; c += LanesF()) {
+          VF s, m, gain;
+          if constexpr (kShift) {
+            Solve(c, a[h], s, m, gain);
           } else {
-            s = a[h].xl[j] * SafeInverse(a[h].ll[j]);
-            m = t[h].zero[j];
-            gain = s * a[h].xl[j];
+            const VF xl = a[h].xl.at(c);
+            s = hn::Mul(xl, Inverse(d, a[h].ll.at(c)));
+            m = t[h].zero.at(c);
+            gain = hn::Mul(s, xl);
           }
-          const bool better = gain > best_gain[j] * 1.0000005f;  // the first of equals: constant groups agree
-          best_gain[j] = better ? gain : best_gain[j];
-          best_s[j] = better ? s : best_s[j];
-          best_shift[j] = better ? m : best_shift[j];
+          // the margin keeps the first of equals: constant groups agree
+          const VF most = best_gain.at(c);
+          const auto better = hn::Gt(gain, hn::Mul(most, hn::Set(d, 1.0000005f)));
+          best_gain.set(c, hn::IfThenElse(better, gain, most));
+          best_s.set(c, hn::IfThenElse(better, s, best_s.at(c)));
+          best_shift.set(c, hn::IfThenElse(better, m, best_shift.at(c)));
         }
     }
   }
 
   template <bool kShift>
   HWY_INLINE void SetStart(int k, Trial& t) const {
+    const DF d;
     const CodeValues& v = *s_.values;
-    const float a = s_.tuning->start[k][0], b = s_.tuning->start[k][1], last = V::kWhole ? float(v.codes - 1) : v.high - v.low;
-    if (kShift || f_.zeros == Zero::kInteger) {
-      const float zero_high = float((1 << f_.shift.bits) - 1);
-      for (int j = 0; j < kColumns; ++j) {
-        const float low = kShift ? o_.low[j] : HWY_MIN(o_.low[j], 0), high = kShift ? o_.high[j] : HWY_MAX(o_.high[j], 0);
-        const float step = (high - low) / float(v.codes - 1), from = low + a * step, to = high - b * step;
-        const float inverse = last * SafeInverse(to - from);
-        t.inverse[j] = inverse;
-        t.start[j] = (V::kWhole ? 0 : v.low) - from * inverse;
-        if (!kShift) t.start[j] = HWY_MIN(HWY_MAX(nearbyintf(t.start[j]), 0.0f), zero_high);
-        t.zero[j] = t.start[j];
+    const float a = s_.tuning->start[k][0], b = s_.tuning->start[k][1];
+    const VF zero = hn::Zero(d);
+    if (!kShift && f_.zeros != Zero::kInteger) {
+      const float end = (a < 0 ? v.low : v.high) / b, fixed = V::kWhole ? f_.zero : 0;
+      for (int c = 0; c < kColumns; c += LanesF()) {
+        VF inverse = hn::Mul(hn::Set(d, end), Inverse(d, o_.extreme.at(c)));
+        if (!f_.negative_scale) inverse = hn::Abs(inverse);
+        t.inverse.set(c, inverse);
+        t.zero.set(c, hn::Set(d, f_.zero));
+        t.start.set(c, hn::Set(d, fixed));
       }
       return;
     }
-    const float end = (a < 0 ? v.low : v.high) / b;
-    for (int j = 0; j < kColumns; ++j) {
-      float inverse = end * SafeInverse(o_.extreme[j]);
-      if (!f_.negative_scale) inverse = fabsf(inverse);
-      t.inverse[j] = inverse;
-      t.zero[j] = f_.zero;
-      t.start[j] = V::kWhole ? f_.zero : 0;
+    const bool any = kShift && !s_.minimum_below_zero;
+    const float last = V::kWhole ? float(v.codes - 1) : v.high - v.low, zero_high = float((1 << f_.shift.bits) - 1);
+    const VF origin = hn::Set(d, V::kWhole ? 0 : v.low), per_step = hn::Set(d, 1 / float(v.codes - 1));
+    for (int c = 0; c < kColumns; c += LanesF()) {
+      VF low = o_.low.at(c), high = o_.high.at(c);
+      if (!any) low = hn::Min(low, zero), high = hn::Max(high, zero);
+      const VF step = hn::Mul(hn::Sub(high, low), per_step);
+      const VF from = hn::MulAdd(hn::Set(d, a), step, low), to = hn::NegMulAdd(hn::Set(d, b), step, high);
+      const VF inverse = hn::Mul(hn::Set(d, last), Inverse(d, hn::Sub(to, from)));
+      VF start = hn::NegMulAdd(from, inverse, origin);
+      if (!kShift) start = hn::Min(hn::Max(hn::Round(start), zero), hn::Set(d, zero_high));
+      t.inverse.set(c, inverse);
+      t.start.set(c, start);
+      t.zero.set(c, start);
     }
   }
 
@@ -288,16 +327,23 @@ class Searcher {
   }
 
   void Refit(const Sums& sums, Numbers& s, Numbers& shift, const Numbers& stored_shift) const {
-    for (int j = 0; j < kColumns; ++j) {
+    const DF d;
+    for (int c = 0; c < kColumns; c += LanesF()) {
       if (minimum_) {
-        float gain, m;
-        Solve(sums, j, s[j], m, gain);
-        const float rounded = StoredScale(s_, s[j]);  // the best minimum for the scale as it will be stored
-        shift[j] = rounded != 0 && o_.sw[j] > 0 ? (o_.sx[j] - rounded * sums.l[j]) / o_.sw[j] : m;
+        VF fit, m, gain;
+        Solve(c, sums, fit, m, gain);
+        s.set(c, fit);
+        shift.set(c, m);
       } else {
-        s[j] = sums.xl[j] * SafeInverse(sums.ll[j]);
-        shift[j] = stored_shift[j];
+        s.set(c, hn::Mul(sums.xl.at(c), Inverse(d, sums.ll.at(c))));
+        shift.set(c, stored_shift.at(c));
       }
+    }
+    if (!minimum_) return;
+    for (int j = 0; j < kColumns; ++j) {
+      const float rounded = StoredScale(s_, s[j]);  // the best minimum for the scale as it will be stored
+      if (rounded != 0 && o_.sw[j] > 0) shift[j] = (o_.sx[j] - rounded * sums.l[j]) / o_.sw[j];
+      if (s_.minimum_below_zero) shift[j] = HWY_MIN(shift[j], 0.0f);
     }
   }
 

@@ -214,49 +214,40 @@ HWY_INLINE GroupRange RangeOfGroup(const float* HWY_RESTRICT x, size_t n, bool m
   return r;
 }
 
-template <class V, bool kDivide, Rounding kRounding>
-HWY_NOINLINE void RuleRowWith(const V& values, const SchemeSearch& s, const float* x, size_t cols, float* scale,
-                              float* shift, uint8_t* codes) {
+void CodesByRuleTargeted(const SchemeSearch& s, const GroupScale& r, const float* x, size_t n, uint8_t* codes) {
   const Scheme& f = *s.scheme;
-  const size_t group = f.GroupCols(cols);
-  for (size_t i = 0, g = 0; i < cols; i += group, ++g) {
-    const size_t n = HWY_MIN(group, cols - i);
-    const GroupScale r = ScaleByRule(s, RangeOfGroup(x + i, n, f.rule == Rule::kAbsMean));
-    scale[g] = r.scale;
-    shift[g] = r.shift;
-    const float by = f.rounded_scale ? r.scale : r.unrounded_scale, at = f.rounded_scale ? r.shift : r.unrounded_shift;
-    float minus = 0, plus = f.zero;
-    if (f.zeros == Zero::kMinimum) minus = at;
-    if (f.zeros == Zero::kInteger || f.zeros == Zero::kFloat) plus = at;
-    RuleCodes<V, kDivide, kRounding>(values, x + i, n, by, minus, plus, float(s.values->codes - 1), codes + i);
-  }
+  const float by = f.rounded_scale ? r.scale : r.unrounded_scale, at = f.rounded_scale ? r.shift : r.unrounded_shift;
+  const float minus = f.zeros == Zero::kMinimum ? at : 0, high = float(s.values->codes - 1);
+  const float plus = f.zeros == Zero::kInteger || f.zeros == Zero::kFloat ? at : f.zero;
+  const auto run = [&](auto divide) {
+    constexpr bool kDivide = decltype(divide)::value;
+    if (s.values->kind != Values::kAffine)
+      return WithValues(*s.values, [&](const auto& v) {
+        RuleCodes<std::decay_t<decltype(v)>, kDivide, Rounding::kHalfEven>(v, x, n, by, minus, plus, high, codes);
+      });
+    const WholeCodes v(*s.values);
+    switch (f.rounding) {
+      case Rounding::kHalfEven: return RuleCodes<WholeCodes, kDivide, Rounding::kHalfEven>(v, x, n, by, minus, plus, high, codes);
+      case Rounding::kHalfAway: return RuleCodes<WholeCodes, kDivide, Rounding::kHalfAway>(v, x, n, by, minus, plus, high, codes);
+      case Rounding::kHalfUp: return RuleCodes<WholeCodes, kDivide, Rounding::kHalfUp>(v, x, n, by, minus, plus, high, codes);
+    }
+  };
+  if (f.divide) run(std::true_type());
+  else run(std::false_type());
 }
 
 void RuleRowTargeted(const SchemeSearch& s, const float* x, size_t cols, float* scale, float* shift, uint8_t* codes) {
-  const Scheme& f = *s.scheme;
-  const auto run = [&](auto divide, auto rounding) {
-    constexpr bool kDivide = decltype(divide)::value;
-    constexpr Rounding kRounding = decltype(rounding)::value;
-    if (s.values->kind == Values::kAffine)
-      return RuleRowWith<WholeCodes, kDivide, kRounding>(WholeCodes(*s.values), s, x, cols, scale, shift, codes);
-    if constexpr (kRounding == Rounding::kHalfEven)
-      WithValues(*s.values, [&](const auto& v) {
-        RuleRowWith<std::decay_t<decltype(v)>, kDivide, kRounding>(v, s, x, cols, scale, shift, codes);
-      });
-  };
-  using Even = std::integral_constant<Rounding, Rounding::kHalfEven>;
-  using Away = std::integral_constant<Rounding, Rounding::kHalfAway>;
-  using Up = std::integral_constant<Rounding, Rounding::kHalfUp>;
-  const auto with_rounding = [&](auto divide) {
-    switch (s.values->kind == Values::kAffine ? f.rounding : Rounding::kHalfEven) {
-      case Rounding::kHalfEven: return run(divide, Even());
-      case Rounding::kHalfAway: return run(divide, Away());
-      case Rounding::kHalfUp: return run(divide, Up());
-    }
-  };
-  if (f.divide) with_rounding(std::true_type());
-  else with_rounding(std::false_type());
+  const size_t group = s.scheme->GroupCols(cols);
+  for (size_t i = 0, g = 0; i < cols; i += group, ++g) {
+    const size_t n = HWY_MIN(group, cols - i);
+    const GroupScale r = RuleScale(s, RangeOfGroup(x + i, n, s.scheme->rule == Rule::kAbsMean));
+    scale[g] = r.scale;
+    shift[g] = r.shift;
+    CodesByRuleTargeted(s, r, x + i, n, codes + i);
+  }
 }
+
+GroupRange RangeOfTargeted(const float* x, size_t n) { return RangeOfGroup(x, n, false); }
 
 }  // namespace HWY_NAMESPACE
 }  // namespace edgequant
@@ -269,6 +260,8 @@ HWY_EXPORT(SearchScalesTargeted);
 HWY_EXPORT(SearchGroupTargeted);
 HWY_EXPORT(ChooseCodesTargeted);
 HWY_EXPORT(RuleRowTargeted);
+HWY_EXPORT(CodesByRuleTargeted);
+HWY_EXPORT(RangeOfTargeted);
 
 void SearchScales(const SchemeSearch& s, const float* x, size_t rows, size_t cols, const float* importance, float* scale,
                   float* shift) {
@@ -283,6 +276,12 @@ void ChooseCodes(const SchemeSearch& s, const float* x, size_t n, float scale, f
 void RuleRow(const SchemeSearch& s, const float* x, size_t cols, float* scale, float* shift, uint8_t* codes) {
   HWY_DYNAMIC_DISPATCH(RuleRowTargeted)(s, x, cols, scale, shift, codes);
 }
+
+GroupScale ScaleByRule(const SchemeSearch& s, const GroupRange& range) { return RuleScale(s, range); }
+void CodesByRule(const SchemeSearch& s, const GroupScale& scale, const float* x, size_t n, uint8_t* codes) {
+  HWY_DYNAMIC_DISPATCH(CodesByRuleTargeted)(s, scale, x, n, codes);
+}
+GroupRange RangeOf(const float* x, size_t n) { return HWY_DYNAMIC_DISPATCH(RangeOfTargeted)(x, n); }
 
 }  // namespace edgequant
 #endif

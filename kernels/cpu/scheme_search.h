@@ -27,6 +27,7 @@ struct SchemeSearch {
   const SchemeTuning* tuning = nullptr;  // null: the rule alone
   Cell scale_cell = Cell::kF32;          // to which scales are rounded; kF32 where another level follows
   bool any_shift = false;                // minima are not rounded
+  bool minimum_below_zero = false;       // minima are 0 or less
 };
 
 // ---- Groups of a row: x is rows x cols, importance cols numbers or null; scale and shift rows x groups.
@@ -38,6 +39,13 @@ void SearchScales(const SchemeSearch& s, const float* x, size_t rows, size_t col
 void ChooseCodes(const SchemeSearch& s, const float* x, size_t n, float scale, float shift, uint8_t* codes);
 // Codes as the reference encoder rounds them, and its scale and shift, for all groups of a row.
 void RuleRow(const SchemeSearch& s, const float* x, size_t cols, float* scale, float* shift, uint8_t* codes);
+
+// The parts of RuleRow: the rule for a group of this range, and its codes.
+struct GroupRange { float low, high, extreme, mean_magnitude; };
+struct GroupScale { float scale, shift, unrounded_scale, unrounded_shift; };  // the first two as stored
+GroupScale ScaleByRule(const SchemeSearch& s, const GroupRange& range);
+void CodesByRule(const SchemeSearch& s, const GroupScale& scale, const float* x, size_t n, uint8_t* codes);
+GroupRange RangeOf(const float* x, size_t n);  // without the mean
 
 // ---- One group of any size, in one piece: w may be null.
 

@@ -29,11 +29,12 @@ if TYPE_CHECKING:
     from edgequant.planar import planar_formats
     from edgequant.quantize import from_bytes, quantize
     from edgequant.report import Report
-    from edgequant.scheme import Format
+    from edgequant.scheme import Array, Format
     from edgequant.scheme_tensor import SchemeTensor, from_planes
     from edgequant.tensor import QuantizedTensor
 
 __all__ = [
+    "Array",
     "Comparison",
     "Error",
     "Evaluation",
@@ -59,6 +60,7 @@ __all__ = [
 
 # Where each name lies; imported when it is first asked for, so that commands which need no NumPy start without it.
 _MODULES = {
+    "Array": "scheme",
     "Comparison": "comparison",
     "Evaluation": "evaluate",
     "Format": "scheme",

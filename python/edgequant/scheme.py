@@ -48,7 +48,7 @@ class Format:
       minimum: the number type of minima, which are added.
       scale: the number type of the scales: f32, f16, bf16, e8m0 (powers of two), e4m3; None stores none.
       sub_scale: scales as integers of (bits, groups): each `groups` blocks share one number of type `scale`, and their
-        own scales (and minima) are integers times that.
+        own scales (and minima) are integers times that; signed ones from 6 bits on, where there is no minimum.
       base3: three codes, -1, 0 and 1 times the scale, or the three of `table`; five share a byte.
 
     Raises Error, in one sentence, for descriptions that contradict themselves.
@@ -107,6 +107,8 @@ class Format:
             d.update(zeros="integer" if zero == "int" else "float", zero=0, shift_plane=plane)
         elif zero is not None:
             d["zero"] = float(zero)
+        if scale == "e4m3":
+            d["negative_scale"] = False
         if scale is not None:
             d["scale_plane"] = {"cell": _number(name, scale)}
         if sub_scale is not None:
@@ -148,6 +150,8 @@ class Format:
         d.update(
             block=d["group"] * groups, super_group=groups, super_plane=d["scale_plane"], scale_plane={"bits": bits}
         )
+        if minimum is None and bits >= 6:
+            d["sub_zero"] = 1 << (bits - 1)
         if minimum is not None:
             d.update(super_shift_plane=d["shift_plane"], shift_plane={"bits": bits})
 

@@ -1,0 +1,169 @@
+#include "algo/kmeans.h"
+
+#include <algorithm>
+#include <cmath>
+#include <numeric>
+
+#include "kernels/cpu/codebook.h"
+
+namespace edgequant {
+namespace {
+
+// Squared error of numbers [i, j) around their mean, from running sums.
+struct RunningSums {
+  std::vector<double> w, x, xx;
+  RunningSums(const float* values, const float* weights, size_t n) : w(n + 1), x(n + 1), xx(n + 1) {
+    for (size_t i = 0; i < n; ++i) {
+      const double v = values[i], a = weights ? weights[i] : 1;
+      w[i + 1] = w[i] + a;
+      x[i + 1] = x[i] + a * v;
+      xx[i + 1] = xx[i] + a * v * v;
+    }
+  }
+  double Cost(size_t i, size_t j) const {
+    const double a = w[j] - w[i], s = x[j] - x[i];
+    return a > 0 ? std::max(0.0, xx[j] - xx[i] - s * s / a) : 0;
+  }
+  double Mean(size_t i, size_t j) const { return w[j] > w[i] ? (x[j] - x[i]) / (w[j] - w[i]) : 0; }
+};
+
+// One more level: next[j] = min over i of best[i] + Cost(i, j). The best cut moves only forward with j.
+void AddLevel(const RunningSums& sums, const std::vector<double>& best, size_t low, size_t high, size_t from, size_t to,
+              std::vector<double>& next, uint32_t* cut) {
+  if (low > high) return;
+  const size_t j = (low + high) / 2;
+  double least = INFINITY;
+  size_t at = from;
+  for (size_t i = from; i <= std::min(j, to); ++i) {
+    const double cost = best[i] + sums.Cost(i, j);
+    if (cost < least) least = cost, at = i;
+  }
+  next[j] = least;
+  cut[j] = uint32_t(at);
+  if (j > low) AddLevel(sums, best, low, j - 1, from, at, next, cut);
+  AddLevel(sums, best, j + 1, high, at, to, next, cut);
+}
+
+class Random {  // splitmix64
+ public:
+  explicit Random(uint64_t seed) : state_(seed) {}
+  double Uniform() {
+    uint64_t z = state_ += 0x9e3779b97f4a7c15ull;
+    z = (z ^ z >> 30) * 0xbf58476d1ce4e5b9ull;
+    z = (z ^ z >> 27) * 0x94d049bb133111ebull;
+    return double((z ^ z >> 31) >> 11) * 0x1p-53;
+  }
+
+ private:
+  uint64_t state_;
+};
+
+double Distance(const float* x, const float* w, const float* row, int dim) {
+  double sum = 0;
+  for (int d = 0; d < dim; ++d) sum += (w ? double(w[d]) : 1) * double(x[d] - row[d]) * double(x[d] - row[d]);
+  return sum;
+}
+
+}  // namespace
+
+std::vector<float> BestLevels(const float* values, const float* weights, size_t n, int k) {
+  std::vector<float> levels(size_t(k), n ? values[n - 1] : 0.0f);
+  if (n == 0) return levels;
+  const size_t used = std::min(size_t(k), n);
+  const RunningSums sums(values, weights, n);
+  std::vector<double> best(n + 1), next(n + 1);
+  for (size_t j = 0; j <= n; ++j) best[j] = sums.Cost(0, j);
+  std::vector<uint32_t> cuts(used * (n + 1));
+  for (size_t level = 1; level < used; ++level) {
+    AddLevel(sums, best, 0, n, 0, n, next, &cuts[level * (n + 1)]);
+    best.swap(next);
+  }
+  size_t end = n;
+  for (size_t level = used; level-- > 0;) {
+    const size_t begin = level ? cuts[level * (n + 1) + end] : 0;
+    levels[level] = begin < end ? float(sums.Mean(begin, end)) : values[std::min(begin, n - 1)];
+    end = begin;
+  }
+  for (size_t level = used; level < size_t(k); ++level) levels[level] = levels[used - 1];
+  return levels;
+}
+
+LevelHistogram::LevelHistogram(float reach, size_t bins)
+    : reach_(reach), per_bin_(reach > 0 ? float(bins) / (2 * reach) : 0), weight_(bins), sum_(bins) {}
+
+std::vector<float> LevelHistogram::BestLevels(int k) const {
+  std::vector<float> values, weights;
+  for (size_t i = 0; i < weight_.size(); ++i)
+    if (weight_[i] > 0) values.push_back(float(sum_[i] / weight_[i])), weights.push_back(float(weight_[i]));
+  return edgequant::BestLevels(values.data(), weights.data(), values.size(), k);
+}
+
+void RefineRows(const float* x, const float* w, size_t n, int dim, int rounds, std::vector<float>& rows) {
+  const size_t d = size_t(dim), k = rows.size() / d;
+  std::vector<uint8_t> code(n);
+  for (int round = 0; round < rounds; ++round) {
+    NearestRows(x, w, n, dim, rows.data(), int(k), code.data());
+    std::vector<double> sum(k * d), weight(k * d);
+    std::vector<double> error(n);
+    for (size_t i = 0; i < n; ++i) {
+      const size_t row = code[i];
+      for (size_t j = 0; j < d; ++j) {
+        const double a = w ? w[i * d + j] : 1;
+        sum[row * d + j] += a * double(x[i * d + j]);
+        weight[row * d + j] += a;
+      }
+      error[i] = Distance(x + i * d, w ? w + i * d : nullptr, &rows[row * d], dim);
+    }
+    std::vector<size_t> worst;
+    for (size_t row = 0; row < k; ++row) {
+      const bool unused = *std::max_element(weight.begin() + ptrdiff_t(row * d), weight.begin() + ptrdiff_t(row * d + d)) <= 0;
+      if (unused && n > k) {
+        if (worst.empty()) {
+          worst.resize(n);
+          std::iota(worst.begin(), worst.end(), size_t{0});
+          std::partial_sort(worst.begin(), worst.begin() + ptrdiff_t(k), worst.end(),
+                            [&](size_t a, size_t b) { return error[a] > error[b]; });
+          worst.resize(k);
+          std::reverse(worst.begin(), worst.end());
+        }
+        std::copy_n(x + worst.back() * d, d, &rows[row * d]);
+        worst.pop_back();
+        continue;
+      }
+      for (size_t j = 0; j < d; ++j)
+        if (weight[row * d + j] > 0) rows[row * d + j] = float(sum[row * d + j] / weight[row * d + j]);
+    }
+  }
+}
+
+std::vector<float> LearnRows(const float* x, const float* w, size_t n, int dim, int k, int rounds) {
+  const size_t d = size_t(dim);
+  std::vector<float> rows(size_t(k) * d);
+  if (n == 0) return rows;
+  // k-means++: each next row is a vector drawn in proportion to its distance from the rows so far
+  const size_t draws = std::min<size_t>(n, 1 << 13), step = n / draws;
+  std::vector<double> distance(draws, INFINITY);
+  Random random(1);
+  size_t pick = size_t(random.Uniform() * double(draws));
+  for (int row = 0; row < k; ++row) {
+    const float* const chosen = x + pick * step * d;
+    std::copy_n(chosen, d, &rows[size_t(row) * d]);
+    double total = 0;
+    for (size_t i = 0; i < draws; ++i) {
+      const size_t at = i * step * d;
+      distance[i] = std::min(distance[i], Distance(x + at, w ? w + at : nullptr, chosen, dim));
+      total += distance[i];
+    }
+    double left = random.Uniform() * total;
+    pick = draws - 1;
+    for (size_t i = 0; i < draws; ++i)
+      if ((left -= distance[i]) < 0) {
+        pick = i;
+        break;
+      }
+  }
+  RefineRows(x, w, n, dim, rounds, rows);
+  return rows;
+}
+
+}  // namespace edgequant

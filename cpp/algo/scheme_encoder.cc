@@ -1,0 +1,122 @@
+#include "algo/scheme_encoder.h"
+
+#include <algorithm>
+#include <cmath>
+#include <cstring>
+
+#include "algo/scheme_tuning.h"
+#include "core/error.h"
+#include "kernels/cpu/round.h"
+#include "op/planes.h"
+
+namespace edgequant {
+namespace {
+
+constexpr size_t kTileGroup = 512;  // larger groups are searched one at a time
+
+constexpr float kLargest = 0x1p126f;  // leaves room for a minimum and a range over it
+
+// The largest magnitude whose group has a scale: past it, scales or decoded weights would be infinite.
+float LimitOf(const Scheme& s, const CodeValues& v) {
+  const Cell cell = s.two_level() ? s.super.cell : s.scale.cell;
+  if (!(s.scale.present() || s.entries.present()) || (s.entries.present() ? s.entries.cell : cell) != Cell::kF16) return kLargest;
+  if (s.entries.present() || s.zeros == Zero::kMinimum) return 65504.0f;
+  const float reach = s.values == Values::kCodebook ? 1 : s.zeros == Zero::kNone ? std::max(v.high, -v.low) : float(v.codes - 1) / 2;
+  return 65504.0f * std::max(reach, 1.0f);
+}
+
+}  // namespace
+
+void Encoder::UseTable(const std::vector<float>& t) {
+  table = t;
+  values = ValuesOf(s, table.data());
+  tuning = SchemeTuningOf(s, values, effort);
+  search.scheme = &s;
+  search.values = &values;
+  search.tuning = &tuning;
+  search.scale_cell = s.two_level() ? Cell::kF32 : s.scale.present() ? s.scale.cell : Cell::kF32;
+}
+
+void CheckMagnitudes(const Encoder& e, size_t first, size_t rows) {
+  const float limit = LimitOf(e.s, e.values), *const x = e.x + first * e.cols;
+  uint32_t bits;
+  std::memcpy(&bits, &limit, sizeof bits);
+  if (LargestMagnitude(x, rows * e.cols) <= bits) return;
+  for (size_t i = 0;; ++i) {
+    if (std::abs(x[i]) <= limit) continue;
+    const size_t row = first + i / e.cols, col = i % e.cols;
+    if (std::isnan(x[i])) Fail("NaN at row ", row, ", column ", col);
+    if (std::isinf(x[i])) Fail("infinity at row ", row, ", column ", col);
+    Fail(x[i], " at row ", row, ", column ", col, " is too large for ", e.s.name, ", which reaches ", limit);
+  }
+}
+
+// Rows of small groups, or row by row.
+void FindRows(const Encoder& e, const SchemeSearch& search, const float* x, size_t rows, float* scale, float* shift) {
+  if (e.group() <= kTileGroup) return SearchScales(search, x, rows, e.cols, e.importance, scale, shift);
+  for (size_t r = 0; r < rows; ++r)
+    for (size_t g = 0; g < e.groups(); ++g) {
+      const size_t c = g * e.group(), n = std::min(e.group(), e.cols - c);
+      SearchGroup(search, x + r * e.cols + c, e.importance ? e.importance + c : nullptr, n, scale + r * e.groups() + g,
+                  shift + r * e.groups() + g);
+    }
+}
+
+void CodeRow(const Encoder& e, const float* x, const float* scale, const float* shift, uint8_t* codes) {
+  for (size_t g = 0; g < e.groups(); ++g) {
+    const size_t c = g * e.group(), n = std::min(e.group(), e.cols - c);
+    ChooseCodes(e.search, x + c, n, scale[g], shift[g], codes + c);
+  }
+}
+
+SchemeWriter::SchemeWriter(const Encoder& e, const SchemeArrays<uint8_t>& arrays) : e_(e), arrays_(arrays) {
+  const Scheme& s = e.s;
+  code_cols_ = GridOf(s, Part::kCode, e.rows, e.cols).cols;
+  if (s.interleaved) return;
+  const auto gather = [&](Part part, std::vector<uint8_t>& to) {
+    const Plane& p = PlaneOf(s, part);
+    const Grid2 grid = GridOf(s, part, e.rows, e.cols);
+    if (p.present() && p.cell == Cell::kInteger && !RowsAreApart(p, grid.cols)) to.resize(grid.rows * grid.cols);
+  };
+  gather(Part::kCode, codes_);
+  gather(Part::kShift, shifts_);
+  gather(Part::kScale, scales_);
+}
+
+void SchemeWriter::PutCodes(size_t row, const uint8_t* codes) {
+  if (!codes_.empty()) std::memcpy(codes_.data() + row * code_cols_, codes, code_cols_);
+  else WriteIntegers(e_.s, Part::kCode, codes, code_cols_, e_.rows, e_.cols, row, 1, Base(Part::kCode));
+}
+
+void SchemeWriter::PutScales(size_t row, const float* scale, const float* shift) {
+  const Scheme& s = e_.s;
+  if (s.scale.present()) PutNumbers(Part::kScale, row, scale);
+  if (s.zeros == Zero::kNone) return;
+  if (s.shift.cell == Cell::kInteger) PutIntegers(Part::kShift, row, shift);
+  else PutNumbers(Part::kShift, row, shift);
+}
+
+void SchemeWriter::PutIntegers(Part part, size_t row, const float* values) {
+  const size_t n = e_.groups();
+  std::vector<uint8_t> integers(n);
+  for (size_t g = 0; g < n; ++g) integers[g] = uint8_t(values[g]);
+  std::vector<uint8_t>& gathered = part == Part::kShift ? shifts_ : scales_;
+  if (!gathered.empty()) std::memcpy(gathered.data() + row * n, integers.data(), n);
+  else WriteIntegers(e_.s, part, integers.data(), n, e_.rows, e_.cols, row, 1, Base(part));
+}
+
+void SchemeWriter::PutNumbers(Part part, size_t row, const float* values) {
+  WriteFloats(e_.s, part, values, e_.rows, e_.cols, row, Base(part));
+}
+
+void SchemeWriter::Finish() {
+  const auto pack = [&](Part part, const std::vector<uint8_t>& from) {
+    const Grid2 grid = GridOf(e_.s, part, e_.rows, e_.cols);
+    if (!from.empty()) PackPlane(PlaneOf(e_.s, part), from.data(), grid.rows, grid.cols, arrays_[part]);
+  };
+  pack(Part::kCode, codes_);
+  pack(Part::kShift, shifts_);
+  pack(Part::kScale, scales_);
+}
+
+}  // namespace edgequant

@@ -1,0 +1,73 @@
+// What the encoders of run-time formats share: the problem, and where results go.
+#pragma once
+#include <vector>
+
+#include "algo/scheme.h"
+#include "kernels/cpu/scheme_search.h"
+
+namespace edgequant {
+
+struct Encoder {
+  const Scheme& s;
+  const float* x;
+  size_t rows, cols;
+  const float* importance;   // of the columns, or null
+  Effort effort;
+  std::vector<float> table;  // of a table or codebook, learned or not
+  CodeValues values;
+  SchemeTuning tuning;
+  SchemeSearch search;
+  bool rule = false;         // the reference's encoder alone
+
+  Encoder(const Scheme& scheme, const float* weights, size_t n, size_t k, const float* columns, Effort how)
+      : s(scheme), x(weights), rows(n), cols(k), importance(columns), effort(how) {}
+  Encoder(const Encoder&) = delete;  // `search` points into it
+
+  // Looks for scales with this table from now on.
+  void UseTable(const std::vector<float>& t);
+
+  size_t group() const { return s.GroupCols(cols); }
+  size_t groups() const { return s.GroupsOf(cols); }
+};
+
+// Throws for NaN, infinity, and magnitudes whose group has no scale, in rows [first, first + rows).
+void CheckMagnitudes(const Encoder& e, size_t first, size_t rows);
+
+// Scale and shift of each group of these rows.
+void FindRows(const Encoder& e, const SchemeSearch& search, const float* x, size_t rows, float* scale, float* shift);
+void CodeRow(const Encoder& e, const float* x, const float* scale, const float* shift, uint8_t* codes);
+
+// Integers that share words with other rows are gathered, and packed in the end.
+class SchemeWriter {
+ public:
+  SchemeWriter(const Encoder& e, const SchemeArrays<uint8_t>& arrays);
+
+  size_t code_cols() const { return code_cols_; }
+  void PutCodes(size_t row, const uint8_t* codes);                        // code_cols of them
+  void PutScales(size_t row, const float* scale, const float* shift);     // of a single level
+  void PutIntegers(Part part, size_t row, const float* values);
+  void PutNumbers(Part part, size_t row, const float* values);
+  void Finish();
+
+ private:
+  uint8_t* Base(Part part) const { return arrays_[e_.s.interleaved ? Part::kCode : part]; }
+
+  const Encoder& e_;
+  const SchemeArrays<uint8_t>& arrays_;
+  size_t code_cols_;
+  std::vector<uint8_t> codes_, shifts_, scales_;
+};
+
+// The ways to encode; which one is the format's is decided in scheme.cc.
+void EncodeRows(const Encoder& e, SchemeWriter& out);         // a scale for each group of a row
+void EncodeRegions(const Encoder& e, SchemeWriter& out);      // groups of several rows
+void EncodeLevels(const Encoder& e, SchemeWriter& out);       // scales over a second level
+void EncodeGroupTables(const Encoder& e, SchemeWriter& out);  // a table for each group
+void EncodeVectors(const Encoder& e, SchemeWriter& out);      // a codebook
+
+// The table, or codebook, that is best for the weights: codes x dim numbers, the largest of which is 1 where there are scales.
+std::vector<float> LearnTable(Encoder& e);
+// One row of vectors: the best scale of each group, as stored, and codes.
+void EncodeVectorRow(const Encoder& e, const float* x, float* scale, uint8_t* codes);
+
+}  // namespace edgequant

@@ -1,0 +1,283 @@
+// Scales over a second level, and groups of several rows.
+#include <algorithm>
+#include <cmath>
+#include <cstring>
+
+#include "algo/scheme_encoder.h"
+#include "core/threads.h"
+#include "format/cell.h"
+
+namespace edgequant {
+namespace {
+
+constexpr size_t kTask = 1 << 15;
+constexpr size_t kSample = 1 << 18;  // weights of a larger group that the search looks at
+
+// ---- The second level
+
+// Numbers of one set of groups as elements times one number: the element of each, and what it then is.
+struct LevelFit { float super = 0; std::vector<float> element, value; };
+
+class LevelSearch {
+ public:
+  LevelSearch(const Scheme& s, const Plane& plane, const Plane& super, bool minimum) : s_(s), plane_(plane), super_(super) {
+    integer_ = plane.cell == Cell::kInteger;
+    zero_ = minimum ? 0 : float(s.sub_zero);
+    high_ = integer_ ? float((1 << plane.bits) - 1) - zero_ : CellLimit(plane.cell);
+    low_ = integer_ ? -zero_ : -high_;
+    table_ = minimum || s.sub_table.empty() ? nullptr : &s.sub_table;
+  }
+
+  // The number of largest magnitude goes to the end of the elements, or a bit beyond; the least squared error counts.
+  LevelFit Run(const float* v, size_t n, int candidates) const {
+    float extreme = 0;
+    for (size_t i = 0; i < n; ++i)
+      if (std::abs(v[i]) > std::abs(extreme)) extreme = v[i];
+    LevelFit best;
+    double least = INFINITY;
+    for (int k = 0; k < candidates; ++k) {
+      for (const float end : {high_, low_}) {
+        if (table_ ? end == low_ : end == 0 || (!integer_ && end < 0)) continue;
+        if (!table_ && !integer_ && extreme < 0 && low_ < 0 && super_.cell == Cell::kE8M0) continue;
+        const float to = table_ ? 1 : integer_ && k ? end * (1 - 0.3f * float(k - 1) / float(candidates)) + (end < 0 ? -0.4f : 0.4f) : end;
+        float super = table_ || !integer_ ? std::abs(extreme) / to : extreme / to;
+        super = s_.divides ? 1 / AsStored(super_.cell, super != 0 ? 1 / super : 1) : AsStored(super_.cell, super);
+        LevelFit fit = With(v, n, super);
+        double error = 0;
+        for (size_t i = 0; i < n; ++i) error += double(fit.value[i] - v[i]) * double(fit.value[i] - v[i]);
+        if (error < least) least = error, best = std::move(fit);
+        if (!integer_ || table_) return best;
+      }
+    }
+    return best;
+  }
+
+ private:
+  LevelFit With(const float* v, size_t n, float super) const {
+    LevelFit fit;
+    fit.super = super;
+    fit.element.resize(n);
+    fit.value.resize(n);
+    const float inverse = std::abs(super) > 1e-37f ? 1 / super : 0;
+    for (size_t i = 0; i < n; ++i) {
+      const float u = v[i] * inverse;
+      if (table_) {
+        size_t at = 0;
+        for (size_t k = 1; k < table_->size(); ++k)
+          if (std::abs((*table_)[k] - u) < std::abs((*table_)[at] - u)) at = k;
+        fit.element[i] = float(at);
+        fit.value[i] = (*table_)[at] * super;
+      } else if (integer_) {
+        const float whole = std::min(std::max(std::nearbyint(u), low_), high_);
+        fit.element[i] = whole + zero_;
+        fit.value[i] = whole * super;
+      } else {
+        fit.element[i] = AsStored(plane_.cell, u);
+        fit.value[i] = fit.element[i] * super;
+      }
+    }
+    return fit;
+  }
+
+  const Scheme& s_;
+  const Plane &plane_, &super_;
+  bool integer_;
+  float zero_, high_, low_;
+  const std::vector<float>* table_;
+};
+
+// Fits a second level to all numbers: set after set of `per` of them in rows of `row` (0: one set). Writes elements to
+// `element`, what they are to `values`, and the numbers of the sets in order.
+std::vector<float> FitLevel(const LevelSearch& search, size_t row, size_t per, int candidates, std::vector<float>& values,
+                            std::vector<float>& element) {
+  const size_t total = values.size(), length = row ? row : total, step = per ? per : length;
+  const size_t sets_per_row = (length + step - 1) / step, rows = total / length;
+  std::vector<float> super(rows * sets_per_row);
+  element.resize(total);
+  ParallelFor(super.size(), 64, [&](size_t begin, size_t end) {
+    for (size_t k = begin; k < end; ++k) {
+      const size_t first = k / sets_per_row * length + k % sets_per_row * step;
+      const size_t n = std::min(step, length - k % sets_per_row * step);
+      const LevelFit fit = search.Run(&values[first], n, candidates);
+      super[k] = fit.super;
+      std::copy(fit.element.begin(), fit.element.end(), element.begin() + ptrdiff_t(first));
+      std::copy(fit.value.begin(), fit.value.end(), values.begin() + ptrdiff_t(first));
+    }
+  });
+  return super;
+}
+
+void WriteLevel(const Encoder& e, SchemeWriter& out, Part part, const std::vector<float>& super) {
+  const Grid2 grid = GridOf(e.s, part, e.rows, e.cols);
+  std::vector<float> stored = super;
+  if (e.s.divides && part == Part::kSuper)
+    for (float& v : stored) v = v != 0 ? 1 / v : 1;
+  for (size_t r = 0; r < grid.rows; ++r) out.PutNumbers(part, r, &stored[r * grid.cols]);
+}
+
+}  // namespace
+
+void EncodeLevels(const Encoder& e, SchemeWriter& out) {
+  const Scheme& s = e.s;
+  const size_t groups = e.groups(), total = e.rows * groups, grain = std::max<size_t>(1, kTask / e.cols);
+  const bool minima = s.zeros == Zero::kMinimum && s.super_shift.present();
+  const int candidates = e.effort == Effort::kFast ? 4 : e.effort == Effort::kDefault ? 12 : 32;
+  const size_t row = s.super_group == 0 || s.super.flat ? 0 : groups, per = size_t(s.super_group);
+  SchemeSearch search = e.search;
+  search.any_shift = minima;
+  search.minimum_below_zero = minima;
+  std::vector<float> scale(total), shift(total), element;
+  ParallelFor(e.rows, grain, [&](size_t begin, size_t end) {
+    CheckMagnitudes(e, begin, end - begin);
+    std::vector<uint8_t> unused(e.cols);
+    if (!e.rule) return FindRows(e, search, e.x + begin * e.cols, end - begin, &scale[begin * groups], &shift[begin * groups]);
+    for (size_t r = begin; r < end; ++r)
+      RuleRow(search, e.x + r * e.cols, e.cols, &scale[r * groups], &shift[r * groups], unused.data());
+  });
+  if (minima) {  // first the minima; what is left then has a scale only
+    const std::vector<float> super = FitLevel(LevelSearch(s, s.shift, s.super_shift, true), row, per, candidates, shift, element);
+    WriteLevel(e, out, Part::kSuperShift, super);
+    for (size_t r = 0; r < e.rows; ++r) out.PutIntegers(Part::kShift, r, &element[r * groups]);
+    Scheme rest = s;
+    rest.zeros = Zero::kNone;
+    rest.negative_scale = false;
+    Encoder only(rest, e.x, e.rows, e.cols, e.importance, e.effort);
+    only.UseTable(e.table);
+    ParallelFor(e.rows, grain, [&](size_t begin, size_t end) {
+      std::vector<float> x(e.cols);
+      for (size_t r = begin; r < end; ++r) {
+        for (size_t c = 0; c < e.cols; ++c) x[c] = e.x[r * e.cols + c] - shift[r * groups + c / e.group()];
+        std::vector<float> unused(groups);
+        FindRows(only, only.search, x.data(), 1, &scale[r * groups], unused.data());
+      }
+    });
+  } else if (s.zeros != Zero::kNone) {
+    for (size_t r = 0; r < e.rows; ++r) {
+      if (s.shift.cell == Cell::kInteger) out.PutIntegers(Part::kShift, r, &shift[r * groups]);
+      else out.PutNumbers(Part::kShift, r, &shift[r * groups]);
+    }
+  }
+  float offset = 0;
+  const bool offsets = s.super_shift.present() && !minima;
+  if (offsets) {  // one number that all scales have in common
+    double sum = 0;
+    for (float v : scale) sum += double(v);
+    offset = AsStored(s.super_shift.cell, float(sum / double(total)));
+    for (float& v : scale) v -= offset;
+    out.PutNumbers(Part::kSuperShift, 0, &offset);
+  }
+  const std::vector<float> super = FitLevel(LevelSearch(s, s.scale, s.super, false), row, per, candidates, scale, element);
+  WriteLevel(e, out, Part::kSuper, super);
+  if (offsets)
+    for (float& v : scale) v += offset;
+  ParallelFor(e.rows, grain, [&](size_t begin, size_t end) {
+    std::vector<uint8_t> codes(out.code_cols());
+    std::vector<float> unused_scale(groups), unused_shift(groups);
+    for (size_t r = begin; r < end; ++r) {
+      const float* const x = e.x + r * e.cols;
+      if (e.rule && !s.rounded_scale) RuleRow(e.search, x, e.cols, unused_scale.data(), unused_shift.data(), codes.data());
+      else CodeRow(e, x, &scale[r * groups], &shift[r * groups], codes.data());
+      std::fill(codes.begin() + ptrdiff_t(e.cols), codes.end(), uint8_t{0});
+      out.PutCodes(r, codes.data());
+      if (s.scale.cell == Cell::kInteger) out.PutIntegers(Part::kScale, r, &element[r * groups]);
+      else out.PutNumbers(Part::kScale, r, &element[r * groups]);
+    }
+  });
+}
+
+// ---- Groups of several rows
+
+namespace {
+
+struct Region { size_t row, rows, col, cols; };
+
+// All weights of the region row by row, or an even sample of them with the extreme ones.
+void GatherRegion(const Encoder& e, const Region& g, std::vector<float>& x, std::vector<float>& w) {
+  const size_t total = g.rows * g.cols, step = std::max<size_t>(1, total / kSample);
+  size_t low = 0, high = 0;
+  const auto at = [&](size_t i) { return e.x[(g.row + i / g.cols) * e.cols + g.col + i % g.cols]; };
+  const auto take = [&](size_t i) {
+    x.push_back(at(i));
+    if (e.importance) w.push_back(e.importance[g.col + i % g.cols]);
+  };
+  for (size_t i = 0; i < total; i += step) take(i);
+  if (step == 1) return;
+  for (size_t i = 0; i < total; ++i) {
+    if (at(i) < at(low)) low = i;
+    if (at(i) > at(high)) high = i;
+  }
+  take(low);
+  take(high);
+}
+
+GroupRange RangeOfRegion(const Encoder& e, const Region& g) {
+  GroupRange all = {INFINITY, -INFINITY, 0, 0};
+  double sum = 0;
+  for (size_t r = g.row; r < g.row + g.rows; ++r) {
+    const float* const x = e.x + r * e.cols + g.col;
+    const GroupRange range = RangeOf(x, g.cols);
+    all.low = std::min(all.low, range.low);
+    all.high = std::max(all.high, range.high);
+    if (std::abs(range.extreme) > std::abs(all.extreme)) all.extreme = range.extreme;
+    for (size_t c = 0; c < g.cols; ++c) sum += double(std::abs(x[c]));
+  }
+  all.mean_magnitude = float(sum / double(g.rows * g.cols));
+  return all;
+}
+
+double RegionError(const Encoder& e, const Region& g, float scale, float shift) {
+  double sum = 0;
+  std::vector<uint8_t> codes(g.cols);
+  for (size_t r = g.row; r < g.row + g.rows; ++r) {
+    const float* const x = e.x + r * e.cols + g.col;
+    ChooseCodes(e.search, x, g.cols, scale, shift, codes.data());
+    const float zero = e.s.zeros == Zero::kInteger || e.s.zeros == Zero::kFloat ? shift - e.s.zero : 0;
+    const float minimum = e.s.zeros == Zero::kMinimum ? shift : 0;
+    for (size_t c = 0; c < g.cols; ++c) {
+      const float gap = x[c] - ((e.values.value[codes[c]] - zero) * scale + minimum);
+      sum += double(e.importance ? e.importance[g.col + c] : 1) * double(gap) * double(gap);
+    }
+  }
+  return sum;
+}
+
+}  // namespace
+
+void EncodeRegions(const Encoder& e, SchemeWriter& out) {
+  const Scheme& s = e.s;
+  const size_t groups = e.groups(), rows = s.GroupRows(e.rows), bands = s.ScaleRows(e.rows);
+  std::vector<float> scale(bands * groups), shift(bands * groups);
+  std::vector<GroupScale> rule(bands * groups);
+  CheckMagnitudes(e, 0, e.rows);
+  ParallelFor(bands * groups, 1, [&](size_t begin, size_t end) {
+    for (size_t k = begin; k < end; ++k) {
+      const size_t row = k / groups * rows, col = k % groups * e.group();
+      const Region g = {row, std::min(rows, e.rows - row), col, std::min(e.group(), e.cols - col)};
+      rule[k] = ScaleByRule(e.search, RangeOfRegion(e, g));
+      scale[k] = rule[k].scale;
+      shift[k] = rule[k].shift;
+      if (e.rule) continue;
+      std::vector<float> x, w;
+      float found = 0, found_shift = 0;
+      GatherRegion(e, g, x, w);
+      SearchGroup(e.search, x.data(), w.empty() ? nullptr : w.data(), x.size(), &found, &found_shift);
+      if (RegionError(e, g, found, found_shift) < RegionError(e, g, scale[k], shift[k])) scale[k] = found, shift[k] = found_shift;
+    }
+  });
+  for (size_t b = 0; b < bands; ++b) out.PutScales(b, &scale[b * groups], &shift[b * groups]);
+  ParallelFor(e.rows, std::max<size_t>(1, kTask / e.cols), [&](size_t begin, size_t end) {
+    std::vector<uint8_t> codes(out.code_cols());
+    for (size_t r = begin; r < end; ++r) {
+      const float* const x = e.x + r * e.cols;
+      const size_t band = r / rows * groups;
+      if (e.rule)
+        for (size_t g = 0; g < groups; ++g)
+          CodesByRule(e.search, rule[band + g], x + g * e.group(), std::min(e.group(), e.cols - g * e.group()), &codes[g * e.group()]);
+      else CodeRow(e, x, &scale[band], &shift[band], codes.data());
+      std::fill(codes.begin() + ptrdiff_t(e.cols), codes.end(), uint8_t{0});
+      out.PutCodes(r, codes.data());
+    }
+  });
+}
+
+}  // namespace edgequant

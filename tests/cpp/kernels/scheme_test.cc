@@ -1,0 +1,220 @@
+// Decoding and searching run-time formats on every target, against plain loops.
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <cmath>
+#include <random>
+#include <vector>
+
+#include "kernels/cpu/codebook.h"
+#include "kernels/cpu/scheme_decode.h"
+#include "kernels/cpu/scheme_search.h"
+#include "kernels/cpu/targets.h"
+
+namespace edgequant {
+namespace {
+
+class SchemesOnEachTarget : public testing::TestWithParam<std::string> {
+ protected:
+  void SetUp() override { ASSERT_TRUE(UseKernelTarget(GetParam())); }
+  void TearDown() override { UseKernelTarget(""); }
+};
+
+constexpr size_t kCols = 200, kGroup = 24;  // the last group has 8 weights
+
+std::vector<float> Gaussian(size_t n, uint32_t seed) {
+  std::mt19937 random(seed);
+  std::normal_distribution<float> normal(0, 1);
+  std::vector<float> x(n);
+  for (float& v : x) v = normal(random);
+  return x;
+}
+
+Scheme WholeNumbers(int bits, Zero zeros) {
+  Scheme s;
+  s.bits = bits;
+  s.codes = 1 << bits;
+  s.group = int(kGroup);
+  s.zero = zeros == Zero::kNone ? float(1 << (bits - 1)) : 0;
+  s.zeros = zeros;
+  s.scale.cell = zeros == Zero::kFloat ? Cell::kF32 : Cell::kF16;
+  s.scale.bits = CellBits(s.scale.cell);
+  s.shift.cell = zeros == Zero::kInteger ? Cell::kInteger : Cell::kF16;
+  s.shift.bits = zeros == Zero::kInteger ? bits : 16;
+  return s;
+}
+Scheme Table(int bits) {
+  Scheme s = WholeNumbers(bits, Zero::kNone);
+  s.values = Values::kTable;
+  s.zero = 0;
+  for (int k = 0; k < s.codes; ++k) s.table.push_back(std::sinh(3 * (float(k * 7 % s.codes) / float(s.codes - 1) - 0.45f)));
+  return s;
+}
+Scheme Minifloat(int bits, int exponent_bits, int bias, float highest) {
+  Scheme s = WholeNumbers(bits, Zero::kNone);
+  s.values = Values::kMinifloat;
+  s.zero = 0;
+  s.exponent_bits = exponent_bits;
+  s.exponent_bias = bias;
+  s.highest = highest;
+  return s;
+}
+std::vector<Scheme> Several() {
+  std::vector<Scheme> all;
+  for (int bits = 1; bits <= 8; ++bits) all.push_back(Table(bits));
+  for (int bits : {1, 2, 3, 4, 5, 8})
+    for (Zero zeros : {Zero::kNone, Zero::kInteger, Zero::kFloat, Zero::kMinimum}) all.push_back(WholeNumbers(bits, zeros));
+  all.push_back(Minifloat(8, 4, 7, 448));
+  all.push_back(Minifloat(8, 5, 15, 57344));
+  all.push_back(Minifloat(4, 2, 1, 6));
+  all.push_back(Minifloat(6, 3, 3, 28));
+  return all;
+}
+
+SchemeTuning SomeTuning(const Scheme& s) {
+  SchemeTuning t;
+  t.starts = 8;
+  t.rounds = 2;
+  for (int k = 0; k < t.starts; ++k) {
+    t.start[k][0] = s.zeros == Zero::kNone ? (k % 2 ? 1.0f : -1.0f) : float(k % 3) / 2 - 0.4f;
+    t.start[k][1] = s.zeros == Zero::kNone ? 1.1f - float(k) / 16 : float(k % 4) / 4 - 0.3f;
+  }
+  return t;
+}
+
+// One weight, from the description.
+float Weight(const Scheme& s, int code, float scale, float shift) {
+  float v = s.values == Values::kAffine ? float(code) : s.values == Values::kTable ? s.table[size_t(code)] : MinifloatValue(s, code);
+  if (s.zeros == Zero::kMinimum) return (v - s.zero) * scale + shift;
+  return (v - (s.zeros == Zero::kNone ? s.zero : shift)) * scale;
+}
+
+TEST_P(SchemesOnEachTarget, DecodesAsTheDescriptionSays) {
+  std::mt19937 random(1);
+  const size_t groups = (kCols + kGroup - 1) / kGroup;
+  for (const Scheme& s : Several()) {
+    const CodeValues values = ValuesOf(s, s.table.data());
+    std::vector<uint8_t> codes(kCols);
+    for (uint8_t& c : codes) {
+      do c = uint8_t(random() % unsigned(s.codes));
+      while (s.values == Values::kMinifloat && !(std::abs(MinifloatValue(s, c)) <= s.highest));
+    }
+    const std::vector<float> scale = Gaussian(groups, 2), shift = Gaussian(groups, 3);
+    std::vector<float> out(kCols + 1, 7.0f);
+    DecodeRow row;
+    row.values = &values;
+    row.zeros = s.zeros;
+    row.code = codes.data();
+    row.scale = scale.data();
+    row.shift = shift.data();
+    row.cols = kCols;
+    row.group = kGroup;
+    DecodeCodes(row, out.data());
+    for (size_t i = 0; i < kCols; ++i)
+      ASSERT_EQ(out[i], Weight(s, codes[i], scale[i / kGroup], shift[i / kGroup])) << s.bits << " bits, weight " << i;
+    EXPECT_EQ(out[kCols], 7.0f);
+  }
+}
+
+// Codes are the nearest, the error is not above that of the rule, and every target gets as far.
+TEST_P(SchemesOnEachTarget, SearchesAsWellAsTheBestTarget) {
+  const size_t rows = 5, groups = (kCols + kGroup - 1) / kGroup;
+  const std::vector<float> x = Gaussian(rows * kCols, 4);
+  std::vector<float> importance = Gaussian(kCols, 5);
+  for (float& v : importance) v *= v;
+  for (const Scheme& s : Several()) {
+    const CodeValues values = ValuesOf(s, s.table.data());
+    const SchemeTuning tuning = SomeTuning(s);
+    SchemeSearch search;
+    search.scheme = &s;
+    search.values = &values;
+    search.tuning = &tuning;
+    search.scale_cell = s.scale.cell;
+    const auto error = [&](const float* weight, bool rule) {
+      std::vector<float> scale(rows * groups), shift(rows * groups);
+      if (!rule) SearchScales(search, x.data(), rows, kCols, weight, scale.data(), shift.data());
+      double sum = 0;
+      for (size_t r = 0; r < rows; ++r)
+        for (size_t g = 0; g < groups; ++g) {
+          const size_t first = g * kGroup, n = std::min(kGroup, kCols - first);
+          const float* const at = &x[r * kCols + first];
+          if (rule) {
+            const GroupScale found = ScaleByRule(search, RangeOf(at, n));
+            scale[r * groups + g] = found.scale;
+            shift[r * groups + g] = found.shift;
+          }
+          uint8_t codes[kGroup];
+          ChooseCodes(search, at, n, scale[r * groups + g], shift[r * groups + g], codes);
+          for (size_t i = 0; i < n; ++i) {
+            const double gap = std::abs(at[i] - Weight(s, codes[i], scale[r * groups + g], shift[r * groups + g]));
+            for (int c = 0; c < s.codes; ++c) {
+              const float other = Weight(s, c, scale[r * groups + g], shift[r * groups + g]);
+              if (s.values == Values::kMinifloat && !(std::abs(MinifloatValue(s, c)) <= s.highest)) continue;
+              EXPECT_LE(gap, std::abs(at[i] - other) * 1.0001 + 1e-5) << s.bits << " bits, code " << int(codes[i]);
+            }
+            sum += (weight ? double(weight[first + i]) : 1) * gap * gap;
+          }
+        }
+      return sum;
+    };
+    for (const float* weight : {static_cast<const float*>(nullptr), static_cast<const float*>(importance.data())}) {
+      const double found = error(weight, false);
+      EXPECT_LE(found, error(weight, true) * 1.0001);
+      UseKernelTarget("");
+      const double best = error(weight, false);
+      UseKernelTarget(GetParam());
+      EXPECT_NEAR(found / best, 1, 0.03) << s.bits << " bits, values " << int(s.values) << ", zeros " << int(s.zeros);
+    }
+  }
+}
+
+TEST_P(SchemesOnEachTarget, OneLargeGroupIsSearchedLikeSmallOnes) {
+  const std::vector<float> x = Gaussian(1000, 6);
+  for (Zero zeros : {Zero::kNone, Zero::kInteger, Zero::kMinimum}) {
+    Scheme s = WholeNumbers(4, zeros);
+    s.group = 1000;
+    const CodeValues values = ValuesOf(s, nullptr);
+    const SchemeTuning tuning = SomeTuning(s);
+    SchemeSearch search;
+    search.scheme = &s;
+    search.values = &values;
+    search.tuning = &tuning;
+    float in_rows[2], at_once[2];
+    SearchScales(search, x.data(), 1, 1000, nullptr, &in_rows[0], &in_rows[1]);
+    SearchGroup(search, x.data(), nullptr, 1000, &at_once[0], &at_once[1]);
+    EXPECT_NEAR(in_rows[0], at_once[0], 2e-3f * std::abs(in_rows[0]));
+    EXPECT_NEAR(in_rows[1], at_once[1], 5e-3f * std::abs(in_rows[1]) + 1e-3f);
+  }
+}
+
+TEST_P(SchemesOnEachTarget, FindsTheNearestRows) {
+  const size_t n = 77;
+  for (int dim : {2, 4, 8}) {
+    const std::vector<float> x = Gaussian(n * size_t(dim), 7), rows = Gaussian(200 * size_t(dim), 8);
+    std::vector<float> w = Gaussian(n * size_t(dim), 9);
+    for (float& v : w) v *= v;
+    for (const float* weight : {static_cast<const float*>(nullptr), static_cast<const float*>(w.data())}) {
+      std::vector<uint8_t> codes(n + 1, 250);
+      NearestRows(x.data(), weight, n, dim, rows.data(), 200, codes.data());
+      EXPECT_EQ(codes[n], 250);
+      for (size_t i = 0; i < n; ++i) {
+        const auto distance = [&](size_t row) {
+          double sum = 0;
+          for (size_t d = 0; d < size_t(dim); ++d) {
+            const double gap = x[i * size_t(dim) + d] - rows[row * size_t(dim) + d];
+            sum += (weight ? double(weight[i * size_t(dim) + d]) : 1) * gap * gap;
+          }
+          return sum;
+        };
+        double least = INFINITY;
+        for (size_t row = 0; row < 200; ++row) least = std::min(least, distance(row));
+        EXPECT_LE(distance(codes[i]), least + 1e-4);
+      }
+    }
+  }
+}
+
+INSTANTIATE_TEST_SUITE_P(Targets, SchemesOnEachTarget, testing::ValuesIn(KernelTargets()), [](const auto& test) { return test.param; });
+
+}  // namespace
+}  // namespace edgequant
