@@ -42,7 +42,7 @@ void QuantizeScheme(const Scheme& s, const float* x, size_t rows, size_t cols, c
   if (s.values == Values::kCodebook) EncodeVectors(e, out);
   else if (s.values == Values::kGroupTable) EncodeGroupTables(e, out);
   else if (s.two_level()) EncodeLevels(e, out);
-  else if (s.group_rows != 1) EncodeRegions(e, out);
+  else if (s.group_rows != 1 || s.super.present()) EncodeRegions(e, out);
   else EncodeRows(e, out);
   out.Finish();
 }

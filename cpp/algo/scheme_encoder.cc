@@ -18,8 +18,8 @@ constexpr float kLargest = 0x1p126f;  // leaves room for a minimum and a range o
 
 // The largest magnitude whose group has a scale: past it, scales or decoded weights would be infinite.
 float LimitOf(const Scheme& s, const CodeValues& v) {
-  const Cell cell = s.two_level() ? s.super.cell : s.scale.cell;
-  if (!(s.scale.present() || s.entries.present()) || (s.entries.present() ? s.entries.cell : cell) != Cell::kF16) return kLargest;
+  const Cell cell = s.super.present() ? s.super.cell : s.scale.cell;
+  if (!(s.scaled() || s.entries.present()) || (s.entries.present() ? s.entries.cell : cell) != Cell::kF16) return kLargest;
   if (s.entries.present() || s.zeros == Zero::kMinimum) return 65504.0f;
   const float reach = s.values == Values::kCodebook ? 1 : s.zeros == Zero::kNone ? std::max(v.high, -v.low) : float(v.codes - 1) / 2;
   return 65504.0f * std::max(reach, 1.0f);
@@ -34,7 +34,7 @@ void Encoder::UseTable(const std::vector<float>& t) {
   search.scheme = &s;
   search.values = &values;
   search.tuning = &tuning;
-  search.scale_cell = s.two_level() ? Cell::kF32 : s.scale.present() ? s.scale.cell : Cell::kF32;
+  search.scale_cell = s.super.present() ? Cell::kF32 : s.scale.present() ? s.scale.cell : Cell::kF32;
 }
 
 void CheckMagnitudes(const Encoder& e, size_t first, size_t rows) {
@@ -91,6 +91,10 @@ void SchemeWriter::PutCodes(size_t row, const uint8_t* codes) {
 void SchemeWriter::PutScales(size_t row, const float* scale, const float* shift) {
   const Scheme& s = e_.s;
   if (s.scale.present()) PutNumbers(Part::kScale, row, scale);
+  if (s.super.present()) {  // the one scale of the tensor
+    const float stored = !s.divides ? *scale : *scale != 0 ? 1 / *scale : 1;
+    PutNumbers(Part::kSuper, 0, &stored);
+  }
   if (s.zeros == Zero::kNone) return;
   if (s.shift.cell == Cell::kInteger) PutIntegers(Part::kShift, row, shift);
   else PutNumbers(Part::kShift, row, shift);

@@ -91,7 +91,8 @@ struct Scheme {
   bool rounded_scale = false;    // codes from the scale as stored, else from the one before
   bool negative_scale = true;    // scales may be negative
 
-  bool two_level() const { return super.present(); }
+  bool scaled() const { return scale.present() || super.present(); }
+  bool two_level() const { return super.present() && scale.present(); }
   size_t CodeCols(size_t cols) const { return (pad_cols ? GroupsOf(cols) * GroupCols(cols) : cols) / size_t(dim); }
   size_t GroupCols(size_t cols) const { return group > 0 ? size_t(group) : cols; }
   size_t GroupsOf(size_t cols) const { return (cols + GroupCols(cols) - 1) / GroupCols(cols); }

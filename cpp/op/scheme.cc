@@ -168,6 +168,8 @@ void CheckScheme(const Scheme& s) {
     if (p.lanes < 0 || p.lane_unit < 1 || p.slots < 0) fail("lanes and slots cannot be negative");
   }
   if (s.code.trits ? s.codes != 3 : s.code.bits != s.bits) fail("the plane of codes does not have their width");
+  if (s.super.present() && !s.scale.present() && (s.super_group || s.group || s.group_rows))
+    fail("a second level without a first is one number for the tensor");
   if (s.interleaved) {
     if (s.group <= 0 || s.block <= 0 || s.block % s.group != 0 || s.group_rows != 1)
       fail("a block of ", s.block, " is not a whole number of groups of ", s.group);
@@ -214,7 +216,7 @@ void ReadScales(const SchemeView& q, size_t row, float* scale, float* shift, flo
       scale[g] = s.sub_table.empty() ? scale[g] - float(s.sub_zero) : s.sub_table[size_t(scale[g]) % s.sub_table.size()];
   if (s.zeros != Zero::kNone) ReadPart(q, Part::kShift, scale_row, shift);
   else std::fill_n(shift, groups, 0.0f);
-  if (!s.two_level()) return;
+  if (!s.super.present()) return;
   const Grid2 grid = GridOf(s, Part::kSuper, q.rows, q.cols);
   std::vector<float> super(grid.cols);
   const size_t super_row = grid.rows == 1 ? 0 : scale_row, per = size_t(s.super_group);

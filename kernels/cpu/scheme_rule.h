@@ -32,7 +32,7 @@ inline float StoredShift(const SchemeSearch& s, float shift) {
 }
 
 inline float StoredScale(const SchemeSearch& s, float scale) {
-  if (!s.scheme->scale.present()) return 1;
+  if (!s.scheme->scaled()) return 1;
   if (!s.scheme->negative_scale) scale = std::max(scale, 0.0f);
   return AsStored(s.scale_cell, scale);
 }
@@ -82,7 +82,7 @@ inline GroupScale RuleScale(const SchemeSearch& s, const GroupRange& r) {
       break;
   }
   GroupScale g;
-  g.unrounded_scale = f.scale.present() ? scale : 1;
+  g.unrounded_scale = f.scaled() ? scale : 1;
   g.scale = StoredScale(s, scale);
   g.shift = StoredShift(s, shift);
   g.unrounded_shift = f.zeros == Zero::kInteger ? g.shift : shift;

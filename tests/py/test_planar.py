@@ -15,8 +15,7 @@ from edgequant.quantize import EFFORTS
 
 GOLDEN = Path(__file__).resolve().parents[1] / "golden" / "planar"
 NAMES = sorted(p.stem for p in GOLDEN.glob("*.npz") if p.stem != "inputs")
-UNWRITTEN = (".dq", ".tensor", ".block128")
-READ_ONLY = [n for n in NAMES if n.startswith(("aqlm", "bitnet", "table")) or n.endswith(UNWRITTEN)]
+READ_ONLY = [n for n in NAMES if n.startswith("aqlm")]
 WRITABLE = [n for n in NAMES if n not in READ_ONLY]
 INPUTS = {k: v.astype(np.float32) for k, v in np.load(GOLDEN / "inputs.npz").items()}
 
