@@ -72,12 +72,12 @@ def vectors() -> Iterator[Format]:
     """QuIP#'s E8P12: Qidxs I64 (N, K / 32) and Wscale; its rotations and their signs are not part of the format.
     AQLM: codes (N, K / 8, books) into codebooks (books, 2^bits, 1, 8), a scale per row; it can only be read."""
     yield Format.planar(
-        "quip.e8p", codec="e8p", bits_per_weight=2,
+        "quip.e8p", codec="e8p", bits_per_weight=2, **PER_TENSOR,
         arrays={"code": Array("Qidxs", "int64", "N -1"), "scale": Array("Wscale", "f32", "1")},
     )  # fmt: skip
     for books, bits in ((1, 16), (2, 8)):
         yield Format.planar(
-            f"aqlm.{books}x{bits}.g8", codec="aqlm", bits_per_weight=2, books=books,
+            f"aqlm.{books}x{bits}.g8", codec="aqlm", bits_per_weight=2, books=books, group=0,
             arrays={
                 "code": Array("codes", f"int{bits}", f"N -1 {books}"),
                 "entries": Array("codebooks", "f16", f"{books} -1 1 8"),

@@ -199,6 +199,11 @@ class Format:
         return int(d["block"] if self.interleaved else d.get("group", 32))
 
     @property
+    def group_rows(self) -> int:
+        """Rows that share a scale; 0: all of them."""
+        return int(self._description.get("group_rows", 1))
+
+    @property
     def interleaved(self) -> bool:
         """True if all is in one array of blocks, False if codes and scales are arrays of their own."""
         return bool(self._description.get("interleaved", False))

@@ -14,12 +14,15 @@ from edgequant.cli.table import table
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("name", nargs="?", metavar="NAME", help="show the bit layout of one format")
     parser.add_argument("--presets", action="store_true", help="list the presets of `edgequant quantize` instead")
+    parser.add_argument("--table", action="store_true", help="all formats: error, speed, what reads them")
     parser.add_argument("--json", action="store_true", help="print JSON")
 
 
 def run(args: argparse.Namespace) -> int:
     if args.presets:
         return list_presets(args.json)
+    if args.table:
+        return print_table(args.json)
     from edgequant._core import can_quantize, formats
     from edgequant.formats import lookup
 
@@ -37,6 +40,22 @@ def run(args: argparse.Namespace) -> int:
             for e in sorted(entries, key=lambda e: (-e["bits_per_weight"], e["name"]))
         ]
         print(table(headers, rows))
+    return 0
+
+
+def print_table(as_json: bool) -> int:
+    from dataclasses import asdict
+
+    from edgequant.format_table import cells, gaussian, measure, table_names
+
+    matrices = {"error": gaussian(512, 3072)}
+    rows = sorted((measure(name, matrices) for name in table_names()), key=lambda r: (-r.bits_per_weight, r.name))
+    if as_json:
+        print(json.dumps([asdict(r) for r in rows], indent=2))
+        return 0
+    print("Gaussian weights, default effort; million weights per second with all threads.")
+    headers = ["format", "bits/weight", "block", "error", "encode", "decode", "read by"]
+    print(table(headers, [cells(r, matrices) for r in rows], align="lrrrrrl"))
     return 0
 
 
