@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Products with quantized weights: speed against the machine's limits and against ggml, measured in turns in one run.
+"""Products with quantized weights, beside the machine's limits, ggml, ONNX Runtime and OpenVINO, in turns in one run.
 
 For few rows the limit is reading the weights, so GB/s of weights as they lie in memory and the share of a plain read of
 the same bytes are printed; for many rows it is multiplying bytes, so multiply-adds per second and the share of such
@@ -9,6 +9,7 @@ instructions on registers. Several copies of the weights, larger than the caches
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import os
 import statistics
@@ -24,6 +25,7 @@ from edgequant import _core
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 from ggml_matmul import REPACKED, GgmlProducts
+from runtime_matmul import RUNTIMES, SCHEMES
 
 CLOCKS = {"wall": time.perf_counter, "processor": time.thread_time}
 clock = CLOCKS["wall"]
@@ -58,6 +60,15 @@ def peer(q: eq.QuantizedTensor, m: int, copies: int, threads: int) -> GgmlProduc
         return None
 
 
+def runtimes(name: str, n: int, k: int, m: int, copies: int, threads: int) -> dict[str, Callable[[], None]]:
+    """Products of the installed runtimes that have the scheme of the format."""
+    found: dict[str, Callable[[], None]] = {}
+    for runtime in RUNTIMES if name in SCHEMES else ():
+        with contextlib.suppress(ImportError):
+            found[runtime.name] = runtime(*SCHEMES[name], n, k, m, copies, threads).run
+    return found
+
+
 def measure(name: str, n: int, k: int, m: int, options: argparse.Namespace) -> dict[str, Any]:
     rng = np.random.default_rng(0)
     q = eq.quantize(rng.standard_normal((n, k), dtype=np.float32), name, effort="fast")
@@ -85,7 +96,8 @@ def measure(name: str, n: int, k: int, m: int, options: argparse.Namespace) -> d
     if theirs is not None:
         theirs.set(x)
         contestants["ggml"] = lambda: [theirs.run() for _ in range(copies)] and None
-    times = in_turns(contestants, options.repeat)
+    others = {} if options.no_peer else runtimes(name, n, k, m, copies, options.threads)
+    times = in_turns({**contestants, **others}, options.repeat)
     best = statistics.median(times["own"])
     row = {
         "format": name, "n": n, "k": k, "m": m, "threads": options.threads, "compute": options.compute,
@@ -100,6 +112,8 @@ def measure(name: str, n: int, k: int, m: int, options: argparse.Namespace) -> d
         got, want = out, theirs.result()
         row["difference"] = float(np.linalg.norm(got - want) / np.linalg.norm(want))
         theirs.close()
+    for other in others:
+        row[f"times_{other}"] = median_ratio(times[other], times["own"])
     return row
 
 
@@ -108,8 +122,11 @@ def show(row: dict[str, Any]) -> str:
     speed = f"{row['gigabytes_per_second']:6.1f} GB/s" if few else f"{row['gmac_per_second']:6.0f} GMAC/s"
     text = f"{row['format']:8} {row['bits']:6.3f} bits  M={row['m']:<4} {row['microseconds']:9.1f} us  {speed}"
     text += f"  {100 * row['share_of_limit']:4.0f}% of {row['limit']:.0f}"
-    if "times_ggml" in row:
-        text += f"  {row['times_ggml']:6.2f}x ggml (results differ by {row['difference']:.1e})"
+    for peer in ("ggml", "ort", "openvino"):
+        if f"times_{peer}" in row:
+            text += f"  {row[f'times_{peer}']:6.2f}x {peer}"
+    if "difference" in row:
+        text += f" (from ggml's results {row['difference']:.1e})"
     return text
 
 
@@ -131,7 +148,7 @@ def main() -> None:
     parser.add_argument("--compute", default="int8", choices=["int8", "exact"])
     parser.add_argument("--repeat", type=int, default=9)
     parser.add_argument("--megabytes", type=float, default=300, help="all copies of the weights together, for few rows")
-    parser.add_argument("--no-peer", action="store_true", help="do not measure ggml")
+    parser.add_argument("--no-peer", action="store_true", help="measure no peers")
     parser.add_argument("--repack", action="store_true", help="also: time of repacking over that of a copy")
     parser.add_argument("--json", type=Path, help="write all figures to this file")
     parser.add_argument(
