@@ -2,6 +2,7 @@
 
 #include <cstdlib>
 #include <cstring>
+#include <vector>
 
 #include "core/error.h"
 #include "core/threads.h"
@@ -58,6 +59,25 @@ struct Tl2Places {
   size_t End() const { return Tail() + rows * (cols - triples) / 4; }
 };
 
+// Digits of a place belong to the row or to the column, so a place is that of its row plus that of its column: the
+// latter of columns 0, step, 2 step ...
+template <class Place>
+std::vector<size_t> PlacesOf(size_t cols, size_t step, const Place& place) {
+  std::vector<size_t> places(cols / step);
+  for (size_t k = 0; k < places.size(); ++k) places[k] = place(k * step) - place(0);
+  return places;
+}
+
+struct Tl2Rows {
+  Tl2Places place;
+  std::vector<size_t> nibble, sign, pair;
+  Tl2Rows(size_t rows, size_t cols, const LutTile& t)
+      : place(rows, cols, t),
+        nibble(PlacesOf(place.triples, 3, [&](size_t c) { return place.Nibble(0, c); })),
+        sign(PlacesOf(place.triples, 3, [&](size_t c) { return place.Sign(0, c); })),
+        pair(PlacesOf(cols - place.triples, 4, [&](size_t c) { return place.Pair(0, c); })) {}
+};
+
 uint8_t PairByte(const int8_t* w) { return uint8_t((3 * w[0] + w[1] + 4) << 4 | (3 * w[2] + w[3] + 4)); }
 int8_t Limited(int v) { return int8_t(v < -1 ? -1 : v > 1 ? 1 : v); }
 void PairsOfByte(uint8_t byte, int8_t* w) {
@@ -84,53 +104,63 @@ size_t Tl2Bytes(size_t rows, size_t cols, const LutTile& tile) {
 
 void PackTl1(const int8_t* w, size_t rows, size_t cols, const LutTile& tile, uint8_t* out) {
   CheckTl1(rows, cols, tile);
+  const auto places = PlacesOf(cols, 4, [&](size_t c) { return Tl1Place(0, c, cols, tile); });
   ParallelFor(rows, 16, [&](size_t begin, size_t end) {
-    for (size_t r = begin; r < end; ++r)
-      for (size_t c = 0; c < cols; c += 4) out[Tl1Place(r, c, cols, tile)] = PairByte(w + r * cols + c);
+    for (size_t r = begin; r < end; ++r) {
+      uint8_t* const to = out + Tl1Place(r, 0, cols, tile);
+      for (size_t k = 0; k < cols / 4; ++k) to[places[k]] = PairByte(w + r * cols + 4 * k);
+    }
   });
 }
 
 void UnpackTl1(const uint8_t* packed, size_t rows, size_t cols, const LutTile& tile, int8_t* w) {
   CheckTl1(rows, cols, tile);
+  const auto places = PlacesOf(cols, 4, [&](size_t c) { return Tl1Place(0, c, cols, tile); });
   ParallelFor(rows, 16, [&](size_t begin, size_t end) {
-    for (size_t r = begin; r < end; ++r)
-      for (size_t c = 0; c < cols; c += 4) PairsOfByte(packed[Tl1Place(r, c, cols, tile)], w + r * cols + c);
+    for (size_t r = begin; r < end; ++r) {
+      const uint8_t* const from = packed + Tl1Place(r, 0, cols, tile);
+      for (size_t k = 0; k < cols / 4; ++k) PairsOfByte(from[places[k]], w + r * cols + 4 * k);
+    }
   });
 }
 
 void PackTl2(const int8_t* w, size_t rows, size_t cols, const LutTile& tile, uint8_t* out) {
   std::memset(out, 0, Tl2Bytes(rows, cols, tile));
-  const Tl2Places place(rows, cols, tile);
+  const Tl2Rows at(rows, cols, tile);
   ParallelFor(rows, 32, [&](size_t begin, size_t end) {  // two rows share a word of signs, but both are of one task
     for (size_t r = begin; r < end; ++r) {
       const int8_t* row = w + r * cols;
-      for (size_t c = 0; c < place.triples; c += 3) {
-        const int v = 9 * row[c] + 3 * row[c + 1] + row[c + 2];
-        out[place.Nibble(r, c)] |= uint8_t(std::abs(v) << (c / 3 % 2 == 0 ? 4 : 0));
-        const int bit = Tl2Places::SignBit(r, c);
-        if (v < 0) out[place.Sign(r, c) + size_t(bit / 8)] |= uint8_t(1 << bit % 8);
+      uint8_t *const nibbles = out + at.place.Nibble(r, 0), *const signs = out + at.place.Sign(r, 0);
+      for (size_t k = 0; k < at.place.triples / 3; ++k, row += 3) {
+        const int v = 9 * row[0] + 3 * row[1] + row[2];
+        nibbles[at.nibble[k]] |= uint8_t(std::abs(v) << (k % 2 == 0 ? 4 : 0));
+        const int bit = Tl2Places::SignBit(r, 3 * k);
+        signs[at.sign[k] + size_t(bit / 8)] |= uint8_t(int(v < 0) << bit % 8);
       }
-      for (size_t c = place.triples; c < cols; c += 4) out[place.Pair(r, c - place.triples)] = PairByte(row + c);
+      uint8_t* const pairs = out + at.place.Pair(r, 0);
+      for (size_t k = 0; k < at.pair.size(); ++k, row += 4) pairs[at.pair[k]] = PairByte(row);
     }
   });
 }
 
 void UnpackTl2(const uint8_t* packed, size_t rows, size_t cols, const LutTile& tile, int8_t* w) {
   CheckTl2(rows, cols, tile);
-  const Tl2Places place(rows, cols, tile);
+  const Tl2Rows at(rows, cols, tile);
   ParallelFor(rows, 32, [&](size_t begin, size_t end) {
     for (size_t r = begin; r < end; ++r) {
       int8_t* row = w + r * cols;
-      for (size_t c = 0; c < place.triples; c += 3) {
-        int v = packed[place.Nibble(r, c)] >> (c / 3 % 2 == 0 ? 4 : 0) & 15;
-        const int bit = Tl2Places::SignBit(r, c);
-        if (packed[place.Sign(r, c) + size_t(bit / 8)] >> bit % 8 & 1) v = -v;
+      const uint8_t *const nibbles = packed + at.place.Nibble(r, 0), *const signs = packed + at.place.Sign(r, 0);
+      for (size_t k = 0; k < at.place.triples / 3; ++k, row += 3) {
+        int v = nibbles[at.nibble[k]] >> (k % 2 == 0 ? 4 : 0) & 15;
+        const int bit = Tl2Places::SignBit(r, 3 * k);
+        if (signs[at.sign[k] + size_t(bit / 8)] >> bit % 8 & 1) v = -v;
         v += 13;  // digits 0, 1, 2
-        row[c] = Limited(v / 9 - 1);
-        row[c + 1] = Limited(v / 3 % 3 - 1);
-        row[c + 2] = Limited(v % 3 - 1);
+        row[0] = Limited(v / 9 - 1);
+        row[1] = Limited(v / 3 % 3 - 1);
+        row[2] = Limited(v % 3 - 1);
       }
-      for (size_t c = place.triples; c < cols; c += 4) PairsOfByte(packed[place.Pair(r, c - place.triples)], row + c);
+      const uint8_t* const pairs = packed + at.place.Pair(r, 0);
+      for (size_t k = 0; k < at.pair.size(); ++k, row += 4) PairsOfByte(pairs[at.pair[k]], row);
     }
   });
 }

@@ -82,8 +82,8 @@ def gptq() -> Iterator[Format]:
     """
     for version, offset in (("gptq", -1), ("gptq_v2", 0)):
         for bits in (2, 3, 4, 8):
-            for group in (32, 64, 128):
-                for act in (False, True):
+            for group in (32, 64, 128, 0):
+                for act in (False, True) if group else (False,):
                     arrays = {
                         "code": Array("qweight", "int32", bits=bits, cols_first=True),
                         "shift": Array("qzeros", "int32", bits=bits, down=True, cols_first=True, offset=offset),
@@ -93,7 +93,7 @@ def gptq() -> Iterator[Format]:
                     if act:
                         arrays["order"] = Array("g_idx", "int32", "K")
                         kind["codec"] = "act_order"
-                    name = f"{version}.int{bits}.g{group}{'.act' if act else ''}"
+                    name = f"{version}.int{bits}.{f'g{group}' if group else 'channel'}{'.act' if act else ''}"
                     yield Format.planar(name, bits=bits, group=group, negative_scale=False, arrays=arrays, **kind)
 
 
@@ -116,6 +116,7 @@ def compressed_tensors() -> Iterator[Format]:
     """compressed-tensors: weight_packed I32 (N, words), a stream of bits of codes + 2^(bits-1); scales (N, groups).
 
     Zero points are packed down the rows: I32 (words, groups). "ct.int8" is int-quantized: weight I8, a scale per row.
+    FP4: weight_packed U8 (N, K / 2); the scales of nvfp4 are E4M3 and are divided by weight_global_scale.
     """
     for bits in range(1, 9):
         for group in (32, 64, 128, 0):
@@ -142,6 +143,18 @@ def compressed_tensors() -> Iterator[Format]:
             bits=8, group=0, zero=128, rule="absmax", rule_reach=127.5, divide=True, negative_scale=False,
             arrays={"code": Array("weight", "int8", bits=8, offset=128), "scale": Array("weight_scale", number)},
         )  # fmt: skip
+
+
+    four = Array("weight_packed", "uint8", bits=4)
+    e2m1: dict[str, Any] = {"values": "table", "table": FP4, "bits": 4, "divide": True, "negative_scale": False}
+    yield Format.planar(
+        "ct.mxfp4", group=32, rule="power_of_two", arrays={"code": four, "scale": Array("weight_scale", "e8m0")}, **e2m1
+    )
+    total = Array("weight_global_scale", "f32", "1")
+    yield Format.planar(
+        "ct.nvfp4", group=16, rule="absmax", rounded_scale=True, super_group=0, divides=True,
+        arrays={"code": four, "scale": Array("weight_scale", "e4m3"), "super": total}, **e2m1,
+    )  # fmt: skip
 
 
 def openvino() -> Iterator[Format]:

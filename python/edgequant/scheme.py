@@ -246,6 +246,16 @@ class Format:
                 total += entries * bits / count
         return total
 
+    def describe(self) -> str:
+        """Several lines of text: sizes, and the arrays of a planar format with their types and shapes."""
+        block = f"{self.block} weights" if self.block else "a row or more"
+        lines = [f"{self.name}: {self.bits_per_weight:g} bits per weight, scales for {block}"]
+        for part, (name, dtype, dims) in self._arrays.items():
+            plane = self._description.get(f"{part}_plane", {})
+            what = plane.get("cell") or (f"{plane['bits']} bits in {dtype}" if plane.get("bits") else dtype)
+            lines.append(f"  {part:12} {name}: {what}{f', ({dims})' if dims else ''}")
+        return "\n".join(lines)
+
     @property
     def array_names(self) -> dict[str, str]:
         """Part ("code", "scale", ...) -> name of its array, of a planar format."""

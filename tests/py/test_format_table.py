@@ -52,3 +52,11 @@ def test_the_command_prints_it(capsys: pytest.CaptureFixture[str], monkeypatch: 
     assert "mlx.affine4.g64" in out and "llama.cpp" in out
     assert main(["formats", "--table", "--json"]) == 0
     assert [r["name"] for r in json.loads(capsys.readouterr().out)] == ["q8_0", "mlx.affine4.g64"]
+
+
+def test_the_command_describes_planar_formats(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["formats", "awq.int4.g128"]) == 0
+    out = capsys.readouterr().out
+    assert "qweight: 4 bits in int32" in out and "scales: f16" in out and "4.15" in out
+    assert main(["formats", "AWQ.int4.g128", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["format"]["bits"] == 4

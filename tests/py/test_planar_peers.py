@@ -152,3 +152,39 @@ def test_torchs_int4_kernel() -> None:
     codes = torch.from_numpy(q.planes["qdata"])
     theirs = torch.ops.aten._weight_int4pack_mm_for_cpu(torch.eye(256), codes, 64, both).T
     np.testing.assert_array_equal(theirs.numpy(), q.dequantize())
+
+
+@pytest.mark.parametrize("kind", ["nf4", "fp4"])
+def test_bitsandbytes_double_quantization(kind: str) -> None:
+    f = pytest.importorskip("bitsandbytes.functional")
+    import torch
+
+    q = eq.quantize(weights(), f"bnb.{kind}.g64.dq")
+    p = {k: torch.from_numpy(v) for k, v in q.planes.items()}
+    nested = f.QuantState(p["weight.nested_absmax"], None, f.create_dynamic_map(), 256, None, torch.float32)
+    options = {"offset": p["nested_offset"][0], "state2": nested}
+    shape, table = torch.Size((64, 256)), f.get_4bit_type(kind, "cpu")
+    state = f.QuantState(p["weight.absmax"], shape, table, 64, kind, torch.float32, **options)
+    np.testing.assert_array_equal(f.dequantize_4bit(p["weight"], state).numpy(), q.dequantize())
+
+
+@pytest.mark.parametrize("divides", [True, False])
+def test_transformers_bitnet(divides: bool) -> None:
+    bitnet = pytest.importorskip("transformers.integrations.bitnet")
+    import torch
+
+    q = eq.quantize(weights(), "bitnet.hf" if divides else "bitnet.hf_auto")
+    p = {k: torch.from_numpy(v) for k, v in q.planes.items()}
+    codes = bitnet.unpack_weights(p["weight"], torch.float32)
+    theirs = codes / p["weight_scale"] if divides else codes * p["weight_scale"]
+    np.testing.assert_array_equal(theirs.numpy(), q.dequantize())
+
+
+@pytest.mark.parametrize("kind", ["e4m3", "e5m2"])
+def test_torchs_float8(kind: str) -> None:
+    import torch
+
+    q = eq.quantize(weights(), f"fp8.{kind}.channel")
+    dtype = torch.float8_e4m3fn if kind == "e4m3" else torch.float8_e5m2
+    theirs = torch.from_numpy(q.planes["weight"]).view(dtype).float() * torch.from_numpy(q.planes["weight_scale"])
+    np.testing.assert_array_equal(theirs.numpy(), q.dequantize())

@@ -149,3 +149,35 @@ def fp8() -> Iterator[Golden]:
             golden = Golden(name, w.numpy(), planes, source, errors=errors_of(quantize))
             golden.dtypes["weight"] = str(dtype).removeprefix("torch.")
             yield golden
+
+
+@maker("compressed-tensors-fp4")
+def compressed_tensors_fp4() -> Iterator[Golden]:
+    import torch
+    from compressed_tensors.compressors.mx_utils import decompress_mx_scale
+    from compressed_tensors.compressors.nvfp4.helpers import unpack_fp4_from_uint8
+    from compressed_tensors.quantization import QuantizationArgs
+    from compressed_tensors.quantization.lifecycle.forward import dequantize
+
+    source = f"compressed-tensors {version('compressed-tensors')}"
+    for kind, group in (("nvfp4", 16), ("mxfp4", 32)):
+        name = f"ct.{kind}"
+        rng = generator(name)
+        n, k = 20, 192
+        packed = torch.from_numpy(bit_stream(codes(rng, (n, k), 4), 4))
+        x = unpack_fp4_from_uint8(packed, n, k, torch.float32)
+        planes = {"weight_packed": packed.numpy()}
+        dtypes = {}
+        if kind == "nvfp4":
+            stored = torch.from_numpy(codes(rng, (n, k // group), 7).astype(np.uint8) % 127)
+            total = torch.tensor([rng.uniform(1000, 3000)], dtype=torch.float32)
+            planes["weight_global_scale"] = total.numpy()
+            dtypes["weight_scale"] = "float8_e4m3fn"
+            scale, strategy = stored.view(torch.float8_e4m3fn).float(), "tensor_group"
+        else:
+            stored = torch.from_numpy(rng.integers(100, 140, (n, k // group), dtype=np.uint8))
+            scale, total, strategy = decompress_mx_scale(stored).float(), None, "group"
+        planes["weight_scale"] = stored.numpy()
+        args = QuantizationArgs(num_bits=4, type="float", strategy=strategy, group_size=group, symmetric=True)
+        w = dequantize(x, scale, None, args, torch.float32, total)
+        yield Golden(name, w.numpy(), planes, source, dtypes)

@@ -12,7 +12,9 @@ from edgequant.cli.table import table
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("name", nargs="?", metavar="NAME", help="show the bit layout of one format")
+    parser.add_argument(
+        "name", nargs="?", metavar="NAME", help="show the bit layout of one format, or the arrays of a planar one"
+    )
     parser.add_argument("--presets", action="store_true", help="list the presets of `edgequant quantize` instead")
     parser.add_argument("--table", action="store_true", help="all formats: error, speed, what reads them")
     parser.add_argument("--json", action="store_true", help="print JSON")
@@ -25,7 +27,11 @@ def run(args: argparse.Namespace) -> int:
         return print_table(args.json)
     from edgequant._core import can_quantize, formats
     from edgequant.formats import lookup
+    from edgequant.planar import find_scheme
 
+    if args.name and (planar := find_scheme(args.name)) is not None:
+        print(json.dumps(json.loads(planar.to_json()), indent=2) if args.json else planar.describe())
+        return 0
     entries = [{**f, "can_quantize": can_quantize(f["name"])} for f in formats()]
     if args.name:
         chosen = lookup(args.name)
