@@ -32,7 +32,12 @@ Cell CellNamed(const std::string& name) {
 
 template <class T>
 void Get(const py::dict& d, const char* key, T& value) {
-  if (d.contains(key)) value = d[key].cast<T>();
+  if (!d.contains(key)) return;
+  try {
+    value = d[key].cast<T>();
+  } catch (const py::cast_error&) {
+    Fail("the description of a format gives ", std::string(py::repr(d[key])), " as its ", key);
+  }
 }
 
 Plane PlaneFrom(const py::dict& d) {
@@ -100,7 +105,11 @@ Scheme SchemeFrom(const py::dict& d) {
   const std::pair<const char*, Plane*> planes[] = {{"super_plane", &s.super}, {"super_shift_plane", &s.super_shift},
       {"scale_plane", &s.scale}, {"shift_plane", &s.shift}, {"entries_plane", &s.entries}, {"code_plane", &s.code}};
   for (const auto& [key, plane] : planes)
-    if (d.contains(key)) *plane = PlaneFrom(d[key].cast<py::dict>());
+    if (d.contains(key)) {
+      py::dict fields;
+      Get(d, key, fields);
+      *plane = PlaneFrom(fields);
+    }
   // powers of two, and integers from 0 up, have no sign
   if (s.scale.cell == Cell::kE8M0 || (s.scale.cell == Cell::kInteger && s.sub_zero == 0)) s.negative_scale = false;
   CheckScheme(s);

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from edgequant.report import Report
     from edgequant.scheme import Array, Format
     from edgequant.scheme_tensor import SchemeTensor, from_planes
+    from edgequant.store import load, save
     from edgequant.tensor import QuantizedTensor
 
 __all__ = [
@@ -48,6 +49,7 @@ __all__ = [
     "formats",
     "from_bytes",
     "from_planes",
+    "load",
     "load_importance",
     "matmul",
     "num_threads",
@@ -55,6 +57,7 @@ __all__ = [
     "planar_formats",
     "quantize",
     "quantize_model",
+    "save",
     "set_num_threads",
 ]
 
@@ -72,12 +75,14 @@ _MODULES = {
     "formats": "formats",
     "from_bytes": "quantize",
     "from_planes": "scheme_tensor",
+    "load": "store",
     "load_importance": "importance",
     "matmul": "matmul",
     "open_model": "models",
     "planar_formats": "planar",
     "quantize": "quantize",
     "quantize_model": "convert",
+    "save": "store",
 }
 
 
