@@ -89,9 +89,9 @@ void BindMatmul(py::module_& m) {
       .def_readonly("cols", &Panel::cols, "Columns of weights, K.")
       .def_readonly("nbytes", &Panel::bytes, "Bytes that one product reads.")
       .def_property_readonly(
-          "format", [](const Panel& p) { return NameOf(p.format); }, "The format they came from.")
+          "format", [](const Panel& p) { return p.format; }, "The format they came from.")
       .def("__repr__", [](const Panel& p) {
-        return "<Panel " + std::string(NameOf(p.format)) + " " + std::to_string(p.rows) + " x " +
+        return "<Panel " + p.format + " " + std::to_string(p.rows) + " x " +
                std::to_string(p.cols) + ">";
       });
   m.def("repack", &PyRepack, py::arg("data"), py::arg("format"), py::arg("rows"), py::arg("cols"),

@@ -9,6 +9,7 @@
 #include "bind/bind.h"
 #include "bind/call.h"
 #include "format/cell.h"
+#include "op/scheme_panel.h"
 
 namespace edgequant {
 namespace py = pybind11;
@@ -180,12 +181,25 @@ struct Held {
   }
 };
 
-Floats PyDequantize(const Scheme& s, const py::dict& arrays, size_t rows, size_t cols) {
+Floats PyDequantize(const Scheme& s, const py::dict& arrays, size_t rows, size_t cols, size_t first, std::optional<size_t> count) {
   const Held q(s, arrays, rows, cols);
-  Floats out({rows, cols});
+  if (first > rows || count.value_or(0) > rows - first) Fail("there are ", rows, " rows only");
+  const size_t n = count.value_or(rows - first);
+  Floats out({n, cols});
   float* const to = out.mutable_data();
-  ForSlices(rows, cols, kSlice, [&](size_t begin, size_t count) { DequantizeScheme(q.view, begin, count, to + begin * cols); });
+  ForSlices(n, cols, kSlice, [&](size_t begin, size_t some) { DequantizeScheme(q.view, first + begin, some, to + begin * cols); });
   return out;
+}
+
+py::object PyRepack(const Scheme& s, const py::dict& arrays, size_t rows, size_t cols) {
+  const Held q(s, arrays, rows, cols);
+  if (!CanRepack(s)) return py::none();
+  SchemePanel result;
+  {
+    const py::gil_scoped_release unlocked;
+    result = Repack(q.view);
+  }
+  return py::make_tuple(std::move(result.panel), result.exact);
 }
 
 }  // namespace
@@ -197,7 +211,10 @@ void BindScheme(py::module_& m) {
            "The arrays of a float32 matrix, by name: words of 8, 16 or 32 bits, outer x inner.")
       .def("check", [](const Scheme& s, const py::dict& a, size_t rows, size_t cols) { Held(s, a, rows, cols); },
            py::arg("arrays"), py::arg("rows"), py::arg("cols"), "Error unless the arrays are those of such a matrix.")
-      .def("dequantize", &PyDequantize, py::arg("arrays"), py::arg("rows"), py::arg("cols"), "The weights, float32.");
+      .def("dequantize", &PyDequantize, py::arg("arrays"), py::arg("rows"), py::arg("cols"),
+           py::arg("first") = 0, py::arg("count") = py::none(), "The weights of some rows, float32.")
+      .def("repack", &PyRepack, py::arg("arrays"), py::arg("rows"), py::arg("cols"),
+           "A Panel, and whether it holds exactly the decoded weights; None if the format has no panel.");
 }
 
 }  // namespace edgequant

@@ -37,16 +37,23 @@ bool CanRepack(FormatId format) {
   return PanelOf(BlockOf(format), &layout);
 }
 
+Panel AllocatePanel(const std::string& format, const PanelLayout& layout, size_t rows, size_t cols) {
+  Panel panel;
+  panel.format = format;
+  panel.layout = layout;
+  panel.rows = rows;
+  panel.cols = cols;
+  panel.bytes = panel.panel_bytes() * panel.panels();
+  panel.data.reset(AllocatePanels(panel.bytes));
+  return panel;
+}
+
 Panel Repack(const TensorView& q) {
   const Block& block = BlockOf(q.format);
-  Panel panel;
-  panel.format = q.format;
-  panel.rows = q.rows;
-  panel.cols = q.cols;
-  if (!PanelOf(block, &panel.layout)) Fail("matmul has no panel for weights in ", NameOf(q.format));
+  PanelLayout layout;
+  if (!PanelOf(block, &layout)) Fail("matmul has no panel for weights in ", NameOf(q.format));
+  Panel panel = AllocatePanel(NameOf(q.format), layout, q.rows, q.cols);
   const size_t row_bytes = RowBytes(q.format, q.cols), panel_bytes = panel.panel_bytes();
-  panel.bytes = panel_bytes * panel.panels();
-  panel.data.reset(AllocatePanels(panel.bytes));
   uint8_t* out = panel.data.get();
   ParallelFor(panel.panels(), 1, [&](size_t begin, size_t end) {
     for (size_t p = begin; p < end; ++p) {

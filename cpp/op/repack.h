@@ -1,6 +1,7 @@
 // Weights in the layout that matrix products read (format/panel.h).
 #pragma once
 #include <memory>
+#include <string>
 
 #include "format/panel.h"
 #include "op/tensor.h"
@@ -12,7 +13,7 @@ struct FreeDeleter {
 };
 
 struct Panel {
-  FormatId format;
+  std::string format;        // the name of the format it came from
   PanelLayout layout;
   size_t rows = 0, cols = 0;
   size_t bytes = 0;          // of all panels
@@ -24,6 +25,9 @@ struct Panel {
 
 // True if weights of this format have a panel.
 bool CanRepack(FormatId format);
+
+// One with memory that is not yet filled.
+Panel AllocatePanel(const std::string& format, const PanelLayout& layout, size_t rows, size_t cols);
 
 // Packs q on all threads; an Error if its format has no panel.
 Panel Repack(const TensorView& q);

@@ -201,6 +201,29 @@ void Pack(const Block& b, const PanelLayout& layout, const uint8_t* const rows[k
   }
 }
 
+void PackCodes(const PanelCodes& from, const PanelLayout& layout, size_t cols, uint8_t* out) {
+  alignas(64) uint8_t codes[kPanelRows][kChunk];
+  const size_t groups = layout.GroupsOf(cols), group = size_t(layout.group), per_header = size_t(layout.groups_per_header);
+  for (size_t g = 0; g < groups; g += per_header) memset(out + layout.HeaderAt(g), 0, layout.header_bytes());
+  for (size_t g = 0; g < groups; ++g)
+    for (size_t r = 0; r < from.count; ++r) {
+      uint8_t* const header = out + layout.HeaderAt(g) + (g % per_header * kPanelRows + r) * 2;
+      memcpy(header, from.scales + r * from.group_stride + g, 2);
+      if (layout.minima) memcpy(header + per_header * kPanelRows * 2, from.minima + r * from.group_stride + g, 2);
+    }
+  for (size_t k0 = 0; k0 < groups * group; k0 += kChunk) {
+    const size_t end = std::min(k0 + kChunk, groups * group), last = std::min(end, cols);
+    memset(codes, 0, sizeof codes);
+    for (size_t r = 0; r < from.count; ++r)
+      if (k0 < last) memcpy(codes[r], from.codes + r * from.code_stride + k0, last - k0);
+    for (size_t k = k0; k < end; k += kPanelUnit) {
+      const size_t g = k / group;  // even for groups of 16
+      PackUnit(codes[0] + (k - k0), layout.bits,
+               out + layout.CodesAt(g) + (k - g * group) / kPanelUnit * size_t(layout.bits) * kPanelLine);
+    }
+  }
+}
+
 }  // namespace HWY_NAMESPACE
 }  // namespace edgequant::panel
 HWY_AFTER_NAMESPACE();
@@ -210,6 +233,7 @@ namespace edgequant {
 namespace panel {
 
 HWY_EXPORT(Pack);
+HWY_EXPORT(PackCodes);
 
 }  // namespace panel
 
@@ -217,6 +241,11 @@ void PackPanel(const Block& block, const PanelLayout& layout, const uint8_t* con
                uint8_t* out) {
   using namespace panel;
   HWY_DYNAMIC_DISPATCH(Pack)(block, layout, rows, cols, out);
+}
+
+void PackPanelCodes(const PanelCodes& from, const PanelLayout& layout, size_t cols, uint8_t* out) {
+  using namespace panel;
+  HWY_DYNAMIC_DISPATCH(PackCodes)(from, layout, cols, out);
 }
 
 }  // namespace edgequant

@@ -198,7 +198,11 @@ class Scheme:
     def quantize(
         self, x: NDArray[np.float32], importance: NDArray[np.float32] | None, effort: str
     ) -> dict[str, NDArray[Any]]: ...
-    def dequantize(self, arrays: Mapping[str, NDArray[Any]], rows: int, cols: int) -> NDArray[np.float32]: ...
+    def dequantize(
+        self, arrays: Mapping[str, NDArray[Any]], rows: int, cols: int, first: int = 0, count: int | None = None
+    ) -> NDArray[np.float32]: ...
+    def repack(self, arrays: Mapping[str, NDArray[Any]], rows: int, cols: int) -> tuple[Panel, bool] | None:
+        """A Panel, and whether it holds exactly the decoded weights; None if the format has no panel."""
     def check(self, arrays: Mapping[str, NDArray[Any]], rows: int, cols: int) -> None:
         """Error unless the arrays are those of a matrix of rows x cols weights."""
 

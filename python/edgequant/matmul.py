@@ -5,7 +5,8 @@ from __future__ import annotations
 import math
 import sys
 import weakref
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
@@ -13,6 +14,7 @@ from edgequant import _core
 from edgequant._core import Error
 
 if TYPE_CHECKING:
+    from edgequant.scheme_tensor import SchemeTensor
     from edgequant.tensor import QuantizedTensor
 
 # NumPy's name of a type of activations -> the core's.
@@ -28,14 +30,47 @@ def repack(q: QuantizedTensor) -> Any:
     Changes of `q.data` in place are not noticed. Raises Error for plain numbers (f32, f16, bf16), which
     have no such layout. Formats with a grid (iq1, iq2, iq3) take 3 or 4 bits per weight there.
     """
-    key = id(q.data)
+    return _cached(q, q.data, lambda rows, cols: _core.repack(q.data, q.format, rows, cols))
+
+
+def _cached(q: QuantizedTensor, owner: np.ndarray, make: Callable[[int, int], Any]) -> Any:
+    key = id(owner)
     found = _panels.get(key)
-    if found is not None and found[0]() is q.data and found[1:3] == (q.format, q.shape):
+    if found is not None and found[0]() is owner and found[1:3] == (q.format, q.shape):
         return found[3]
-    rows, cols = math.prod(q.shape[:-1]), q.shape[-1]
-    panel = _core.repack(q.data, q.format, rows, cols)
-    _panels[key] = (weakref.ref(q.data, lambda _: _panels.pop(key, None)), q.format, q.shape, panel)
+    panel = make(math.prod(q.shape[:-1]), q.shape[-1])
+    _panels[key] = (weakref.ref(owner, lambda _: _panels.pop(key, None)), q.format, q.shape, panel)
     return panel
+
+
+def _panel_for(q: QuantizedTensor, compute: str) -> Any | None:
+    """The panel for this kind of product; None where the decoded weights must be multiplied."""
+    from edgequant.scheme_tensor import SchemeTensor
+
+    if not isinstance(q, SchemeTensor):
+        return repack(q)
+    found = _cached(q, next(iter(q.planes.values())), q.repack)
+    return found[0] if found is not None and (found[1] or compute != "exact") else None
+
+
+_DECODED = 1 << 22  # weights decoded at a time where there is no panel
+
+
+def _multiply_decoded(x: np.ndarray, kind: str, q: SchemeTensor, out: np.ndarray, out_kind: str, bias: Any) -> None:
+    """float32 arithmetic on some decoded rows after the other."""
+    if kind == "bf16":
+        x = (x.astype(np.uint32) << 16).view(np.float32)
+    x = x.astype(np.float32, copy=False)
+    n, k = q.shape
+    step = max(1, _DECODED // k)
+    for first in range(0, n, step):
+        count = min(step, n - first)
+        y = np.ascontiguousarray(x @ q.rows(first, count).T)
+        if bias is not None:
+            y += bias[first : first + count]
+        if out_kind == "bf16":
+            y = _core.dequantize(y, "f32", len(y), count, "bf16") if y.size else y.astype(np.uint16)
+        out[:, first : first + count] = y
 
 
 def matmul(x: Any, q: QuantizedTensor, out: Any = None, compute: str = "int8", bias: Any = None) -> Any:
@@ -52,7 +87,9 @@ def matmul(x: Any, q: QuantizedTensor, out: Any = None, compute: str = "int8", b
         of the kind and type of `x`.
       compute: "int8" rounds the activations to int8, one scale for every 256 of a row: fast, and about 0.7 % off
         (root of the mean square, on normal data). "exact" equals float32 arithmetic on the decoded weights up to its
-        rounding.
+        rounding. In formats described at run time "int8" also rounds tables to int8 and scales and zeros to float16,
+        where they are not such; "exact", and formats without panels (codebooks, tables of groups), then decode the
+        weights for each product.
       bias: (N,) numbers to add, or None.
 
     Returns: `out`, or the new array. Raises Error if shapes or types do not fit, or the format has no matmul.
@@ -78,7 +115,13 @@ def matmul(x: Any, q: QuantizedTensor, out: Any = None, compute: str = "int8", b
         bias = np.ascontiguousarray(
             bias.detach().float().numpy() if hasattr(bias, "detach") else bias, dtype=np.float32
         )
-    _core.matmul(rows, kind, repack(q), target.reshape(-1, n), target_kind, compute, bias)
+    if compute not in ("int8", "exact"):
+        raise Error(f"compute is 'int8' or 'exact', not '{compute}'")
+    panel = _panel_for(q, compute)
+    if panel is not None:
+        _core.matmul(rows, kind, panel, target.reshape(-1, n), target_kind, compute, bias)
+    else:
+        _multiply_decoded(rows, kind, cast("SchemeTensor", q), target.reshape(-1, n), target_kind, bias)
     return out
 
 

@@ -47,6 +47,18 @@ class SchemeTensor(QuantizedTensor):
             w = _core.dequantize(w, "f32", rows, cols, to).view(as_dtype)
         return w.reshape(self.shape)
 
+    def rows(self, first: int, count: int) -> np.ndarray:
+        """Rows [first, first + count) as float32."""
+        core, arrays = self.scheme.core, self.scheme.core_arrays(self.planes)
+        if not isinstance(core, _core.Scheme):  # codecs know whole matrices only
+            return self.dequantize().reshape(-1, self.shape[-1])[first : first + count]
+        return core.dequantize(arrays, *split_shape(self.shape), first, count)
+
+    def repack(self, rows: int, cols: int) -> tuple[_core.Panel, bool] | None:
+        """The layout of products, and whether it holds exactly these weights; None if the format has none."""
+        core = self.scheme.core
+        return core.repack(self.scheme.core_arrays(self.planes), rows, cols) if isinstance(core, _core.Scheme) else None
+
     def source(self) -> tuple[np.ndarray, str]:
         """The decoded weights, since the core's block operations know only the formats of the catalogue."""
         return self.dequantize(), "f32"

@@ -23,15 +23,16 @@ KEY = "edgequant"  # of the metadata: {tensor: {"shape": [...], "format": name o
 def save(path: str | os.PathLike[str], tensors: Mapping[str, QuantizedTensor | np.ndarray]) -> None:
     """Writes tensors to a safetensors file; it appears under its name when it is complete.
 
-    An array `a` of tensor `t` is called "t.a", as the ecosystems do ("layer.weight", "layer.scales"); the bytes of block
-    formats, and plain arrays, are called "t". The metadata hold what is needed to read them again: the whole description
-    of formats of your own.
+    An array `a` of tensor `t` is called "t.a", as the ecosystems do ("layer.weight", "layer.scales"); the bytes of
+    block formats, and plain arrays, are called "t". The metadata hold what is needed to read them again: the whole
+    description of formats of your own.
 
     Args:
       path: the file, such as "model.safetensors".
       tensors: name -> QuantizedTensor or NumPy array.
 
-    Raises Error if two arrays would have one name, OSError if the file cannot be written. Needs the safetensors package.
+    Raises Error if two arrays would have one name, OSError if the file cannot be written. Needs the safetensors
+    package.
 
     Example:
       >>> q = edgequant.quantize(np.eye(64, dtype="float32"), edgequant.Format("mine", block=64, codes=2))
@@ -76,7 +77,7 @@ def load(path: str | os.PathLike[str]) -> dict[str, Any]:
     try:
         with safe_open(where, framework="numpy") as file:
             metadata = file.metadata() or {}
-            arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  (it is no mapping)
+            arrays = {name: file.get_tensor(name) for name in file.keys()}
     except SafetensorError as e:
         raise Error(f"{where}: {e}") from None
     out: dict[str, Any] = {}

@@ -41,7 +41,7 @@ def test_nothing_is_left_of_a_failure(tmp_path: Path) -> None:
     path = tmp_path / "a.safetensors"
     eq.save(path, {"w": w})
     before = path.read_bytes()
-    with pytest.raises(eq.Error, match="two arrays would be called 'own.data'"):
+    with pytest.raises(eq.Error, match=r"two arrays would be called 'own\.data'"):
         eq.save(path, {**tensors(), "own.data": w})
     with pytest.raises(Exception, match="object"):
         eq.save(path, {"w": np.array([object()])})

@@ -1,0 +1,69 @@
+"""Products with weights in formats that are described at run time."""
+
+from __future__ import annotations
+
+import edgequant as eq
+import numpy as np
+import pytest
+
+FORMATS = [
+    *(eq.Format(f"own{i + 1}", block=n, codes=i + 1) for i, n in enumerate((16, 32, 64, 128, 256, 48, 512, 32))),
+    *(eq.Format(f"zero{bits}", block=32, codes=bits, zero="int") for bits in (2, 4, 8)),
+    eq.Format("zero_float", block=64, codes=3, zero="f16"),
+    *(eq.Format(f"minimum{bits}", block=32, codes=bits, minimum="f16") for bits in (1, 4, 5, 8)),
+    eq.Format("half", block=64, codes=2, zero=1.5),
+    eq.Format("table", block=64, codes=2, table=[-1, -0.3, 0.3, 1]),
+    eq.Format("table1", block=64, codes=1, table=[-0.4, 1]),
+    eq.Format("learned", block=32, codes=4, table="learned", scale="f32"),
+    eq.Format("whole", block=32, codes=3, table=[-9, -5, -2.5, -1, 1, 2.5, 5, 9]),
+    eq.Format("ternary", block=64, base3=True),
+    eq.Format("levels", block=32, codes=4, minimum="f16", sub_scale=(6, 8)),
+    eq.Format("bf16", block=32, codes=4, scale="bf16"),
+    eq.Format("vectors", block=64, codebook=(64, 4)),
+    eq.Format("tables", block=64, codes=2, learned="group"),
+    eq.Format("table8", block=64, codes=8, table="learned"),
+    *(eq.planar_formats[f"mlx.affine{kind}"] for kind in ("4.g64", "8.g32")),
+    *(eq.planar_formats[name] for name in ("onnx.nbits4.g32", "onnx.nbits8.g128.zp", "gptq.int4.g32")),
+]  # fmt: skip
+EXACT = {"own", "minimum1", "minimum4", "minimum5", "half", "whole", "ternary", "table", "table1", "mlx.affine4.g64"}
+
+
+@pytest.mark.parametrize("f", FORMATS, ids=lambda f: f.name)
+@pytest.mark.parametrize("rows", [1, 3, 9])
+def test_products(f: eq.Format, rows: int) -> None:
+    rng = np.random.default_rng(1)
+    cols = 1536
+    w = rng.standard_normal((40, cols), dtype=np.float32) * 0.02
+    x, bias = rng.standard_normal((rows, cols), dtype=np.float32), rng.standard_normal(40, dtype=np.float32)
+    q = eq.quantize(w, f)
+    want = x.astype(np.float64) @ q.dequantize().T.astype(np.float64)
+    norm = np.sqrt(np.mean(want**2))
+    exact = eq.matmul(x, q, compute="exact", bias=bias) - bias
+    assert np.sqrt(np.mean((exact - want) ** 2)) < 3e-6 * norm
+    assert np.sqrt(np.mean((eq.matmul(x, q) - want) ** 2)) < 0.012 * norm
+    half = eq.matmul(x.astype(np.float16), q, compute="exact")
+    assert half.dtype == np.float16 and np.sqrt(np.mean((half - want) ** 2)) < 2e-3 * norm
+
+
+@pytest.mark.parametrize("f", FORMATS, ids=lambda f: f.name)
+def test_which_panels_hold_the_very_weights(f: eq.Format) -> None:
+    q = eq.quantize(np.random.default_rng(2).standard_normal((16, 1536), dtype=np.float32), f)
+    assert isinstance(q, eq.SchemeTensor)
+    found = q.repack(16, 1536)
+    if f.name in ("vectors", "tables", "table8"):
+        assert found is None
+    else:
+        assert found is not None
+        panel, exact = found
+        assert exact == (f.name in EXACT or f.name.startswith("own"))
+        assert (panel.rows, panel.cols, panel.format) == (16, 1536, f.name)
+
+
+def test_rows_that_end_within_a_group() -> None:
+    w = np.random.default_rng(3).standard_normal((20, 200), dtype=np.float32)
+    x = np.random.default_rng(4).standard_normal((2, 200), dtype=np.float32)
+    for name in ("onnx.nbits4.g128", "onnx.nbits4.g16.zp", "fp8.e4m3.channel"):
+        q = eq.quantize(w, name)
+        want = x @ q.dequantize().T
+        np.testing.assert_allclose(eq.matmul(x, q, compute="exact"), want, atol=2e-5 * np.abs(want).max())
+        assert np.sqrt(np.mean((eq.matmul(x, q) - want) ** 2)) < 0.012 * np.sqrt(np.mean(want**2))
