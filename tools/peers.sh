@@ -14,3 +14,4 @@ ls demo/*/*.gguf >/dev/null 2>&1 || .venv/bin/python tools/demo.py
 .venv/bin/python benchmarks/dequantize.py
 .venv/bin/python benchmarks/quantize.py
 .venv/bin/python benchmarks/quantize_model.py
+tools/planar_peers.sh

@@ -51,8 +51,9 @@ def mlx() -> Iterator[Format]:
     four, eight = Array("weight", "uint32", bits=4), Array("weight", "uint32", bits=8)
     e2m1: dict[str, Any] = {"values": "table", "table": FP4, "bits": 4, "rule": "power_of_two"}
     yield fp("mlx.mxfp4", group=32, arrays={"code": four, "scale": Array("scales", "e8m0")}, **e2m1)
-    # No rule: OCP's would clip, which hurts where codes are as fine as these; MLX does not follow it either.
-    yield fp("mlx.mxfp8", group=32, arrays={"code": eight, "scale": Array("scales", "e8m0")}, **E4M3)
+    # Scales round to the nearest power of two, from 1.5 up: this reach makes them the next power that does not clip.
+    fine = {**E4M3, "rule": "absmax", "rule_reach": 448 / 1.5, "rounded_scale": True}
+    yield fp("mlx.mxfp8", group=32, arrays={"code": eight, "scale": Array("scales", "e8m0")}, **fine)
     nv = {**e2m1, "rule": "absmax", "rounded_scale": True}
     yield fp("mlx.nvfp4", group=16, arrays={"code": four, "scale": Array("scales", "e4m3")}, **nv)
 
