@@ -9,6 +9,7 @@ void BindOp(pybind11::module_& m);
 void BindAlgo(pybind11::module_& m);
 void BindIo(pybind11::module_& m);
 void BindMatmul(pybind11::module_& m);
+void BindDecoder(pybind11::module_& m);
 void BindScheme(pybind11::module_& m);
 void BindVectors(pybind11::module_& m);
 

@@ -10,6 +10,7 @@ PYBIND11_MODULE(_core, m) {
   edgequant::BindAlgo(m);
   edgequant::BindIo(m);
   edgequant::BindMatmul(m);
+  edgequant::BindDecoder(m);
   edgequant::BindScheme(m);
   edgequant::BindVectors(m);
 }

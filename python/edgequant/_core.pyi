@@ -119,6 +119,24 @@ def matmul(
 def matmul_at(panel: Panel, x: int, type: str, rows: int, out: int, compute: str, bias: int = 0) -> None:
     """matmul on addresses, unchecked: x (rows, K), out (rows, N) contiguous numbers of `type`, bias N floats or 0."""
 
+class Decoder:
+    """All layers of a decoder of the Llama kind. Layers name panels and addresses; the caller keeps what they mean."""
+
+    def __init__(
+        self,
+        hidden: int,
+        heads: int,
+        kv_heads: int,
+        head_dim: int,
+        eps: float,
+        scale: float,
+        exact: bool,
+        layers: Sequence[Mapping[str, Any]],
+        final_norm: int,
+    ) -> None: ...
+    def step(self, x: int, rows: int, cos: int, sin: int, cache: int, capacity: int, past: int) -> None:
+        """One token per row, on addresses of floats: x (rows, hidden) becomes the last hidden states."""
+
 def read_panel(panel: Panel) -> None:
     """For benchmarks: read all bytes of the panel on all threads."""
 

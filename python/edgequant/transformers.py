@@ -35,6 +35,7 @@ except ImportError:
 from edgequant.models import Model, open_model
 from edgequant.models.gguf import GgufModel
 from edgequant.plan import FLOATS
+from edgequant.torch.decoder import speed_up
 from edgequant.torch.memory import drop_pages, mapped_bytes
 from edgequant.torch.modules import QuantEmbedding, QuantLinear, spell
 from edgequant.torch.plan import LayerPlan, QuantConfig, embedding_scale, plan_module, shared_layers
@@ -208,6 +209,7 @@ class EdgeQuantizer(HfQuantizer):
             layer.register_buffer("qweight", other.qweight)
             layer.register_buffer("qformat", other.qformat)
         self._finish(model)
+        speed_up(model)
         return model
 
     def _finish(self, model: Any) -> None:
@@ -280,6 +282,7 @@ def quantize_pretrained(model: Any, config: EdgeQuantConfig | str) -> ModuleRepo
     quantizer = EdgeQuantizer(config, pre_quantized=False)
     quantizer.report = quantize_module(model, config.to_quant_config())
     quantizer._finish(model)
+    speed_up(model)
     model.hf_quantizer, model.is_quantized, model.quantization_method = quantizer, True, _METHOD
     model.config.quantization_config = config
     return quantizer.report
