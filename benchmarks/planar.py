@@ -49,7 +49,7 @@ def measure(peer: Peer, w: np.ndarray, repeats: int) -> dict[str, Any]:
 
 
 def line(r: dict[str, Any]) -> str:
-    text = f"{r['format']:18}{r['peer']:20}{r['peer Mw/s']:8.0f}{r['peer error']:9.5f} "
+    text = f"{r['format']:20}{r['peer']:20}{r['peer Mw/s']:8.0f}{r['peer error']:9.5f} "
     for effort in EFFORTS:
         speed, error = r[f"{effort} Mw/s"], r[f"{effort} error"]
         text += f"|{speed:8.0f}{speed / r['peer Mw/s']:7.1f}x{error:9.5f}{error / r['peer error']:7.3f} "
@@ -68,7 +68,7 @@ def main() -> int:
     warnings.simplefilter("ignore")
     eq.set_num_threads(args.threads)
     w = (np.random.default_rng(0).standard_normal((args.rows, args.cols)) * 0.02).astype(np.float32)
-    print(f"{'format':18}{'project':20}{'Mw/s':>8}{'error':>9} ", end="")
+    print(f"{'format':20}{'project':20}{'Mw/s':>8}{'error':>9} ", end="")
     print("".join(f"|{e + ' Mw/s':>14}{'':>2}{'error':>9}{'ratio':>7} " for e in EFFORTS))
     records = []
     for project in args.projects:

@@ -12,6 +12,8 @@ import edgequant as eq
 import numpy as np
 import pytest
 from edgequant.quantize import EFFORTS
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 GOLDEN = Path(__file__).resolve().parents[1] / "golden" / "planar"
 NAMES = sorted(p.stem for p in GOLDEN.glob("*.npz") if p.stem != "inputs")
@@ -77,7 +79,9 @@ def test_default_effort_is_never_above_the_projects_error(name: str, kind: str) 
     w = INPUTS[kind]
     if name.startswith("torchao"):  # its tiles have 64 rows
         w = np.tile(w, (4, 1))
-    assert eq.quantize(w, name).error(w) <= golden(name).errors[kind] * 1.00001
+    # OneBit's singular vectors are not rounded to float16, as its factors are.
+    tolerance = 1e-4 if name == "onebit.rank1" else 1e-5
+    assert eq.quantize(w, name).error(w) <= golden(name).errors[kind] * (1 + tolerance)
 
 
 @pytest.mark.parametrize("name", [n for n in WRITABLE if golden(n).errors and eq.planar_formats[n].follows_rule])
@@ -130,6 +134,35 @@ def test_wrong_planes_are_refused(name: str) -> None:
             eq.from_planes({k: v for k, v in g.planes.items() if k != key}, name, g.weights.shape)
         with pytest.raises(eq.Error):
             eq.from_planes({**g.planes, key: np.tile(plane.reshape(-1), 2)}, name, g.weights.shape)
+
+
+ANY_SHAPE = sorted(n for n in eq.planar_formats if not n.startswith(("aqlm", "bitnet.tl")))
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.sampled_from(ANY_SHAPE), st.integers(1, 3), st.integers(1, 3), st.integers(0, 2**32 - 1), st.booleans())
+def test_planes_hold_what_was_encoded(name: str, rows: int, cols: int, seed: int, heavy_tails: bool) -> None:
+    """The same planes with any number of threads, whatever the shape, and no more error than the project's rule."""
+    group = eq.planar_formats[name].block or 64
+    tiled = name.startswith(("torchao", "quip", "awq", "gptq", "bitnet", "hqq"))  # words that hold several rows
+    shape = (
+        64 * rows if tiled else rows,
+        (group * cols + 7) // 8 * 8 if name.startswith("onnx") else 64 * cols * group // 16,
+    )
+    random = np.random.default_rng(seed)
+    w = (random.standard_t(3, shape) if heavy_tails else random.standard_normal(shape)).astype(np.float32)
+    q = eq.quantize(w, name, effort="fast")
+    threads = eq.num_threads()
+    eq.set_num_threads(1)
+    try:
+        assert eq.quantize(w, name, effort="fast") == q
+    finally:
+        eq.set_num_threads(threads)
+    again = eq.from_planes({k: v.copy() for k, v in q.planes.items()}, name, shape)
+    np.testing.assert_array_equal(again.dequantize(), q.dequantize())
+    assert np.isfinite(q.dequantize()).all()
+    if eq.planar_formats[name].follows_rule:
+        assert eq.quantize(w, name).error(w) <= q.error(w) * 1.00001
 
 
 def test_every_format_survives_its_own_description() -> None:

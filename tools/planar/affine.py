@@ -34,6 +34,14 @@ def mlx() -> Iterator[Golden]:
         planes = {"weight": weight, "scales": s, "biases": b}
         yield Golden(name, np.array(w), planes, source, errors=errors_of(quantize))
 
+    name = "mlx.affine4.g64.bf16"
+    rng = generator(name)
+    weight = bit_stream(codes(rng, (12, 128), 4), 4).view(np.uint32)
+    s, b = (mx.array(scales(rng, (12, 2), signed=True)).astype(mx.bfloat16) for _ in range(2))
+    w = mx.dequantize(mx.array(weight), s.astype(mx.float32), b.astype(mx.float32), 64, 4)
+    planes = {"weight": weight, "scales": np.array(s.view(mx.uint16)), "biases": np.array(b.view(mx.uint16))}
+    yield Golden(name, np.array(w), planes, source, dtypes={"scales": "bfloat16", "biases": "bfloat16"})
+
     for mode, group, bits in (("mxfp4", 32, 4), ("mxfp8", 32, 8), ("nvfp4", 16, 4)):
         name = f"mlx.{mode}"
         rng = generator(name)

@@ -159,7 +159,13 @@ def onebit() -> Iterator[Golden]:
     rows, cols = planes["weight_scale"].astype(np.float32), planes["input_factor"].astype(np.float32)
     w = (1 - 2 * bits).astype(np.float32) * rows[:, None] * cols[None, :]
     source = "specification: xuyuzhuang11/OneBit 42d6d7b, scripts/convert_llama_to_infer_ckpt.py"
-    yield Golden("onebit.rank1", w, planes, source)
+
+    def singular_pair(x: np.ndarray) -> np.ndarray:
+        """OneBit's start: the first singular pair of |x|."""
+        u, s, v = np.linalg.svd(np.abs(x))
+        return np.sign(x) * (s[0] * np.outer(u[:, 0], v[0]))
+
+    yield Golden("onebit.rank1", w, planes, source, errors=errors_of(singular_pair))
 
 
 @maker("group-tables")

@@ -8,7 +8,7 @@ from importlib.metadata import version
 
 import numpy as np
 
-from planar.golden import Golden, codes, generator, maker, scales
+from planar.golden import Golden, codes, errors_of, generator, maker, scales
 
 
 def e8p_magnitudes() -> np.ndarray:
@@ -71,7 +71,15 @@ def quip() -> Iterator[Golden]:
     scale = np.float32(0.03125 * 1.03)
     planes = {"Qidxs": e8p_pack(q), "Wscale": np.array([scale])}
     source = "specification: Cornell-RelaxML/quip-sharp 1d8f873, lib/codebook/latticee8_padded12.py"
-    yield Golden("quip.e8p", w.astype(np.float32) * scale, planes, source)
+    grid = np.stack([e8p_vector(magnitudes, c) for c in range(65536)])
+
+    def nearest(x: np.ndarray) -> np.ndarray:
+        """The nearest of all points, at the scale that QuIP# takes: the root mean square over 1.03."""
+        s = np.sqrt(np.mean(np.square(x, dtype=np.float64))) / 1.03
+        v = x.reshape(-1, 8) / s
+        return (grid[np.argmax(2 * v @ grid.T - (grid**2).sum(1), axis=1)] * s).reshape(x.shape)
+
+    yield Golden("quip.e8p", w.astype(np.float32) * scale, planes, source, errors=errors_of(nearest))
 
 
 @maker("aqlm")
