@@ -8,7 +8,8 @@ import sys
 from types import ModuleType
 from typing import Any
 
-from edgequant.evaluate.measure import Reference, evaluate, save_reference
+from edgequant.evaluate.measure import evaluate
+from edgequant.evaluate.reference import Reference, save_reference
 from edgequant.evaluate.report import Evaluation
 
 __all__ = ["Evaluation", "Reference", "evaluate", "save_reference"]

@@ -69,6 +69,22 @@ def test_a_gguf_can_be_the_reference(files, text):
     assert same.kl.value == 0
 
 
+def test_packed_models_of_transformers_are_measured_as_they_run(llama, text, tmp_path):
+    """As an object and from the directory that it saved: the same numbers, near those of the file of that format."""
+    from edgequant.transformers import quantize_pretrained
+
+    module = transformers.AutoModelForCausalLM.from_pretrained(llama)
+    quantize_pretrained(module, "q8_0")
+    module.save_pretrained(tmp_path)
+    transformers.AutoTokenizer.from_pretrained(llama).save_pretrained(tmp_path)
+    options = {"text": text, "context": 64, "windows": 4}
+    saved = evaluate(tmp_path, llama, **options).language
+    assert evaluate(module, llama, tokenizer=llama, **options).language == saved
+    assert 0 < saved.kl.value < 0.01 and saved.top1.value > 0.9
+    back = evaluate(llama, module, tokenizer=llama, **options).language  # its output layer is packed, too
+    assert back.kl.value == pytest.approx(saved.kl.value, rel=0.2)
+
+
 def test_weight_errors_equal_a_plain_computation(llama, files, text):
     from safetensors.numpy import load_file
 
@@ -82,6 +98,8 @@ def test_weight_errors_equal_a_plain_computation(llama, files, text):
         a, b = source[hf].astype(np.float64), decoded[hf]
         assert errors[gguf].relative == pytest.approx(np.linalg.norm(a - b) / np.linalg.norm(a), rel=1e-6)
         assert errors[gguf].relative > 0.001
+        assert errors[gguf].cosine == pytest.approx((a * b).sum() / np.linalg.norm(a) / np.linalg.norm(b), rel=1e-7)
+        assert errors[gguf].sqnr_db == pytest.approx(-20 * math.log10(errors[gguf].relative))
         assert errors[gguf].count == a.size
     assert overall(weight_errors(files["llama", "f32"], llama)) == 0
 

@@ -1,4 +1,4 @@
-"""Perplexity of a file by edgequant and by llama.cpp's own kernels, over the same windows."""
+"""Perplexity and predictions of a file by edgequant and by llama.cpp."""
 
 from __future__ import annotations
 
@@ -8,8 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from edgequant.evaluate import Reference, evaluate
-from edgequant.evaluate.sample import sample_text
+from edgequant.evaluate import evaluate
 
 pytestmark = pytest.mark.peer
 
@@ -21,30 +20,58 @@ def packaged_model() -> Path:
     return Path(spec.submodule_search_locations[0]) / "SmolLM2-135M-Instruct.Q4_1.gguf"
 
 
-def llama_cpp_nll(path: Path, windows: np.ndarray) -> np.ndarray:
-    """Negative log-likelihood of each token after the first of its window, by llama.cpp."""
-    llama_cpp = pytest.importorskip("llama_cpp")
-    model = llama_cpp.Llama(str(path), n_ctx=windows.shape[1], logits_all=True, verbose=False)
-    nll = []
-    for window in windows:
+@pytest.fixture(scope="module")
+def text(tmp_path_factory) -> Path:
+    """Chapters of Python's help, about 3000 tokens."""
+    from pydoc_data.topics import topics
+
+    path = tmp_path_factory.mktemp("text") / "help.txt"
+    path.write_text("\n\n".join(topics[chapter] for chapter in ("execmodel", "import")), encoding="utf-8")
+    return path
+
+
+def perplexity_as_llama_cpp(path: Path, text: Path, context: int) -> tuple[float, float]:
+    """What llama.cpp's perplexity tool computes, by its own library: its tokenizer, its windows, its kernels, its sum.
+
+    The text is one list of tokens, cut into windows of `context`; predictions are scored from the middle of each on.
+    Returns the perplexity and the tool's own error, which takes the tokens for independent.
+    """
+    import llama_cpp
+
+    model = llama_cpp.Llama(str(path), n_ctx=context, n_batch=context, n_ubatch=context, logits_all=True, verbose=False)
+    tokens = model.tokenize(text.read_bytes(), add_bos=False, special=False)
+    nll: list[float] = []
+    for start in range(0, len(tokens) - context + 1, context):
+        window = tokens[start : start + context]
         model.reset()
-        model.eval(window.tolist())
-        logits = model.scores[: len(window) - 1].astype(np.float64)
-        logits -= logits.max(1, keepdims=True)
-        chosen = logits[np.arange(len(logits)), window[1:]]
-        nll.append(np.log(np.exp(logits).sum(1)) - chosen)
-    return np.concatenate(nll)
+        model.eval(window)
+        for at in range(context // 2, context - 1):
+            logits = model.scores[at].astype(np.float64)
+            top = logits.max()
+            nll.append(top + math.log(np.exp(logits - top).sum()) - logits[window[at + 1]])
+    mean, variance = float(np.mean(nll)), float(np.var(nll))
+    return math.exp(mean), math.exp(mean) * math.sqrt(variance / (len(nll) - 1))
 
 
-def test_perplexity_agrees_with_llama_cpp(tmp_path):
+def test_perplexity_agrees_with_llama_cpp(text):
+    """The same file and text, each with its own tokenizer, decoder and arithmetic."""
     pytest.importorskip("llama_cpp")
-    from edgequant.evaluate.load import load
-
     path = packaged_model()
-    loaded = load(path)
-    text = tmp_path / "text.txt"
-    text.write_text(sample_text(loaded.module, loaded.tokenizer, 900, seed=1), encoding="utf-8")
-    reference = Reference(path, text, context=256, windows=3)
-    ours = evaluate(path, reference).language.perplexity
-    theirs = math.exp(llama_cpp_nll(path, reference.content.windows).mean())
-    assert ours == pytest.approx(theirs, rel=0.01)
+    context = 256
+    score = evaluate(path, text=text, context=context, warmup=context // 2 + 1)
+    theirs, error = perplexity_as_llama_cpp(path, text, context)
+    ours = score.language.perplexity
+    assert abs(ours - theirs) < 0.1 * error  # on the same tokens both differ by rounding only, far less than the error
+    assert ours == pytest.approx(theirs, rel=0.005)
+    assert score.protocol.tokens == score.protocol.windows * (context - context // 2 - 1)
+    # ours knows that neighbours are alike
+    assert score.language.perplexity_error > error
+
+
+def test_predictions_of_llama_cpp_diverge_by_rounding_only(text):
+    """llama.cpp as the runtime of the model, ours in torch as the reference: activations rounded to 8 bits, no more."""
+    pytest.importorskip("llama_cpp")
+    path = packaged_model()
+    score = evaluate(path, path, text=text, context=256, windows=4, runtime="llama.cpp").language
+    assert score.kl.value < 0.01 and score.top1.value > 0.95
+    assert abs(score.log_ratio.value) < 4 * score.log_ratio.error + 0.002
