@@ -14,12 +14,15 @@
 #define EDGEQUANT_E8P_HALVES
 namespace edgequant {
 
-// Rows as pairs of half-rows, sorted by the first.
+// Rows as pairs of half-rows, sorted by the first, even sums before odd ones: runs of the same first half and parity.
+struct E8PRun {
+  int head = 0, odd = 0, end = 0;
+};
 struct E8PHalves {
-  int halves = 0;
+  int halves = 0, runs = 0;
   uint8_t level[81][4] = {};
-  uint8_t order[kE8PRows] = {};                                             // the row in this place; of it:
-  uint8_t head[kE8PRows] = {}, tail[kE8PRows] = {}, odd[kE8PRows] = {};
+  E8PRun run[kE8PRows] = {};
+  uint8_t order[kE8PRows] = {}, tail[kE8PRows] = {};  // the row in this place; its second half
   int32_t row_odd[kE8PRows] = {};
   float row_magnitude[kE8PRows * 8] = {};
 };
@@ -42,16 +45,17 @@ constexpr E8PHalves MakeE8PHalves() {
       both[r][side] = uint8_t(at);
     }
   int n = 0;
-  for (int head = 0; head < h.halves; ++head)
-    for (int r = 0; r < kE8PRows; ++r)
-      if (both[r][0] == head) {
-        h.head[n] = uint8_t(head);
-        h.tail[n] = both[r][1];
-        h.odd[n] = kE8PGrid.odd[r];
-        h.row_odd[n] = kE8PGrid.odd[r];
-        for (int k = 0; k < 8; ++k) h.row_magnitude[n * 8 + k] = float(kE8PGrid.level[r][k]) + 0.5f;
-        h.order[n++] = uint8_t(r);
-      }
+  for (int run = 0; run < 2 * h.halves; ++run) {
+    const int head = run / 2, odd = run % 2, begin = n;
+    for (int r = 0; r < kE8PRows; ++r) {
+      if (both[r][0] != head || int(kE8PGrid.odd[r]) != odd) continue;
+      h.tail[n] = both[r][1];
+      h.row_odd[n] = odd;
+      for (int k = 0; k < 8; ++k) h.row_magnitude[n * 8 + k] = float(kE8PGrid.level[r][k]) + 0.5f;
+      h.order[n++] = uint8_t(r);
+    }
+    if (n > begin) h.run[h.runs++] = {head, odd, n};
+  }
   return h;
 }
 inline constexpr E8PHalves kE8PHalves = MakeE8PHalves();
@@ -106,24 +110,34 @@ HWY_INLINE void FillHalves(DF d, const float* HWY_RESTRICT y, const float* HWY_R
   }
 }
 
-// The best row (its place in the sorted order) and its gain.
-HWY_INLINE void BestRow(DF d, const HalfTables& t, VF& best, VI& which) {
+// The best rows (their places in the sorted order) and their gains, for both shifts at once: each alone would wait for
+// its own maximum.
+HWY_INLINE void BestRows(DF d, const HalfTables* t, VF* best_out, VI* which_out) {
   const DI di;
-  best = hn::Set(d, -3e38f);
-  which = hn::Zero(di);
-  for (int k = 0; k < kE8PRows;) {
-    const int head = kE8PHalves.head[k];
-    const VF gain = hn::Load(d, t.gain[0][head]);
-    const VF even = hn::Load(d, t.flip[0][0][head]), odd = hn::Load(d, t.flip[1][0][head]);
-    for (; k < kE8PRows && kE8PHalves.head[k] == head; ++k) {
-      const int tail = kE8PHalves.tail[k], parity = kE8PHalves.odd[k];
-      const VF cost = hn::Min(parity ? odd : even, hn::Load(d, t.flip[parity][1][tail]));
-      const VF g = hn::Sub(hn::Add(gain, hn::Load(d, t.gain[1][tail])), cost);
-      const auto better = hn::Gt(g, best);
-      best = hn::Max(g, best);
-      which = hn::IfThenElse(hn::RebindMask(di, better), hn::Set(di, k), which);
+  VF best0 = hn::Set(d, -3e38f), best1 = best0;
+  VI which0 = hn::Zero(di), which1 = which0;
+  int k = 0;
+  for (int r = 0; r < kE8PHalves.runs; ++r) {
+    const E8PRun& run = kE8PHalves.run[r];
+    const VF gain0 = hn::Load(d, t[0].gain[0][run.head]), flip0 = hn::Load(d, t[0].flip[run.odd][0][run.head]);
+    const VF gain1 = hn::Load(d, t[1].gain[0][run.head]), flip1 = hn::Load(d, t[1].flip[run.odd][0][run.head]);
+    for (; k < run.end; ++k) {
+      const int tail = kE8PHalves.tail[k];
+      const VI here = hn::Set(di, k);
+      const VF cost0 = hn::Min(flip0, hn::Load(d, t[0].flip[run.odd][1][tail]));
+      const VF cost1 = hn::Min(flip1, hn::Load(d, t[1].flip[run.odd][1][tail]));
+      const VF g0 = hn::Sub(hn::Add(gain0, hn::Load(d, t[0].gain[1][tail])), cost0);
+      const VF g1 = hn::Sub(hn::Add(gain1, hn::Load(d, t[1].gain[1][tail])), cost1);
+      which0 = hn::IfThenElse(hn::RebindMask(di, hn::Gt(g0, best0)), here, which0);
+      which1 = hn::IfThenElse(hn::RebindMask(di, hn::Gt(g1, best1)), here, which1);
+      best0 = hn::Max(g0, best0);
+      best1 = hn::Max(g1, best1);
     }
   }
+  best_out[0] = best0;
+  best_out[1] = best1;
+  which_out[0] = which0;
+  which_out[1] = which1;
 }
 
 // The low bytes of the codes: signs of y, the cheapest of them inverted where their product is not the row's.
@@ -154,7 +168,7 @@ void NearestE8PTargeted(const float* x, size_t n, float inverse, const float* we
   const DF d;
   const DI di;
   const size_t lanes = hn::Lanes(d);
-  HalfTables t;
+  HalfTables t[2];
   alignas(64) float at[8 * kMaxLanes], w[8 * kMaxLanes], y[2][8 * kMaxLanes];
   alignas(64) int32_t rows[kMaxLanes], bytes[kMaxLanes];
   for (float& v : w) v = 1.0f;
@@ -166,7 +180,7 @@ void NearestE8PTargeted(const float* x, size_t n, float inverse, const float* we
       if (weights)
         for (size_t k = 0; k < 8; ++k) w[k * kMaxLanes + lane] = weights[v % period * 8 + k];
     }
-    VF best[2], error[2];
+    VF best[2], norm[2];
     VI place[2];
     for (int s = 0; s < 2; ++s) {  // points above 1/4, points below -1/4
       VF signs = hn::Zero(d), squares = hn::Zero(d);
@@ -178,11 +192,11 @@ void NearestE8PTargeted(const float* x, size_t n, float inverse, const float* we
         squares = hn::MulAdd(hn::Mul(hn::Load(d, w + k * kMaxLanes), shifted), shifted, squares);
       }
       const VF odd = hn::IfThenElseZero(hn::Lt(hn::CopySign(hn::Set(d, 1.0f), signs), hn::Zero(d)), hn::Set(d, 1.0f));
-      FillHalves(d, y[s], w, odd, t);
-      BestRow(d, t, best[s], place[s]);
-      error[s] = hn::Sub(squares, best[s]);
+      FillHalves(d, y[s], w, odd, t[s]);
+      norm[s] = squares;
     }
-    const auto minus = hn::Lt(error[1], error[0]);
+    BestRows(d, t, best, place);
+    const auto minus = hn::Lt(hn::Sub(norm[1], best[1]), hn::Sub(norm[0], best[0]));
     const auto minus_i = hn::RebindMask(di, minus);
     VF chosen[8], weight[8];
     for (size_t k = 0; k < 8; ++k) {

@@ -11,6 +11,7 @@ from typing import Any
 import edgequant as eq
 import numpy as np
 import pytest
+from edgequant import _core
 from edgequant.quantize import EFFORTS
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -48,6 +49,20 @@ def test_decoding_equals_the_defining_project(name: str) -> None:
     g = golden(name)
     q = eq.from_planes(g.planes, name, g.weights.shape)
     np.testing.assert_array_equal(q.dequantize(), g.weights)
+
+
+@pytest.mark.parametrize("target", _core.simd_targets())
+def test_every_instruction_set_decodes_and_encodes(target: str) -> None:
+    _core.use_simd_target(target)
+    try:
+        for name in NAMES:
+            g = golden(name)
+            np.testing.assert_array_equal(eq.from_planes(g.planes, name, g.weights.shape).dequantize(), g.weights, name)
+            if name in WRITABLE:
+                w = matrix(name, 6)
+                assert 0 < eq.quantize(w, name).error(w) < 0.72, name
+    finally:
+        _core.use_simd_target("")
 
 
 @pytest.mark.parametrize("name", WRITABLE)
