@@ -4,6 +4,7 @@
 #include <cstring>
 
 #include "algo/scheme_encoder.h"
+#include "algo/scheme_tuning.h"
 #include "core/threads.h"
 #include "format/cell.h"
 
@@ -124,6 +125,8 @@ void EncodeLevels(const Encoder& e, SchemeWriter& out) {
   const int candidates = e.effort == Effort::kFast ? 4 : e.effort == Effort::kDefault ? 12 : 32;
   const size_t row = s.super_group == 0 || s.super.flat ? 0 : groups, per = size_t(s.super_group);
   SchemeSearch search = e.search;
+  SchemeTuning rough = e.tuning;  // of a fit that is replaced by that over the rounded minima
+  if (minima && e.effort != Effort::kBest) rough.starts = 12, rough.rounds = 0, search.tuning = &rough;
   search.any_shift = minima;
   search.minimum_below_zero = minima;
   std::vector<float> scale(total), shift(total), element;

@@ -18,7 +18,7 @@ struct VectorSums { double ll = 0, xl = 0; };
 // The first scales tried: those at which the largest weight is this multiple of the codebook's largest number.
 std::vector<float> StartsOf(Effort effort) {
   if (effort == Effort::kFast) return {1.0f, 0.7f, 0.45f};
-  if (effort == Effort::kDefault) return {1.15f, 0.95f, 0.8f, 0.66f, 0.52f, 0.4f};
+  if (effort == Effort::kDefault) return {1.05f, 0.85f, 0.65f, 0.45f};
   std::vector<float> starts;
   for (float t = 1.4f; t > 0.25f; t *= 0.87f) starts.push_back(t);
   return starts;
@@ -47,7 +47,7 @@ class VectorRow {
       }
       Try(trial, least, scale, codes);
     }
-    const int rounds = e_.effort == Effort::kFast ? 1 : e_.effort == Effort::kDefault ? 3 : 6;
+    const int rounds = e_.effort == Effort::kFast ? 1 : e_.effort == Effort::kDefault ? 2 : 6;
     for (int round = 0; round < rounds; ++round) {  // the scale that fits the best codes so far, and codes for it
       for (size_t g = 0; g < groups_; ++g) {
         const VectorSums sums = SumsOf(g, codes);

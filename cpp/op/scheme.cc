@@ -20,28 +20,27 @@ size_t PieceBytes(const Plane& p, size_t elements) {
   return p.trits ? BytesOfTrits(elements) : BytesOfBits(elements, p.bits);
 }
 
-// Elements of one row of an interleaved part, block by block.
-void ReadPieces(const Scheme& s, Part part, const uint8_t* row, size_t blocks, uint8_t* out) {
-  const BlockLayout layout = LayoutOf(s);
-  const Plane& p = PlaneOf(s, part);
-  const size_t n = layout.count[int(part)];
-  row += layout.begin[int(part)];
-  for (size_t b = 0; b < blocks; ++b, row += layout.bytes, out += n) {
-    if (p.trits) UnpackTrits(row, n, out);
-    else UnpackBits(row, n, p.bits, p.high_first, p.offset, out);
+size_t BlocksOf(const Scheme& s, size_t cols) { return cols / size_t(s.block); }
+
+// Numbers `step` bytes apart in runs of `run` that lie side by side.
+void ReadNumberRuns(Cell cell, const uint8_t* from, size_t step, size_t runs, size_t run, float* out) {
+  const size_t bytes = size_t(CellBits(cell)) / 8;
+  if (cell == Cell::kF16 && run == 1) {
+    for (size_t b = 0; b < runs; ++b) {
+      uint16_t h;
+      memcpy(&h, from + b * step, 2);
+      out[b] = F16ToF32(h);
+    }
+    return;
   }
-}
-void ReadNumberPieces(const Scheme& s, Part part, const uint8_t* row, size_t blocks, float* out) {
-  const BlockLayout layout = LayoutOf(s);
-  const Plane& p = PlaneOf(s, part);
-  row += layout.begin[int(part)];
-  for (size_t b = 0; b < blocks; ++b, row += layout.bytes)
-    for (size_t k = 0; k < layout.count[int(part)]; ++k) *out++ = ReadCell(p.cell, row + k * size_t(p.bits) / 8);
+  for (size_t b = 0; b < runs; ++b, from += step)
+    for (size_t k = 0; k < run; ++k) *out++ = ReadCell(cell, from + k * bytes);
 }
 
-size_t BlocksOf(const Scheme& s, size_t cols) { return cols / size_t(s.block); }
-const uint8_t* BlocksOfRow(const SchemeView& q, size_t row) {
-  return q.arrays[Part::kCode] + row * BlocksOf(*q.scheme, q.cols) * LayoutOf(*q.scheme).bytes;
+// Integers of a row of an interleaved part.
+void ReadPieces(const Plane& p, const uint8_t* from, size_t step, size_t blocks, size_t n, uint8_t* out) {
+  if (!p.trits) return UnpackBlocks(from, step, blocks, n, p.bits, p.high_first, p.offset, out);
+  for (size_t b = 0; b < blocks; ++b, from += step, out += n) UnpackTrits(from, n, out);
 }
 
 // Integers or numbers of a row of a part, as floats.
@@ -49,14 +48,23 @@ void ReadPart(const SchemeView& q, Part part, size_t row, float* out) {
   const Scheme& s = *q.scheme;
   const Plane& p = PlaneOf(s, part);
   const Grid2 grid = GridOf(s, part, q.rows, q.cols);
+  const uint8_t* from = q.arrays[part];
+  size_t step = 0, n = 0;
+  const size_t blocks = s.interleaved ? BlocksOf(s, q.cols) : 0;
+  if (s.interleaved) {
+    const BlockLayout layout = LayoutOf(s);
+    step = layout.bytes;
+    n = layout.count[int(part)];
+    from = q.arrays[Part::kCode] + row * blocks * step + layout.begin[int(part)];
+  }
   if (p.cell != Cell::kInteger) {
-    if (s.interleaved) ReadNumberPieces(s, part, BlocksOfRow(q, row), BlocksOf(s, q.cols), out);
-    else ReadNumbers(p, q.arrays[part], grid.rows, grid.cols, row, out);
+    if (s.interleaved) ReadNumberRuns(p.cell, from, step, blocks, n, out);
+    else ReadNumbers(p, from, grid.rows, grid.cols, row, out);
     return;
   }
-  std::vector<uint8_t> integers(grid.cols + 16);
-  if (s.interleaved) ReadPieces(s, part, BlocksOfRow(q, row), BlocksOf(s, q.cols), integers.data());
-  else UnpackRows(p, q.arrays[part], grid.rows, grid.cols, row, 1, integers.data(), grid.cols);
+  std::vector<uint8_t> integers(grid.cols);
+  if (s.interleaved) ReadPieces(p, from, step, blocks, n, integers.data());
+  else UnpackRows(p, from, grid.rows, grid.cols, row, 1, integers.data(), grid.cols);
   for (size_t c = 0; c < grid.cols; ++c) out[c] = float(integers[c]);
 }
 
@@ -197,8 +205,11 @@ void CheckFits(const Scheme& s, size_t rows, size_t cols) {
 void ReadCodes(const SchemeView& q, size_t first, size_t count, uint8_t* codes, size_t stride) {
   const Scheme& s = *q.scheme;
   if (s.interleaved) {
+    const BlockLayout layout = LayoutOf(s);
+    const size_t blocks = BlocksOf(s, q.cols), row_bytes = blocks * layout.bytes;
+    const uint8_t* const from = q.arrays[Part::kCode] + layout.begin[int(Part::kCode)];
     for (size_t r = 0; r < count; ++r)
-      ReadPieces(s, Part::kCode, BlocksOfRow(q, first + r), BlocksOf(s, q.cols), codes + r * stride);
+      ReadPieces(s.code, from + (first + r) * row_bytes, layout.bytes, blocks, layout.count[int(Part::kCode)], codes + r * stride);
     return;
   }
   const Grid2 grid = GridOf(s, Part::kCode, q.rows, q.cols);
@@ -279,12 +290,14 @@ void DequantizeScheme(const SchemeView& q, size_t first, size_t count, float* ou
     table = padded.data();
   }
   const CodeValues values = vectors ? CodeValues() : ValuesOf(s, table);
+  const bool one_by_one = s.interleaved || RowsAreApart(s.code, code_cols);  // a row of codes stays in the first cache
   const size_t grain = std::max<size_t>(8, (size_t{1} << 15) / q.cols / 8 * 8);
   ParallelFor(count, grain, [&](size_t begin, size_t end) {
-    std::vector<uint8_t> codes((end - begin) * code_cols + 16);
+    std::vector<uint8_t> codes((one_by_one ? 1 : end - begin) * code_cols);
     std::vector<float> scale(groups), shift(groups), entries(s.entries.present() ? groups * size_t(s.codes) : 0);
-    ReadCodes(q, first + begin, end - begin, codes.data(), code_cols);
+    if (!one_by_one) ReadCodes(q, first + begin, end - begin, codes.data(), code_cols);
     for (size_t r = begin; r < end; ++r) {
+      if (one_by_one) ReadCodes(q, first + r, 1, codes.data(), code_cols);
       ReadScales(q, first + r, scale.data(), shift.data(), entries.data());
       DecodeRow row;
       row.values = vectors ? nullptr : &values;
@@ -292,7 +305,7 @@ void DequantizeScheme(const SchemeView& q, size_t first, size_t count, float* ou
       row.dim = s.dim;
       row.codes = s.codes;
       row.zeros = s.zeros;
-      row.code = codes.data() + (r - begin) * code_cols;
+      row.code = codes.data() + (one_by_one ? 0 : r - begin) * code_cols;
       row.scale = scale.data();
       row.shift = shift.data();
       row.cols = q.cols;

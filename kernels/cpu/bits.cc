@@ -70,7 +70,7 @@ HWY_INLINE void Halve(V16 v, V16 offset, uint8_t* HWY_RESTRICT out) {
 #endif
 
 template <int kBits, bool kHighFirst>
-void UnpackWidth(const uint8_t* HWY_RESTRICT src, size_t n, int offset, uint8_t* HWY_RESTRICT out) {
+HWY_INLINE void UnpackWidth(const uint8_t* HWY_RESTRICT src, size_t n, int offset, uint8_t* HWY_RESTRICT out) {
   size_t i = 0;
 #if HWY_TARGET != HWY_SCALAR
   if constexpr (kBits == 1 || kBits == 2 || kBits == 4) {
@@ -113,19 +113,24 @@ void PackWidth(const uint8_t* HWY_RESTRICT codes, size_t n, int offset, uint8_t*
   }
 }
 
-void Unpack(const uint8_t* src, size_t n, int bits, bool high_first, int offset, uint8_t* out) {
+template <int kBits, bool kHighFirst = false>
+HWY_NOINLINE void UnpackPieces(const uint8_t* src, size_t step, size_t blocks, size_t n, int offset, uint8_t* out) {
+  for (size_t b = 0; b < blocks; ++b, src += step, out += n) UnpackWidth<kBits, kHighFirst>(src, n, offset, out);
+}
+
+void Unpack(const uint8_t* src, size_t step, size_t blocks, size_t n, int bits, bool high_first, int offset, uint8_t* out) {
   switch (high_first ? -bits : bits) {
-    case 1: return UnpackWidth<1, false>(src, n, offset, out);
-    case 2: return UnpackWidth<2, false>(src, n, offset, out);
-    case 3: return UnpackWidth<3, false>(src, n, offset, out);
-    case 4: return UnpackWidth<4, false>(src, n, offset, out);
-    case 5: return UnpackWidth<5, false>(src, n, offset, out);
-    case 6: return UnpackWidth<6, false>(src, n, offset, out);
-    case 7: return UnpackWidth<7, false>(src, n, offset, out);
-    case 8: case -8: return UnpackWidth<8, false>(src, n, offset, out);
-    case -1: return UnpackWidth<1, true>(src, n, offset, out);
-    case -2: return UnpackWidth<2, true>(src, n, offset, out);
-    case -4: return UnpackWidth<4, true>(src, n, offset, out);
+    case 1: return UnpackPieces<1>(src, step, blocks, n, offset, out);
+    case 2: return UnpackPieces<2>(src, step, blocks, n, offset, out);
+    case 3: return UnpackPieces<3>(src, step, blocks, n, offset, out);
+    case 4: return UnpackPieces<4>(src, step, blocks, n, offset, out);
+    case 5: return UnpackPieces<5>(src, step, blocks, n, offset, out);
+    case 6: return UnpackPieces<6>(src, step, blocks, n, offset, out);
+    case 7: return UnpackPieces<7>(src, step, blocks, n, offset, out);
+    case 8: case -8: return UnpackPieces<8>(src, step, blocks, n, offset, out);
+    case -1: return UnpackPieces<1, true>(src, step, blocks, n, offset, out);
+    case -2: return UnpackPieces<2, true>(src, step, blocks, n, offset, out);
+    case -4: return UnpackPieces<4, true>(src, step, blocks, n, offset, out);
     default: return;
   }
 }
@@ -161,17 +166,35 @@ HWY_EXPORT(Pack);
 
 void UnpackBits(const uint8_t* src, size_t n, int bits, bool high_first, int offset, uint8_t* out) {
   using namespace bits;
-  HWY_DYNAMIC_DISPATCH(Unpack)(src, n, bits, high_first, offset, out);
+  HWY_DYNAMIC_DISPATCH(Unpack)(src, 0, 1, n, bits, high_first, offset, out);
+}
+void UnpackBlocks(const uint8_t* src, size_t step, size_t blocks, size_t n, int bits, bool high_first, int offset, uint8_t* out) {
+  using namespace bits;
+  HWY_DYNAMIC_DISPATCH(Unpack)(src, step, blocks, n, bits, high_first, offset, out);
 }
 void PackBits(const uint8_t* codes, size_t n, int bits, bool high_first, int offset, uint8_t* out) {
   using namespace bits;
   HWY_DYNAMIC_DISPATCH(Pack)(codes, n, bits, high_first, offset, out);
 }
 
+namespace {
+
+// The five digits of every byte, one in each of the low bytes.
+struct DigitTable {
+  uint64_t of[256];
+  constexpr DigitTable() : of() {
+    for (int byte = 0; byte < 256; ++byte)
+      for (int k = 0, power = 1; k < 5; ++k, power *= 3) of[byte] |= uint64_t((byte * power & 255) * 3 >> 8) << (8 * k);
+  }
+};
+constexpr DigitTable kDigits;
+
+}  // namespace
+
 void UnpackTrits(const uint8_t* src, size_t n, uint8_t* out) {
-  static constexpr int kPowers[5] = {1, 3, 9, 27, 81};
-  for (size_t i = 0; i < n; i += 5, ++src)
-    for (size_t k = 0; k < 5 && i + k < n; ++k) out[i + k] = uint8_t((*src * kPowers[k] & 255) * 3 >> 8);
+  size_t i = 0;
+  for (; i + 8 <= n; i += 5) memcpy(out + i, &kDigits.of[*src++], 8);  // three bytes too many, which are written again
+  for (; i < n; i += 5) memcpy(out + i, &kDigits.of[*src++], n - i < 5 ? n - i : 5);
 }
 void PackTrits(const uint8_t* codes, size_t n, uint8_t* out) {
   for (size_t i = 0; i < n; i += 5, ++out) {

@@ -12,6 +12,9 @@ constexpr size_t BytesOfTrits(size_t n) { return (n + 4) / 5; }
 // of each byte. Subtracts `offset` modulo 2^bits. out: n bytes, and none behind them is touched.
 void UnpackBits(const uint8_t* src, size_t n, int bits, bool high_first, int offset, uint8_t* out);
 
+// The same for `blocks` pieces of n codes each, `step` bytes apart; the codes follow one another.
+void UnpackBlocks(const uint8_t* src, size_t step, size_t blocks, size_t n, int bits, bool high_first, int offset, uint8_t* out);
+
 // The inverse; `offset` is added, unused bits of the last byte are 0. Codes must be below 2^bits.
 void PackBits(const uint8_t* codes, size_t n, int bits, bool high_first, int offset, uint8_t* out);
 
