@@ -16,9 +16,10 @@ constexpr size_t kSample = 1 << 18;  // weights of a larger group that the searc
 
 // ---- The second level
 
-// Numbers of one set of groups as elements times one number: the element of each, and what it then is.
-struct LevelFit { float super = 0; std::vector<float> element, value; };
+// To the nearest whole number, below 2^22: without a call of the library.
+float Rounded(float v) { return v + 12582912.0f - 12582912.0f; }
 
+// Numbers of one set of groups as elements times one number.
 class LevelSearch {
  public:
   LevelSearch(const Scheme& s, const Plane& plane, const Plane& super, bool minimum) : s_(s), plane_(plane), super_(super) {
@@ -30,56 +31,50 @@ class LevelSearch {
   }
 
   // The number of largest magnitude goes to the end of the elements, or a bit beyond; the least squared error counts.
-  LevelFit Run(const float* v, size_t n, int candidates) const {
+  // In: n numbers. Out: what they are then, their elements, and the number of the set.
+  float Run(float* v, size_t n, int candidates, float* element) const {
     float extreme = 0;
     for (size_t i = 0; i < n; ++i)
       if (std::abs(v[i]) > std::abs(extreme)) extreme = v[i];
-    LevelFit best;
+    float best = 0;
     double least = INFINITY;
-    for (int k = 0; k < candidates; ++k) {
+    const bool whole = integer_ && !table_;
+    for (int k = 0; k < (whole ? candidates : 1); ++k)
       for (const float end : {high_, low_}) {
-        if (table_ ? end == low_ : end == 0 || (!integer_ && end < 0)) continue;
-        if (!table_ && !integer_ && extreme < 0 && low_ < 0 && super_.cell == Cell::kE8M0) continue;
-        const float to = table_ ? 1 : integer_ && k ? end * (1 - 0.3f * float(k - 1) / float(candidates)) + (end < 0 ? -0.4f : 0.4f) : end;
-        float super = table_ || !integer_ ? std::abs(extreme) / to : extreme / to;
+        if (whole ? end == 0 : end != high_) continue;
+        float super = table_ ? std::abs(extreme) : std::abs(extreme) / end;
+        if (whole) super = extreme / (k ? end * (1 - 0.3f * float(k - 1) / float(candidates)) + (end < 0 ? -0.4f : 0.4f) : end);
         super = s_.divides ? 1 / AsStored(super_.cell, super != 0 ? 1 / super : 1) : AsStored(super_.cell, super);
-        LevelFit fit = With(v, n, super);
+        const float inverse = std::abs(super) > 1e-37f ? 1 / super : 0;
         double error = 0;
-        for (size_t i = 0; i < n; ++i) error += double(fit.value[i] - v[i]) * double(fit.value[i] - v[i]);
-        if (error < least) least = error, best = std::move(fit);
-        if (!integer_ || table_) return best;
+        for (size_t i = 0; whole && i < n; ++i) {
+          const float whole_number = Rounded(std::min(std::max(v[i] * inverse, low_), high_)), gap = whole_number * super - v[i];
+          error += double(gap) * double(gap);
+        }
+        if (error < least) least = error, best = super;
       }
+    const float inverse = std::abs(best) > 1e-37f ? 1 / best : 0;
+    for (size_t i = 0; i < n; ++i) {
+      const float u = v[i] * inverse;
+      float value;
+      if (table_) {
+        size_t at = 0;
+        for (size_t k = 1; k < table_->size(); ++k)
+          if (std::abs((*table_)[k] - u) < std::abs((*table_)[at] - u)) at = k;
+        element[i] = float(at);
+        value = (*table_)[at];
+      } else if (integer_) {
+        value = Rounded(std::min(std::max(u, low_), high_));
+        element[i] = value + zero_;
+      } else {
+        value = element[i] = AsStored(plane_.cell, u);
+      }
+      v[i] = value * best;
     }
     return best;
   }
 
  private:
-  LevelFit With(const float* v, size_t n, float super) const {
-    LevelFit fit;
-    fit.super = super;
-    fit.element.resize(n);
-    fit.value.resize(n);
-    const float inverse = std::abs(super) > 1e-37f ? 1 / super : 0;
-    for (size_t i = 0; i < n; ++i) {
-      const float u = v[i] * inverse;
-      if (table_) {
-        size_t at = 0;
-        for (size_t k = 1; k < table_->size(); ++k)
-          if (std::abs((*table_)[k] - u) < std::abs((*table_)[at] - u)) at = k;
-        fit.element[i] = float(at);
-        fit.value[i] = (*table_)[at] * super;
-      } else if (integer_) {
-        const float whole = std::min(std::max(std::nearbyint(u), low_), high_);
-        fit.element[i] = whole + zero_;
-        fit.value[i] = whole * super;
-      } else {
-        fit.element[i] = AsStored(plane_.cell, u);
-        fit.value[i] = fit.element[i] * super;
-      }
-    }
-    return fit;
-  }
-
   const Scheme& s_;
   const Plane &plane_, &super_;
   bool integer_;
@@ -99,10 +94,7 @@ std::vector<float> FitLevel(const LevelSearch& search, size_t row, size_t per, i
     for (size_t k = begin; k < end; ++k) {
       const size_t first = k / sets_per_row * length + k % sets_per_row * step;
       const size_t n = std::min(step, length - k % sets_per_row * step);
-      const LevelFit fit = search.Run(&values[first], n, candidates);
-      super[k] = fit.super;
-      std::copy(fit.element.begin(), fit.element.end(), element.begin() + ptrdiff_t(first));
-      std::copy(fit.value.begin(), fit.value.end(), values.begin() + ptrdiff_t(first));
+      super[k] = search.Run(&values[first], n, candidates, &element[first]);
     }
   });
   return super;

@@ -24,17 +24,19 @@ size_t BlocksOf(const Scheme& s, size_t cols) { return cols / size_t(s.block); }
 
 // Numbers `step` bytes apart in runs of `run` that lie side by side.
 void ReadNumberRuns(Cell cell, const uint8_t* from, size_t step, size_t runs, size_t run, float* out) {
-  const size_t bytes = size_t(CellBits(cell)) / 8;
-  if (cell == Cell::kF16 && run == 1) {
-    for (size_t b = 0; b < runs; ++b) {
-      uint16_t h;
-      memcpy(&h, from + b * step, 2);
-      out[b] = F16ToF32(h);
-    }
-    return;
+  const auto read = [&](auto kind) {  // a loop for each kind of number
+    constexpr Cell kCell = decltype(kind)::value;
+    for (size_t b = 0; b < runs; ++b, from += step)
+      for (size_t k = 0; k < run; ++k) *out++ = ReadCell(kCell, from + k * size_t(CellBits(kCell)) / 8);
+  };
+  switch (cell) {
+    case Cell::kF32: return read(std::integral_constant<Cell, Cell::kF32>());
+    case Cell::kF16: return read(std::integral_constant<Cell, Cell::kF16>());
+    case Cell::kBF16: return read(std::integral_constant<Cell, Cell::kBF16>());
+    case Cell::kE8M0: return read(std::integral_constant<Cell, Cell::kE8M0>());
+    case Cell::kE4M3: return read(std::integral_constant<Cell, Cell::kE4M3>());
+    case Cell::kInteger: return read(std::integral_constant<Cell, Cell::kInteger>());
   }
-  for (size_t b = 0; b < runs; ++b, from += step)
-    for (size_t k = 0; k < run; ++k) *out++ = ReadCell(cell, from + k * bytes);
 }
 
 // Integers of a row of an interleaved part.
@@ -232,13 +234,18 @@ void ReadScales(const SchemeView& q, size_t row, float* scale, float* shift, flo
   std::vector<float> super(grid.cols);
   const size_t super_row = grid.rows == 1 ? 0 : scale_row, per = size_t(s.super_group);
   const size_t first = s.super.flat ? scale_row * groups : 0;
-  const auto index = [&](size_t g) { return per ? (first + g) / per : 0; };
+  std::vector<uint32_t> index(groups);
+  if (per)
+    for (size_t g = 0, at = first / per, left = per - first % per; g < groups; ++g) {
+      index[g] = uint32_t(at);
+      if (--left == 0) left = per, ++at;
+    }
   ReadPart(q, Part::kSuper, super_row, super.data());
-  for (size_t g = 0; g < groups; ++g) scale[g] = s.divides ? scale[g] / super[index(g)] : scale[g] * super[index(g)];
+  for (size_t g = 0; g < groups; ++g) scale[g] = s.divides ? scale[g] / super[index[g]] : scale[g] * super[index[g]];
   if (!s.super_shift.present()) return;
   if (s.zeros == Zero::kMinimum) {
     ReadPart(q, Part::kSuperShift, super_row, super.data());
-    for (size_t g = 0; g < groups; ++g) shift[g] *= super[index(g)];
+    for (size_t g = 0; g < groups; ++g) shift[g] *= super[index[g]];
   } else {  // one number, added to all scales
     float offset = 0;
     ReadNumbers(s.super_shift, q.arrays[Part::kSuperShift], 1, 1, 0, &offset);

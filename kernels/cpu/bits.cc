@@ -69,6 +69,23 @@ HWY_INLINE void Halve(V16 v, V16 offset, uint8_t* HWY_RESTRICT out) {
 }
 #endif
 
+// kBits bytes; put together in a register, since a load would wait for several stores.
+template <int kBits>
+HWY_INLINE uint64_t LoadBytes(const uint8_t* p) {
+  const auto load = [](auto v, const uint8_t* from) HWY_ATTR {
+    memcpy(&v, from, sizeof v);
+    return uint64_t{v};
+  };
+  if constexpr (kBits == 8) return load(uint64_t{}, p);
+  if constexpr (kBits == 7) return load(uint32_t{}, p) | load(uint32_t{}, p + 3) << 24;
+  if constexpr (kBits == 6) return load(uint32_t{}, p) | load(uint16_t{}, p + 4) << 32;
+  if constexpr (kBits == 5) return load(uint32_t{}, p) | uint64_t{p[4]} << 32;
+  if constexpr (kBits == 4) return load(uint32_t{}, p);
+  if constexpr (kBits == 3) return load(uint16_t{}, p) | uint64_t{p[2]} << 16;
+  if constexpr (kBits == 2) return load(uint16_t{}, p);
+  return *p;
+}
+
 template <int kBits, bool kHighFirst>
 HWY_INLINE void UnpackWidth(const uint8_t* HWY_RESTRICT src, size_t n, int offset, uint8_t* HWY_RESTRICT out) {
   size_t i = 0;
@@ -81,35 +98,49 @@ HWY_INLINE void UnpackWidth(const uint8_t* HWY_RESTRICT src, size_t n, int offse
   }
 #endif
   const uint64_t mask = uint64_t((1 << kBits) - 1) * kBytes, add = uint64_t(-offset & ((1 << kBits) - 1)) * kBytes;
-  for (; i < n; i += 8, src += kBits) {
-    const size_t count = n - i < 8 ? n - i : 8;
-    uint64_t x = 0;
-    if (BytesOfBits(n - i, kBits) >= 8) memcpy(&x, src, 8);
-    else memcpy(&x, src, BytesOfBits(count, kBits));
+  const auto codes = [&](uint64_t x) HWY_ATTR {
     if constexpr (kHighFirst) x = Reverse<kBits>(x);
     x = Spread<kBits>(x);
-    if constexpr (kBits == 8) {  // sums of bytes without carries
-      x = ((x & 0x7f * kBytes) + (add & 0x7f * kBytes)) ^ ((x ^ add) & 0x80 * kBytes);
-    } else {
-      x = (x + add) & mask;
-    }
-    memcpy(out + i, &x, count);
+    if constexpr (kBits == 8) return ((x & 0x7f * kBytes) + (add & 0x7f * kBytes)) ^ ((x ^ add) & 0x80 * kBytes);  // no carries
+    return (x + add) & mask;
+  };
+  for (; i + 8 <= n; i += 8, src += kBits) {
+    const uint64_t v = codes(LoadBytes<kBits>(src));
+    memcpy(out + i, &v, 8);
+  }
+  if (i < n) {
+    uint64_t x = 0;
+    memcpy(&x, src, BytesOfBits(n - i, kBits));
+    x = codes(x);
+    memcpy(out + i, &x, n - i);
   }
 }
 
 template <int kBits, bool kHighFirst>
 void PackWidth(const uint8_t* HWY_RESTRICT codes, size_t n, int offset, uint8_t* HWY_RESTRICT out) {
   const uint64_t mask = uint64_t((1 << kBits) - 1) * kBytes, add = uint64_t(offset & ((1 << kBits) - 1)) * kBytes;
-  for (size_t i = 0; i < n; i += 8, out += kBits) {
-    const size_t count = n - i < 8 ? n - i : 8;
-    uint64_t x = 0;
-    memcpy(&x, codes + i, count);
+  const auto bits_of = [&](uint64_t x) HWY_ATTR {
     if constexpr (kBits == 8) x = ((x & 0x7f * kBytes) + (add & 0x7f * kBytes)) ^ ((x ^ add) & 0x80 * kBytes);
     else x = (x + add) & mask;
-    if (count < 8) x &= (1ull << 8 * count) - 1;
+    return x;
+  };
+  const auto packed = [](uint64_t x) HWY_ATTR {
     x = Gather<kBits>(x);
     if constexpr (kHighFirst) x = Reverse<kBits>(x);
-    memcpy(out, &x, count < 8 ? BytesOfBits(count, kBits) : size_t(kBits));
+    return x;
+  };
+  uint64_t x = 0;
+  size_t i = 0;
+  for (; i + 8 <= n; i += 8, out += kBits) {
+    memcpy(&x, codes + i, 8);
+    x = packed(bits_of(x));
+    memcpy(out, &x, kBits);
+  }
+  if (i < n) {
+    x = 0;
+    memcpy(&x, codes + i, n - i);
+    x = packed(bits_of(x) & ((1ull << 8 * (n - i)) - 1));
+    memcpy(out, &x, BytesOfBits(n - i, kBits));
   }
 }
 

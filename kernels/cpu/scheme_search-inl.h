@@ -6,6 +6,7 @@
 #define EDGEQUANT_SCHEME_SEARCH_INL_H_
 #endif
 
+#include "kernels/cpu/half-inl.h"
 #include "kernels/cpu/scheme_rule.h"
 #include "kernels/cpu/scheme_values-inl.h"
 
@@ -125,6 +126,11 @@ HWY_INLINE void Describe(const GroupTile& t, Outline& o) {
 }
 
 HWY_INLINE float SafeInverse(float v) { return fabsf(v) > 1e-37f ? 1 / v : 0; }
+HWY_INLINE VF Invert(DF d, VF v) {  // the same; Inverse gives up sooner
+  const VF one = hn::Set(d, 1.0f);
+  const auto ok = hn::Gt(hn::Abs(v), hn::Set(d, 1e-37f));
+  return hn::IfThenElseZero(ok, hn::Div(one, hn::IfThenElse(ok, v, one)));
+}
 
 template <class V>
 class Searcher {
@@ -135,15 +141,18 @@ class Searcher {
 
   void Run(float* scale, float* shift) {
     minimum_ = f_.zeros == Zero::kMinimum || f_.zeros == Zero::kFloat;
-    GroupScale rule[kColumns];
     Numbers best_s, best_shift, least;
+    const bool use_rule = f_.rule != Rule::kNone;
     for (int j = 0; j < kColumns; ++j) {
-      rule[j] = RuleScale(s_, {o_.low[j], o_.high[j], o_.extreme[j], o_.magnitudes[j] / o_.count[j]});
-      best_s[j] = rule[j].scale;
-      best_shift[j] = rule[j].shift;
+      best_s[j] = best_shift[j] = 0;
+      least[j] = INFINITY;
+      if (!use_rule && fabsf(o_.extreme[j]) < 1e18f) continue;  // squares of larger ones overflow: no search
+      const GroupScale rule = RuleScale(s_, {o_.low[j], o_.high[j], o_.extreme[j], o_.magnitudes[j] / o_.count[j]});
+      best_s[j] = rule.scale;
+      best_shift[j] = rule.shift;
     }
     Sums sums;
-    Judge(best_s, best_shift, sums, least);
+    if (use_rule) Judge(best_s, best_shift, sums, least);
     if (CellBits(s_.scale_cell) == 8 && f_.zeros == Zero::kNone) AllSteps(best_s, best_shift, least);
     else Fit(best_s, best_shift, least);
     for (int j = 0; j < kColumns; ++j) scale[j] = best_s[j], shift[j] = best_shift[j];
@@ -188,20 +197,52 @@ class Searcher {
     }
   }
 
-  // What is subtracted before the codes: the minimum that belongs to code 0.
-  HWY_INLINE float Minimum(float scale, float shift) const {
-    return f_.zeros == Zero::kFloat ? -shift * scale : shift - f_.zero * scale;
-  }
   HWY_INLINE float ZeroOf(float shift) const { return f_.zeros == Zero::kInteger ? shift : f_.zero; }
 
+  // Numbers as stored.
+  HWY_INLINE VF Rounded(DF d, Cell cell, VF v) const {
+    const float limit = CellLimit(cell);
+    v = hn::Min(hn::Max(v, hn::Set(d, -limit)), hn::Set(d, limit));
+    if (cell == Cell::kF32) return v;
+#if HWY_TARGET != HWY_SCALAR
+    if (cell == Cell::kF16) return PromoteF16(d, DemoteF16(d, v));
+    if (cell == Cell::kBF16) return PromoteBF16(d, DemoteBF16(d, v));
+#endif
+    alignas(64) float a[kColumns];
+    hn::Store(v, d, a);
+    for (int j = 0; j < LanesF(); ++j) a[j] = AsStored(cell, a[j]);
+    return hn::Load(d, a);
+  }
+  HWY_INLINE VF RoundedScale(DF d, VF scale) const {
+    if (!f_.scaled()) return hn::Set(d, 1.0f);
+    if (!f_.negative_scale) scale = hn::Max(scale, hn::Zero(d));
+    return Rounded(d, s_.scale_cell, scale);
+  }
+  // The zero point or minimum that is nearest to the one given.
+  HWY_INLINE VF RoundedShift(DF d, VF shift) const {
+    switch (f_.zeros) {
+      case Zero::kInteger:
+        return hn::Min(hn::Max(hn::Round(shift), hn::Zero(d)), hn::Set(d, float((1 << f_.shift.bits) - 1)));
+      case Zero::kMinimum: return s_.any_shift ? shift : Rounded(d, f_.shift.cell, shift);
+      case Zero::kFloat: return Rounded(d, f_.shift.cell, shift);
+      case Zero::kNone: break;
+    }
+    return hn::Zero(d);
+  }
+
   void Judge(const Numbers& s, const Numbers& shift, Sums& sums, Numbers& error) const {
+    const DF d;
     Trial t;
     Numbers m;
-    for (int j = 0; j < kColumns; ++j) {
-      t.inverse[j] = SafeInverse(s[j]);
-      m[j] = minimum_ ? Minimum(s[j], shift[j]) : 0;
-      t.zero[j] = ZeroOf(shift[j]);
-      t.start[j] = minimum_ ? -m[j] * t.inverse[j] : V::kWhole ? t.zero[j] : 0;
+    for (int c = 0; c < kColumns; c += LanesF()) {
+      const VF scale = s.at(c), at = shift.at(c), inverse = Invert(d, scale), fixed = hn::Set(d, f_.zero);
+      const VF zero = f_.zeros == Zero::kInteger ? at : fixed;
+      VF minimum = hn::Zero(d), start = V::kWhole ? zero : hn::Zero(d);
+      if (minimum_) {  // that belongs to code 0
+        minimum = f_.zeros == Zero::kFloat ? hn::Neg(hn::Mul(at, scale)) : hn::NegMulAdd(fixed, scale, at);
+        start = hn::Neg(hn::Mul(minimum, inverse));
+      }
+      t.inverse.set(c, inverse), t.zero.set(c, zero), t.start.set(c, start), m.set(c, minimum);
     }
     if (minimum_) Evaluate<true>(v_, t_, t, s, m, sums, error);
     else Evaluate<false>(v_, t_, t, s, m, sums, error);
@@ -209,12 +250,12 @@ class Searcher {
   void Keep(const Numbers& s, const Numbers& shift, Numbers& best_s, Numbers& best_shift, Numbers& least, Sums& sums) const {
     Numbers error;
     Judge(s, shift, sums, error);
-    for (int j = 0; j < kColumns; ++j)
-      if (error[j] < least[j]) {
-        least[j] = error[j];
-        best_s[j] = s[j];
-        best_shift[j] = shift[j];
-      }
+    for (int c = 0; c < kColumns; c += LanesF()) {
+      const auto better = hn::Lt(error.at(c), least.at(c));
+      least.set(c, hn::IfThenElse(better, error.at(c), least.at(c)));
+      best_s.set(c, hn::IfThenElse(better, s.at(c), best_s.at(c)));
+      best_shift.set(c, hn::IfThenElse(better, shift.at(c), best_shift.at(c)));
+    }
   }
 
   // Least-squares scale and minimum of the sums, and the squared error that they take away.
@@ -313,16 +354,21 @@ class Searcher {
     }
   }
 
-  // Rounded as stored; the minimum that is best for the rounded scale follows in Refit and Starts, here it is moved.
+  // A fit as it will be stored.
   void Store(const Numbers& s, const Numbers& shift, Numbers& stored_s, Numbers& stored_shift) const {
-    for (int j = 0; j < kColumns; ++j) {
-      float scale = s[j], m = shift[j];
-      if (f_.zeros == Zero::kFloat && scale == 0) scale = m;  // one value: code 0 less a zero of -1
-      stored_s[j] = StoredScale(s_, scale);
-      float at = m;
-      if (f_.zeros == Zero::kFloat) at = scale == m ? -1 : stored_s[j] != 0 ? -m / stored_s[j] : 0;
-      if (f_.zeros == Zero::kMinimum) at = m + f_.zero * stored_s[j];
-      stored_shift[j] = StoredShift(s_, at);
+    const DF d;
+    for (int c = 0; c < kColumns; c += LanesF()) {
+      VF scale = s.at(c), at = shift.at(c);
+      if (f_.zeros == Zero::kFloat) {  // of one value: code 0 less a zero of -1
+        const auto flat = hn::Eq(scale, hn::Zero(d));
+        scale = RoundedScale(d, hn::IfThenElse(flat, at, scale));
+        at = hn::IfThenElse(flat, hn::Set(d, -1.0f), hn::Neg(hn::Mul(at, Invert(d, scale))));
+      } else {
+        scale = RoundedScale(d, scale);
+        if (f_.zeros == Zero::kMinimum) at = hn::MulAdd(hn::Set(d, f_.zero), scale, at);
+      }
+      stored_s.set(c, scale);
+      stored_shift.set(c, RoundedShift(d, at));
     }
   }
 
@@ -340,10 +386,11 @@ class Searcher {
       }
     }
     if (!minimum_) return;
-    for (int j = 0; j < kColumns; ++j) {
-      const float rounded = StoredScale(s_, s[j]);  // the best minimum for the scale as it will be stored
-      if (rounded != 0 && o_.sw[j] > 0) shift[j] = (o_.sx[j] - rounded * sums.l[j]) / o_.sw[j];
-      if (s_.minimum_below_zero) shift[j] = HWY_MIN(shift[j], 0.0f);
+    for (int c = 0; c < kColumns; c += LanesF()) {  // the best minimum for the scale as it will be stored
+      const VF rounded = RoundedScale(d, s.at(c)), free = hn::Mul(hn::NegMulAdd(rounded, sums.l.at(c), o_.sx.at(c)), Inverse(d, o_.sw.at(c)));
+      VF m = hn::IfThenElse(hn::Eq(rounded, hn::Zero(d)), shift.at(c), free);
+      if (s_.minimum_below_zero) m = hn::Min(m, hn::Zero(d));
+      shift.set(c, m);
     }
   }
 
