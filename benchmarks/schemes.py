@@ -17,6 +17,7 @@ import edgequant as eq
 import numpy as np
 
 E2M1 = [0, 0.5, 1, 1.5, 2, 3, 4, 6, -0.0, -0.5, -1, -1.5, -2, -3, -4, -6]
+IQ4 = [-127, -104, -83, -65, -49, -35, -22, -10, 1, 13, 25, 38, 53, 69, 89, 113]
 # format, built-in of the same class, the latter's effort that searches
 PAIRS = [
     (eq.Format("1 bit, g128", block=128, codes=1), "q1_0", "default"),
@@ -26,7 +27,7 @@ PAIRS = [
     (eq.Format("4-bit and minimum, g32", block=32, codes=4, minimum="f16"), "q4_1", "best"),
     (eq.Format("5-bit and minimum, g32", block=32, codes=5, minimum="f16"), "q5_1", "best"),
     (eq.Format("8-bit, g32", block=32, codes=8), "q8_0", "best"),
-    (eq.Format("4-bit table, g32", block=32, codes=4, table=[-127, -104, -83, -65, -49, -35, -22, -10, 1, 13, 25, 38, 53, 69, 89, 113]), "iq4_nl", "default"),
+    (eq.Format("4-bit table, g32", block=32, codes=4, table=IQ4), "iq4_nl", "default"),
     (eq.Format("E2M1 over E8M0, g32", block=32, codes=4, table=E2M1, scale="e8m0"), "mxfp4", "default"),
     (eq.Format("4-bit over two levels", block=32, codes=4, minimum="f16", sub_scale=(6, 8)), "q4_k", "default"),
     (eq.Format("vectors of 4, 256 rows", block=64, codebook=(256, 4)), "iq2_xxs", "default"),
@@ -56,7 +57,8 @@ def main() -> None:
     w = np.random.default_rng(0).standard_normal((args.rows, args.cols), dtype=np.float32)
     copy = np.empty_like(w)
     print(f"{args.rows} x {args.cols}, {args.threads} threads; ratio: time over that of the built-in format")
-    print(f"{'format':24} {'encode':>9} {'built-in':>9} {'ratio':>6} | {'decode':>9} {'built-in':>9} {'ratio':>6} {'of copy':>8}")
+    head = f"{'built-in':>9} {'ratio':>6}"
+    print(f"{'format':24} {'encode':>9} {head} | {'decode':>9} {head} {'of copy':>8}")
     for f, other, effort in PAIRS:
         mine, theirs = seconds(
             lambda f=f: eq.quantize(w, f),

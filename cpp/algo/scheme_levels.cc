@@ -117,8 +117,6 @@ void EncodeLevels(const Encoder& e, SchemeWriter& out) {
   const int candidates = e.effort == Effort::kFast ? 4 : e.effort == Effort::kDefault ? 12 : 32;
   const size_t row = s.super_group == 0 || s.super.flat ? 0 : groups, per = size_t(s.super_group);
   SchemeSearch search = e.search;
-  SchemeTuning rough = e.tuning;  // of a fit that is replaced by that over the rounded minima
-  if (minima && e.effort != Effort::kBest) rough.starts = 12, rough.rounds = 0, search.tuning = &rough;
   search.any_shift = minima;
   search.minimum_below_zero = minima;
   std::vector<float> scale(total), shift(total), element;
@@ -138,13 +136,13 @@ void EncodeLevels(const Encoder& e, SchemeWriter& out) {
     rest.negative_scale = false;
     Encoder only(rest, e.x, e.rows, e.cols, e.importance, e.effort);
     only.UseTable(e.table);
+    if (e.effort != Effort::kBest) only.tuning = SchemeTuningOf(rest, only.values, Effort::kFast);
     ParallelFor(e.rows, grain, [&](size_t begin, size_t end) {
-      std::vector<float> x(e.cols);
-      for (size_t r = begin; r < end; ++r) {
-        for (size_t c = 0; c < e.cols; ++c) x[c] = e.x[r * e.cols + c] - shift[r * groups + c / e.group()];
-        std::vector<float> unused(groups);
-        FindRows(only, only.search, x.data(), 1, &scale[r * groups], unused.data());
-      }
+      std::vector<float> x(e.x + begin * e.cols, e.x + end * e.cols), unused((end - begin) * groups);
+      for (size_t r = begin, i = 0; r < end; ++r)
+        for (size_t g = 0; g < groups; ++g)
+          for (size_t k = 0; k < e.group() && g * e.group() + k < e.cols; ++k, ++i) x[i] -= shift[r * groups + g];
+      FindRows(only, only.search, x.data(), end - begin, &scale[begin * groups], unused.data());
     });
   } else if (s.zeros != Zero::kNone) {
     for (size_t r = 0; r < e.rows; ++r) {
