@@ -36,6 +36,17 @@ def as_matrix(w: Any) -> tuple[np.ndarray, str]:
     return (w.view(np.uint16) if name == "bfloat16" else w), _FORMATS[name]
 
 
+def as_plane(a: Any) -> np.ndarray:
+    """An array of any type. Of torch tensors too: their bfloat16 comes back as uint16, their 8-bit floats as uint8."""
+    torch = sys.modules.get("torch")
+    if torch is not None and isinstance(a, torch.Tensor):
+        a = a.detach().cpu()
+        if a.dtype == torch.bfloat16:
+            return a.view(torch.int16).numpy().view(np.uint16)
+        return a.view(torch.uint8).numpy() if str(a.dtype).startswith("torch.float8") else a.numpy()
+    return a if isinstance(a, np.ndarray) else _from_protocols(a)
+
+
 def _from_protocols(w: Any) -> np.ndarray:
     if hasattr(w, "__dlpack__"):
         try:

@@ -9,7 +9,7 @@ import numpy as np
 
 from edgequant import _core
 from edgequant._core import Error
-from edgequant.arrays import split_shape
+from edgequant.arrays import as_plane, split_shape
 from edgequant.scheme import Format
 from edgequant.tensor import QuantizedTensor, importance_vector, output_type
 
@@ -83,7 +83,7 @@ def from_planes(planes: Mapping[str, Any], format: Format | str, shape: tuple[in
     """A tensor over arrays that are already encoded, such as those of a checkpoint. Contiguous ones are not copied.
 
     Args:
-      planes: the arrays by their names in the ecosystem, as `SchemeTensor.planes` holds them.
+      planes: the arrays by their names in the ecosystem, as `SchemeTensor.planes` holds them: NumPy or torch.
       format: a Format, or the name of a planar one.
       shape: shape of the weights, (N, K).
 
@@ -99,6 +99,6 @@ def from_planes(planes: Mapping[str, Any], format: Format | str, shape: tuple[in
     scheme = find_scheme(format)
     if scheme is None:
         raise Error(f"there is no planar format named '{format}'")
-    q = SchemeTensor({n: np.asarray(a) for n, a in planes.items()}, scheme, tuple(int(n) for n in shape))
+    q = SchemeTensor({n: as_plane(a) for n, a in planes.items()}, scheme, tuple(int(n) for n in shape))
     q.scheme.core.check(scheme.core_arrays(q.planes), *split_shape(q.shape))
     return q

@@ -180,6 +180,20 @@ def test_planes_hold_what_was_encoded(name: str, rows: int, cols: int, seed: int
         assert eq.quantize(w, name).error(w) <= q.error(w) * 1.00001
 
 
+@pytest.mark.parametrize("name", ["mlx.affine4.g64.bf16", "fp8.e4m3.channel", "gptq.int4.g32", "awq.int4.g32"])
+def test_planes_may_be_torch_tensors(name: str) -> None:
+    torch = pytest.importorskip("torch")
+    g = golden(name)
+    planes = {k: torch.from_numpy(v.view(np.int32) if v.dtype == np.uint32 else v) for k, v in g.planes.items()}
+    if name.startswith("mlx"):
+        planes |= {k: planes[k].view(torch.bfloat16) for k in ("scales", "biases")}
+    if name.startswith("fp8"):
+        planes["weight"] = planes["weight"].view(torch.float8_e4m3fn)
+    if name.startswith("awq"):  # a view that is not contiguous
+        planes["scales"] = planes["scales"].T.contiguous().T
+    np.testing.assert_array_equal(eq.from_planes(planes, name, g.weights.shape).dequantize(), g.weights)
+
+
 def test_every_format_survives_its_own_description() -> None:
     for format in eq.planar_formats.values():
         again = eq.Format.from_json(format.to_json())
