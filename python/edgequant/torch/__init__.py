@@ -9,6 +9,12 @@ Importing this registers the operators torch.ops.edgequant.*, which exported pro
 
 from __future__ import annotations
 
+try:
+    import torch as _torch  # noqa: F401
+except ImportError:
+    raise ImportError("edgequant.torch needs PyTorch: pip install 'edgequant[hf]'") from None
+
+from edgequant.torch.decoder import speed_up
 from edgequant.torch.fake import FakeQuantLinear, fake_quantize_module, finish_fake_quantized
 from edgequant.torch.memory import map_packed
 from edgequant.torch.modules import QuantEmbedding, QuantLinear
@@ -28,4 +34,5 @@ __all__ = [
     "for_onnx",
     "map_packed",
     "quantize_module",
+    "speed_up",
 ]

@@ -177,10 +177,10 @@ class QuantLinear(_Packed):
         return self.scale
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        bias, scale = self._parameters["bias"], self._parameters["scale"]
+        parameters = self._parameters
+        bias, scale = parameters["bias"], parameters["scale"]
         if scale is None and ops.runs_plainly(x) and ops.has_panel(self.format):
-            grad = torch.is_grad_enabled() and (x.requires_grad or (bias is not None and bias.requires_grad))
-            if not grad:
+            if not torch.is_grad_enabled() or not (x.requires_grad or (bias is not None and bias.requires_grad)):
                 return self._run(x, bias)
         inner = bias if scale is None else None
         y = torch.ops.edgequant.matmul(x, self.qweight, self.format, self._n, self._k, inner, self.compute)
@@ -193,26 +193,21 @@ class QuantLinear(_Packed):
         """The product, without the dispatcher."""
         data, bound = self._buffers["qweight"], self._bound
         assert data is not None
-        if bound is None or bound[0] is not data or ops.version_of(data) != bound[1]:
+        if bound is None or bound[0] is not data or (bound[1] >= 0 and data._version != bound[1]):
             panel = ops.panel_of(data, self.format, self._n, self._k)
             bound = self._bound = (data, ops.version_of(data), panel)
+        k = self._k
         name, shape = ops.TYPES.get(x.dtype), x.shape
-        if name is None or not shape or shape[-1] != self._k:
-            name = ops.check_input(x, self._k, "QuantLinear")
+        if name is None or not shape or shape[-1] != k:
+            name = ops.check_input(x, k, "QuantLinear")
         if not x.is_contiguous():
             x = x.contiguous()
-        if bias is not None and bias.dtype != torch.float32:
+        y = x.new_empty((*shape[:-1], self._n))
+        if bias is None:
+            _core.matmul_at(bound[2], x.data_ptr(), name, x.numel() // k, y.data_ptr(), self.compute)
+        else:
             bias = bias.float()
-        y = torch.empty((*shape[:-1], self._n), dtype=x.dtype)
-        _core.matmul_at(
-            bound[2],
-            x.data_ptr(),
-            name,
-            x.numel() // self._k,
-            y.data_ptr(),
-            self.compute,
-            0 if bias is None else bias.data_ptr(),
-        )
+            _core.matmul_at(bound[2], x.data_ptr(), name, x.numel() // k, y.data_ptr(), self.compute, bias.data_ptr())
         return y
 
     def _apply(self, fn: Any, recurse: bool = True) -> Any:
