@@ -25,8 +25,11 @@ NF4 = [
 ]  # fmt: skip
 # bitsandbytes' own four-bit float, in units of its highest value.
 BNB_FP4 = [0, 0.0625 / 12, 8 / 12, 1, 4 / 12, 6 / 12, 2 / 12, 3 / 12]
-E4M3 = {"values": "minifloat", "bits": 8, "exponent_bits": 4, "exponent_bias": 7, "highest": 448}
-E5M2 = {"values": "minifloat", "bits": 8, "exponent_bits": 5, "exponent_bias": 15, "highest": 57344}
+E4M3: dict[str, Any] = {"values": "minifloat", "bits": 8, "exponent_bits": 4, "exponent_bias": 7, "highest": 448}
+MXFP4: dict[str, Any] = {"values": "table", "table": FP4, "bits": 4, "rule": "power_of_two"}
+# Scales round to the nearest power of two, from 1.5 up: this reach makes them the next power that does not clip.
+MXFP8: dict[str, Any] = {**E4M3, "rule": "absmax", "rule_reach": 448 / 1.5, "rounded_scale": True}
+E5M2: dict[str, Any] = {"values": "minifloat", "bits": 8, "exponent_bits": 5, "exponent_bias": 15, "highest": 57344}
 
 
 def _suffix(number: str, usual: str) -> str:
@@ -49,12 +52,9 @@ def mlx() -> Iterator[Format]:
                 )  # fmt: skip
     fp: Any = partial(Format.planar, divide=True, negative_scale=False)
     four, eight = Array("weight", "uint32", bits=4), Array("weight", "uint32", bits=8)
-    e2m1: dict[str, Any] = {"values": "table", "table": FP4, "bits": 4, "rule": "power_of_two"}
-    yield fp("mlx.mxfp4", group=32, arrays={"code": four, "scale": Array("scales", "e8m0")}, **e2m1)
-    # Scales round to the nearest power of two, from 1.5 up: this reach makes them the next power that does not clip.
-    fine = {**E4M3, "rule": "absmax", "rule_reach": 448 / 1.5, "rounded_scale": True}
-    yield fp("mlx.mxfp8", group=32, arrays={"code": eight, "scale": Array("scales", "e8m0")}, **fine)
-    nv = {**e2m1, "rule": "absmax", "rounded_scale": True}
+    yield fp("mlx.mxfp4", group=32, arrays={"code": four, "scale": Array("scales", "e8m0")}, **MXFP4)
+    yield fp("mlx.mxfp8", group=32, arrays={"code": eight, "scale": Array("scales", "e8m0")}, **MXFP8)
+    nv = {**MXFP4, "rule": "absmax", "rounded_scale": True}
     yield fp("mlx.nvfp4", group=16, arrays={"code": four, "scale": Array("scales", "e4m3")}, **nv)
 
 
@@ -159,35 +159,35 @@ def compressed_tensors() -> Iterator[Format]:
 
 
 def openvino() -> Iterator[Format]:
-    """OpenVINO: constants u4, i4, u8, i8 or nf4, low nibble first, rows without padding; scales f16 (N, groups, 1)."""
+    """OpenVINO: constants (N, groups, group), low nibble first, rows without padding; scales (N, groups, 1).
+
+    Integers and nf4 have f16 scales; f4e2m1 and f8e4m3 in "mxfp4" and "mxfp8" have f8e8m0 scales, in groups of 32.
+    """
+    nibbles: dict[str, Any] = {"bits": 4, "flat": True}
+    four, signed_four = Array("weight", "uint8", "-1", **nibbles), Array("weight", "uint8", "-1", offset=8, **nibbles)
     for group in (32, 64, 128, 0):
+        name, dims = f".g{group}" if group else "", "N G -1" if group else "N K"
         scale = Array("scale", "f16", "N G 1" if group else "N 1")
-        name = f".g{group}" if group else ""
-        weight = Array("weight", "uint8", "-1", bits=4, flat=True)
-        zero = Array("zero_point", "uint8", "-1", bits=4, flat=True)
-        signed = Array("weight", "uint8", "-1", bits=4, flat=True, offset=8)
-        yield Format.planar(
-            f"openvino.u4{name}", bits=4, group=group, zeros="integer", rule="range_zero", negative_scale=False,
-            arrays={"code": weight, "scale": scale, "shift": zero},
-        )  # fmt: skip
-        yield Format.planar(
-            f"openvino.i4{name}", bits=4, group=group, zero=8, rule="extreme", arrays={"code": signed, "scale": scale}
-        )
+        for bits, code in ((4, four), (8, Array("weight", "uint8", dims, bits=8))):
+            zero = Array("zero_point", "uint8", "-1" if bits == 4 else scale.shape, bits=bits, flat=True)
+            yield Format.planar(
+                f"openvino.u{bits}{name}",
+                bits=bits, group=group, zeros="integer", rule="range_zero", negative_scale=False,
+                arrays={"code": code, "scale": scale, "shift": zero},
+            )  # fmt: skip
+        for bits, code in ((4, signed_four), (8, Array("weight", "int8", dims, bits=8, offset=128))):
+            yield Format.planar(
+                f"openvino.i{bits}{name}", bits=bits, group=group, zero=1 << (bits - 1), rule="extreme",
+                arrays={"code": code, "scale": scale},
+            )  # fmt: skip
         yield Format.planar(
             f"openvino.nf4{name}", values="table", table=NF4, bits=4, group=group, rule="absmax", negative_scale=False,
-            arrays={"code": weight, "scale": scale},
+            arrays={"code": four, "scale": scale},
         )  # fmt: skip
-        if group:
-            continue
-        bytes_ = Array("weight", "uint8", "N K", bits=8)
-        yield Format.planar(
-            "openvino.u8", bits=8, group=0, zeros="integer", rule="range_zero", negative_scale=False,
-            arrays={"code": bytes_, "scale": scale, "shift": Array("zero_point", "uint8", "N 1", bits=8)},
-        )  # fmt: skip
-        signed = Array("weight", "int8", "N K", bits=8, offset=128)
-        yield Format.planar(
-            "openvino.i8", bits=8, group=0, zero=128, rule="extreme", arrays={"code": signed, "scale": scale}
-        )
+    powers = Array("scale", "e8m0", "N G 1")
+    mx: Any = partial(Format.planar, group=32, divide=True, negative_scale=False)
+    yield mx("openvino.mxfp4", arrays={"code": four, "scale": powers}, **MXFP4)
+    yield mx("openvino.mxfp8", arrays={"code": Array("weight", "uint8", "N G -1", bits=8), "scale": powers}, **MXFP8)
 
 
 def bitsandbytes() -> Iterator[Format]:

@@ -42,6 +42,8 @@ def openvino() -> Iterator[Golden]:
         ("u8", 0, True, "INT8_ASYM"),
         ("i8", 0, False, "INT8_SYM"),
         ("nf4", 64, False, "NF4"),
+        ("u8", 64, True, ""),
+        ("i8", 128, False, ""),
     )
     for kind, group, zero_points, mode in cases:
         name = f"openvino.{kind}" + (f".g{group}" if group else "")
@@ -55,8 +57,26 @@ def openvino() -> Iterator[Golden]:
             planes["scale"] = scales(rng, planes["scale"].shape, signed=True)
         if zero_points:  # OpenVINO packs sub-byte constants without regard to rows
             planes["zero_point"] = bit_stream(codes(rng, (planes["scale"].size,), bits), bits)
-        errors = errors_of(lambda x, mode=mode, group=group: _nncf(x, mode, group))
+        if bits == 8 and group:  # NNCF has no mode for it
+            planes["weight"] = planes["weight"].reshape(n, -1, group)
+        errors = errors_of(lambda x, mode=mode, group=group: _nncf(x, mode, group)) if mode else {}
         yield Golden(name, evaluate(planes, kind, shape), planes, source, errors=errors)
+
+    for name, kind, bits, mode in (("mxfp4", "f4e2m1", 4, "MXFP4"), ("mxfp8", "f8e4m3", 8, "MXFP8_E4M3")):
+        rng = generator(f"openvino.{name}")
+        c = codes(rng, (10, 128), bits)
+        if bits == 8:
+            c[(c & 127) == 127] -= 1  # not a number
+        weight = bit_stream(c, bits)
+        planes = {"weight": weight.reshape(-1) if bits == 4 else weight.reshape(10, 4, 32)}
+        planes["scale"] = rng.integers(110, 135, (10, 4, 1), dtype=np.uint8)
+        w = op.convert(op.constant(ov.Tensor(planes["weight"], [10, 4, 32], getattr(ov.Type, kind))), "f32")
+        s = op.convert(op.constant(ov.Tensor(planes["scale"], [10, 4, 1], ov.Type.f8e8m0)), "f32")
+        one = op.parameter([1], ov.Type.f32)
+        model = ov.Model([op.multiply(op.multiply(w, s), one)], [one])
+        decoded = core.compile_model(model, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})([np.ones(1, np.float32)])[0]
+        errors = errors_of(lambda x, mode=mode: _nncf(x, mode, 32))
+        yield Golden(f"openvino.{name}", decoded.reshape(10, -1), planes, source, errors=errors)
 
 
 def _nncf(x: np.ndarray, mode: str, group: int) -> np.ndarray:
