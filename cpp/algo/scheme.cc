@@ -4,6 +4,7 @@
 
 #include "algo/scheme_encoder.h"
 #include "algo/scheme_tuning.h"
+#include "core/error.h"
 #include "core/threads.h"
 
 namespace edgequant {
@@ -44,6 +45,23 @@ void QuantizeScheme(const Scheme& s, const float* x, size_t rows, size_t cols, c
   else if (s.two_level()) EncodeLevels(e, out);
   else if (s.group_rows != 1 || s.super.present()) EncodeRegions(e, out);
   else EncodeRows(e, out);
+  out.Finish();
+}
+
+void WriteScheme(const Scheme& s, const uint8_t* codes, const float* scale, const float* shift, size_t rows, size_t cols,
+                 const SchemeArrays<uint8_t>& arrays) {
+  if (s.super.present() || s.dim > 1 || s.group_rows != 1 || s.entries.present() || s.learned)
+    Fail("format '", s.name, "': codes and scales cannot be written as they are");
+  CheckFits(s, rows, cols);
+  const Encoder e(s, nullptr, rows, cols, nullptr, Effort::kDefault);
+  SchemeWriter out(e, arrays);
+  const size_t groups = e.groups();
+  std::vector<uint8_t> row(out.code_cols());
+  for (size_t r = 0; r < rows; ++r) {
+    std::copy_n(codes + r * cols, cols, row.begin());
+    out.PutCodes(r, row.data());
+    out.PutScales(r, scale + r * groups, shift + r * groups);
+  }
   out.Finish();
 }
 

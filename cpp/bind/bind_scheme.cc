@@ -126,6 +126,16 @@ std::vector<Part> PartsOf(const Scheme& s) {
 }
 int WordOf(const Scheme& s, Part part) { return s.interleaved ? 8 : PlaneOf(s, part).word; }
 
+void AllocateArrays(const Scheme& s, size_t rows, size_t cols, py::dict& out, SchemeArrays<uint8_t>& arrays) {
+  for (Part part : PartsOf(s)) {
+    const PlaneShape shape = ArrayOf(s, part, rows, cols);
+    const int word = WordOf(s, part);
+    const py::array a(py::dtype(word == 8 ? "uint8" : word == 16 ? "uint16" : "uint32"), {shape.outer, shape.inner});
+    arrays[part] = static_cast<uint8_t*>(const_cast<void*>(a.data()));
+    out[kPartNames[int(part)]] = a;
+  }
+}
+
 py::dict PyQuantize(const Scheme& s, const Floats& x, const std::optional<Floats>& importance, const std::string& effort) {
   const size_t rows = size_t(x.shape(0)), cols = size_t(x.shape(1));
   if (importance && size_t(importance->size()) != cols)
@@ -136,13 +146,7 @@ py::dict PyQuantize(const Scheme& s, const Floats& x, const std::optional<Floats
   options.effort = Choice<Effort>("effort", effort, {{"fast", Effort::kFast}, {"default", Effort::kDefault}, {"best", Effort::kBest}});
   py::dict out;
   SchemeArrays<uint8_t> arrays;
-  for (Part part : PartsOf(s)) {
-    const PlaneShape shape = ArrayOf(s, part, rows, cols);
-    const int word = WordOf(s, part);
-    const py::array a(py::dtype(word == 8 ? "uint8" : word == 16 ? "uint16" : "uint32"), {shape.outer, shape.inner});
-    arrays[part] = static_cast<uint8_t*>(const_cast<void*>(a.data()));
-    out[kPartNames[int(part)]] = a;
-  }
+  AllocateArrays(s, rows, cols, out, arrays);
   std::vector<float> table;
   {
     const py::gil_scoped_release unlocked;
@@ -191,6 +195,34 @@ Floats PyDequantize(const Scheme& s, const py::dict& arrays, size_t rows, size_t
   return out;
 }
 
+using Bytes2 = py::array_t<uint8_t, py::array::c_style | py::array::forcecast>;
+
+// Codes of a matrix, and scale and zero or minimum of each group.
+py::tuple PyRead(const Scheme& s, const py::dict& arrays, size_t rows, size_t cols) {
+  const Held q(s, arrays, rows, cols);
+  const size_t groups = s.GroupsOf(cols), code_cols = s.CodeCols(cols);
+  Bytes2 codes({rows, cols / size_t(s.dim)});
+  Floats scale({rows, groups}), shift({rows, groups});
+  std::vector<uint8_t> row(code_cols);
+  std::vector<float> entries(s.entries.present() ? groups * size_t(s.codes) : 0);
+  for (size_t r = 0; r < rows; ++r) {
+    ReadCodes(q.view, r, 1, row.data(), code_cols);
+    std::copy_n(row.data(), codes.shape(1), codes.mutable_data(py::ssize_t(r), 0));
+    ReadScales(q.view, r, scale.mutable_data(py::ssize_t(r), 0), shift.mutable_data(py::ssize_t(r), 0), entries.data());
+  }
+  return py::make_tuple(codes, scale, shift);
+}
+
+py::dict PyWrite(const Scheme& s, const Bytes2& codes, const Floats& scale, const Floats& shift) {
+  const size_t rows = size_t(codes.shape(0)), cols = size_t(codes.shape(1));
+  CheckFits(s, rows, cols);
+  py::dict out;
+  SchemeArrays<uint8_t> arrays;
+  AllocateArrays(s, rows, cols, out, arrays);
+  WriteScheme(s, codes.data(), scale.data(), shift.data(), rows, cols, arrays);
+  return out;
+}
+
 py::object PyRepack(const Scheme& s, const py::dict& arrays, size_t rows, size_t cols) {
   const Held q(s, arrays, rows, cols);
   if (!CanRepack(s)) return py::none();
@@ -213,6 +245,9 @@ void BindScheme(py::module_& m) {
            py::arg("arrays"), py::arg("rows"), py::arg("cols"), "Error unless the arrays are those of such a matrix.")
       .def("dequantize", &PyDequantize, py::arg("arrays"), py::arg("rows"), py::arg("cols"),
            py::arg("first") = 0, py::arg("count") = py::none(), "The weights of some rows, float32.")
+      .def("read", &PyRead, py::arg("arrays"), py::arg("rows"), py::arg("cols"),
+           "Codes, and scale and zero or minimum of each group of a row.")
+      .def("write", &PyWrite, py::arg("codes"), py::arg("scale"), py::arg("shift"), "The arrays of what read gives.")
       .def("repack", &PyRepack, py::arg("arrays"), py::arg("rows"), py::arg("cols"),
            "A Panel, and whether it holds exactly the decoded weights; None if the format has no panel.");
 }

@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from edgequant.scheme_tensor import SchemeTensor, from_planes
     from edgequant.store import load, save
     from edgequant.tensor import QuantizedTensor
+    from edgequant.transcode import TranscodeLoss, transcode_loss
 
 __all__ = [
     "Array",
@@ -44,6 +45,7 @@ __all__ = [
     "QuantizedTensor",
     "Report",
     "SchemeTensor",
+    "TranscodeLoss",
     "__version__",
     "evaluate",
     "formats",
@@ -59,6 +61,7 @@ __all__ = [
     "quantize_model",
     "save",
     "set_num_threads",
+    "transcode_loss",
 ]
 
 # Where each name lies; imported when it is first asked for, so that commands which need no NumPy start without it.
@@ -71,6 +74,7 @@ _MODULES = {
     "QuantizedTensor": "tensor",
     "Report": "report",
     "SchemeTensor": "scheme_tensor",
+    "TranscodeLoss": "transcode",
     "evaluate": "evaluate",
     "formats": "formats",
     "from_bytes": "quantize",
@@ -83,6 +87,7 @@ _MODULES = {
     "quantize": "quantize",
     "quantize_model": "convert",
     "save": "store",
+    "transcode_loss": "transcode",
 }
 
 

@@ -219,6 +219,14 @@ class Scheme:
     def dequantize(
         self, arrays: Mapping[str, NDArray[Any]], rows: int, cols: int, first: int = 0, count: int | None = None
     ) -> NDArray[np.float32]: ...
+    def read(
+        self, arrays: Mapping[str, NDArray[Any]], rows: int, cols: int
+    ) -> tuple[NDArray[np.uint8], NDArray[np.float32], NDArray[np.float32]]:
+        """Codes, and scale and zero or minimum of each group of a row."""
+
+    def write(
+        self, codes: NDArray[np.uint8], scale: NDArray[np.float32], shift: NDArray[np.float32]
+    ) -> dict[str, NDArray[Any]]: ...
     def repack(self, arrays: Mapping[str, NDArray[Any]], rows: int, cols: int) -> tuple[Panel, bool] | None:
         """A Panel, and whether it holds exactly the decoded weights; None if the format has no panel."""
     def check(self, arrays: Mapping[str, NDArray[Any]], rows: int, cols: int) -> None:

@@ -193,6 +193,11 @@ class Format:
         return str(self._description["name"])
 
     @property
+    def description(self) -> dict[str, Any]:
+        """The fields of the core's `Scheme` (cpp/format/scheme.h) that differ from its defaults."""
+        return dict(self._description)
+
+    @property
     def block(self) -> int:
         """Weights of a block: rows must be a multiple of it, where it is interleaved. 0: a whole row."""
         d = self._description

@@ -92,6 +92,23 @@ class QuantizedTensor:
         """Bytes, and the name of their format, as the core reads weights."""
         return self.data, self.format
 
+    def to(self, format: Any, lossy: bool = False) -> QuantizedTensor:
+        """The same weights in another format: no search, the very values.
+
+        Args:
+          format: name of a format, or a Format; `edgequant.transcode_loss` says what to expect.
+          lossy: quantize the decoded weights again where the values cannot be kept.
+
+        Raises Error if values would change and that was not asked for.
+
+        Example:
+          >>> edgequant.quantize(np.eye(32, dtype="float32"), "q4_0").to("onnx.nbits4.g32").format
+          'onnx.nbits4.g32'
+        """
+        from edgequant.transcode import transcode
+
+        return transcode(self, format, lossy)
+
     def error(self, w: Any) -> float:
         """Relative root-mean-square error against the original weights `w`; see `compare` for more measures."""
         return self.compare(w).relative_rmse

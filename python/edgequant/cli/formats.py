@@ -17,6 +17,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--presets", action="store_true", help="list the presets of `edgequant quantize` instead")
     parser.add_argument("--table", action="store_true", help="all formats: error, speed, what reads them")
+    parser.add_argument(
+        "--transcode", nargs="*", metavar="NAME", help="what each way from format to format loses: of these, or of many"
+    )
     parser.add_argument("--json", action="store_true", help="print JSON")
 
 
@@ -25,6 +28,8 @@ def run(args: argparse.Namespace) -> int:
         return list_presets(args.json)
     if args.table:
         return print_table(args.json)
+    if args.transcode is not None:
+        return print_transcode(args.transcode, args.json)
     from edgequant._core import can_quantize, formats
     from edgequant.formats import lookup
     from edgequant.planar import find_scheme
@@ -62,6 +67,27 @@ def print_table(as_json: bool) -> int:
     print("Gaussian weights, default effort; million weights per second with all threads.")
     headers = ["format", "bits/weight", "block", "error", "encode", "decode", "read by"]
     print(table(headers, [cells(r, matrices) for r in rows], align="lrrrrrl"))
+    return 0
+
+
+def print_transcode(names: list[str], as_json: bool) -> int:
+    from edgequant.transcode import SHOWN, transcode_loss
+
+    names = names or SHOWN
+    losses = {a: {b: transcode_loss(a, b) for b in names} for a in names}
+    if as_json:
+        print(
+            json.dumps(
+                {a: {b: {"kind": x.kind, "db": x.db} for b, x in to.items()} for a, to in losses.items()}, indent=2
+            )
+        )
+        return 0
+    print(
+        "From the row's format to the column's: exact, widened (exact where the scales fit), or dB on Gaussian weights."
+    )
+    rows = [[a, *(x.kind if x.db is None else f"{x.db:.1f}" for x in to.values())] for a, to in losses.items()]
+    print(table(["", *(str(n + 1) for n in range(len(names)))], rows, align="l" + "r" * len(names)))
+    print("\n".join(f"{n + 1}: {name}" for n, name in enumerate(names)))
     return 0
 
 

@@ -1,0 +1,116 @@
+"""From format to format: what is called exact is exact, on random blocks; nothing else happens unasked."""
+
+from __future__ import annotations
+
+import edgequant as eq
+import numpy as np
+import pytest
+from edgequant.formats import formats, lookup
+from edgequant.planar import planar_formats
+from edgequant.scheme import Format
+from edgequant.transcode import _algebra
+
+OWN = [
+    eq.Format("own2", block=64, codes=2, zero=1.5),
+    eq.Format("own2f", block=32, codes=2, zero=1.5, scale="f32"),
+    eq.Format("table", block=64, codes=2, table=[-3, -1, 1, 3]),
+    eq.Format("ternary", block=256, base3=True),
+    eq.Format("zero4", block=32, codes=4, zero="int", scale="f32"),
+    eq.Format("minimum4", block=16, codes=4, minimum="f32", scale="f32"),
+    eq.Format("minimum8", block=32, codes=8, minimum="f16"),
+    eq.Format("levels", block=32, codes=4, minimum="f16", sub_scale=(6, 8)),
+]
+PLANAR = ["mlx.affine4.g32", "mlx.affine4.g32.f32", "mlx.affine8.g32", "mlx.affine2.g64.bf16", "onnx.nbits4.g32",
+          "onnx.nbits4.g32.zp", "onnx.nbits8.g16.f16", "onnx.nbits2.g64", "gptq.int4.g32", "awq.int4.g128"]  # fmt: skip
+BLOCKS = [n for n, f in formats.items() if _algebra(f) is not None]
+ALL: list[object] = [*BLOCKS, *(planar_formats[n] for n in PLANAR), *OWN]
+COLS = 512
+
+
+def random_tensor(format: object, seed: int) -> eq.QuantizedTensor:
+    """Any codes, any scales but infinite ones and NaN, subnormal ones included."""
+    rng = np.random.default_rng(seed)
+    if isinstance(format, Format):
+        rows = 16
+        d = format.description
+        codes = rng.integers(0, d.get("codes", 1 << d["bits"]), (rows, COLS), dtype=np.uint8)
+        groups = COLS // d["group"]
+        scale = rng.standard_normal((rows, groups)) * 10.0 ** rng.uniform(-7, 3, (rows, groups))
+        shift = rng.integers(0, 1 << d["bits"], (rows, groups)) if d.get("zeros") == "integer" else scale * rng.random()
+        if "super_plane" in d:
+            return eq.quantize(rng.standard_normal((rows, COLS)), format)
+        words = format.core.write(codes, scale.astype(np.float32), np.asarray(shift, np.float32))
+        return eq.SchemeTensor(format.named_arrays(words, (rows, COLS)), format, (rows, COLS))
+    f = lookup(str(format))
+    blocks = rng.integers(0, 256, (64 * (COLS // f.block), f.bytes), dtype=np.uint8)
+    decoded = eq.from_bytes(blocks, f.name, (len(blocks), f.block)).dequantize()
+    blocks[~np.isfinite(decoded).all(axis=1) | (np.abs(decoded).max(axis=1) > 1e4)] = 0
+    return eq.from_bytes(blocks, f.name, (64, COLS))
+
+
+@pytest.mark.parametrize("a", ALL, ids=str)
+def test_exact_means_exact(a: object) -> None:
+    q = random_tensor(a, 1)
+    want = q.dequantize()
+    for b in [*ALL, "f32"]:
+        loss = eq.transcode_loss(a, b)
+        if loss.kind != "exact":
+            continue
+        found = q.to(b)
+        assert found.format == str(b)
+        np.testing.assert_array_equal(found.dequantize(), want, err_msg=f"{a} to {b}")
+
+
+@pytest.mark.parametrize("a", ["q4_0", "q4_1", "q8_0", "q4_k", *OWN[:2]], ids=str)
+def test_nothing_is_lost_unasked(a: object) -> None:
+    q = eq.quantize(np.random.default_rng(2).standard_normal((16, COLS)), a)
+    for b in ALL:
+        loss = eq.transcode_loss(a, b)
+        if loss.kind == "lossy":
+            assert loss.db is not None and 3 < loss.db
+            with pytest.raises(eq.Error, match=rf"{q.format} to .* would change the weights \(lossy, .* dB"):
+                q.to(b)
+        elif loss.kind == "widened":
+            try:
+                np.testing.assert_array_equal(q.to(b).dequantize(), q.dequantize())
+            except eq.Error as e:
+                assert "wider type" in str(e)
+    assert q.to("q2_0", lossy=True).format == "q2_0" and q.to("q2_0", lossy=True).error(q) > 0
+
+
+@pytest.mark.parametrize(
+    ("a", "b", "kind"),
+    [
+        ("q4_0", "onnx.nbits4.g32", "exact"), ("q4_0", "onnx.nbits4.g16.f16", "exact"), ("q4_0", "q5_0", "exact"),
+        ("q4_0", "mlx.affine4.g32.f32", "exact"), ("q4_0", "mlx.affine4.g32", "widened"),
+        ("q4_1", "mlx.affine4.g32", "exact"),
+        ("mlx.affine4.g32", "q4_1", "exact"), ("mlx.affine4.g64", "q4_1", "exact"),
+        ("mlx.affine4.g32", "mlx.affine4.g64", "lossy"), ("onnx.nbits4.g32", "mlx.affine4.g32.f32", "lossy"),
+        ("q4_k", "mlx.affine4.g32.f32", "exact"), ("q4_k", "mlx.affine4.g32", "widened"), ("iq4_nl", "q8_0", "exact"),
+        ("tq2_0", "q2_0", "exact"), ("q2_0", "tq2_0", "lossy"), ("gptq.int4.g128", "onnx.nbits4.g128.zp", "exact"),
+        ("awq.int4.g128", "gptq.int4.g128", "exact"), ("onnx.nbits4.g32", "q4_0", "widened"), ("q2_k", "f32", "exact"),
+        ("iq2_xxs", "q8_0", "lossy"), ("q8_0", "q8_0", "exact"),
+    ],
+)  # fmt: skip
+def test_known_pairs(a: str, b: str, kind: str) -> None:
+    assert eq.transcode_loss(a, b).kind == kind
+
+
+def test_planar_and_back() -> None:
+    w = np.random.default_rng(3).standard_normal((16, 256)).astype(np.float32)
+    q = eq.quantize(w, "q4_0")
+    there = q.to("onnx.nbits4.g32")
+    assert isinstance(there, eq.SchemeTensor) and there.planes["B"].shape == (16, 8, 16)
+    assert there.to("q4_0") == q  # its scales are f16 numbers, although they need not be
+    assert q.to("q4_0") is q
+    with pytest.raises(eq.Error, match="would change"):
+        eq.quantize(w, "onnx.nbits4.g32").to("q4_0")
+
+
+def test_the_table_is_printed(capsys: pytest.CaptureFixture[str]) -> None:
+    from edgequant.cli.main import main
+
+    assert main(["formats", "--transcode", "q4_0", "q5_0", "onnx.nbits4.g32"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[2].split() == ["q4_0", "exact", "exact", "exact"] and lines[-1] == "3: onnx.nbits4.g32"
+    assert lines[3].split()[0] == "q5_0" and 15 < float(lines[3].split()[1]) < 25
