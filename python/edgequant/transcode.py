@@ -33,8 +33,8 @@ HOLDS = {
 # What the printed table shows: formats that hold one another's values, or nearly.
 SHOWN = [
     "q4_0", "q4_1", "q5_0", "q5_1", "q8_0", "q2_0", "tq2_0", "q4_k", "q5_k", "q6_k", "iq4_nl", "mxfp4",
-    "mlx.affine4.g32", "mlx.affine4.g32.f32", "mlx.affine8.g32", "onnx.nbits4.g32", "onnx.nbits4.g32.zp", "onnx.nbits4.g128.zp",
-    "onnx.nbits8.g32", "gptq.int4.g128", "awq.int4.g128",
+    "mlx.affine4.g32", "mlx.affine4.g32.f32", "mlx.affine8.g32", "onnx.nbits4.g32", "onnx.nbits4.g32.zp",
+    "onnx.nbits4.g128.zp", "onnx.nbits8.g32", "gptq.int4.g128", "awq.int4.g128",
 ]  # fmt: skip
 
 

@@ -1,0 +1,94 @@
+#include "algo/kmeans.h"
+
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <cmath>
+#include <random>
+
+namespace edgequant {
+namespace {
+
+double ErrorOf(const std::vector<float>& x, const std::vector<float>& w, const std::vector<float>& levels) {
+  double sum = 0;
+  for (size_t i = 0; i < x.size(); ++i) {
+    double least = INFINITY;
+    for (float v : levels) least = std::min(least, double(x[i] - v) * double(x[i] - v));
+    sum += double(w[i]) * least;
+  }
+  return sum;
+}
+
+// The least error over all ways to cut the sorted numbers into k runs.
+double BruteForce(const std::vector<float>& x, const std::vector<float>& w, size_t begin, int k) {
+  if (begin == x.size()) return 0;
+  if (k == 0) return INFINITY;
+  double best = INFINITY;
+  for (size_t end = begin + 1; end <= x.size(); ++end) {
+    double a = 0, s = 0, cost = 0;
+    for (size_t i = begin; i < end; ++i) a += w[i], s += double(w[i]) * double(x[i]);
+    for (size_t i = begin; i < end && a > 0; ++i) cost += double(w[i]) * (x[i] - s / a) * (x[i] - s / a);
+    best = std::min(best, cost + BruteForce(x, w, end, k - 1));
+  }
+  return best;
+}
+
+TEST(KMeans, LevelsOfNumbersAreTheBestThereAre) {
+  std::mt19937 random(1);
+  std::normal_distribution<float> normal;
+  for (int k = 1; k <= 4; ++k)
+    for (size_t n : {1u, 2u, 5u, 12u}) {
+      std::vector<float> x(n), w(n);
+      for (float& v : x) v = normal(random);
+      for (float& v : w) v = std::abs(normal(random));
+      std::sort(x.begin(), x.end());
+      const std::vector<float> levels = BestLevels(x.data(), w.data(), n, k);
+      ASSERT_EQ(levels.size(), size_t(k));
+      EXPECT_TRUE(std::is_sorted(levels.begin(), levels.end()));
+      EXPECT_NEAR(ErrorOf(x, w, levels), BruteForce(x, w, 0, k), 1e-6) << n << " numbers, " << k << " levels";
+    }
+}
+
+TEST(KMeans, AHistogramOfNumbersGivesNearlyTheSame) {
+  std::mt19937 random(2);
+  std::normal_distribution<float> normal;
+  std::vector<float> x(4000);
+  for (float& v : x) v = normal(random);
+  std::sort(x.begin(), x.end());
+  const std::vector<float> ones(x.size(), 1.0f);
+  LevelHistogram histogram(5);
+  for (float v : x) histogram.Add(v, 1);
+  const double best = ErrorOf(x, ones, BestLevels(x.data(), nullptr, x.size(), 16));
+  EXPECT_LT(ErrorOf(x, ones, histogram.BestLevels(16)), 1.001 * best);
+}
+
+TEST(KMeans, RowsFindTheClustersTheyWereDrawnFrom) {
+  std::mt19937 random(3);
+  std::normal_distribution<float> normal;
+  const size_t dim = 4, k = 8, n = 2000;
+  std::vector<float> centres(k * dim), x(n * dim);
+  for (float& v : centres) v = 10 * normal(random);
+  for (size_t i = 0; i < n; ++i)
+    for (size_t d = 0; d < dim; ++d) x[i * dim + d] = centres[i % k * dim + d] + 0.1f * normal(random);
+  const std::vector<float> rows = LearnRows(x.data(), nullptr, n, int(dim), int(k), 10);
+  for (size_t c = 0; c < k; ++c) {
+    double least = INFINITY;
+    for (size_t r = 0; r < k; ++r) {
+      double distance = 0;
+      for (size_t d = 0; d < dim; ++d) distance += std::pow(rows[r * dim + d] - centres[c * dim + d], 2);
+      least = std::min(least, distance);
+    }
+    EXPECT_LT(least, 0.01) << "centre " << c;
+  }
+  EXPECT_EQ(rows, LearnRows(x.data(), nullptr, n, int(dim), int(k), 10));
+}
+
+TEST(KMeans, FewerNumbersThanLevels) {
+  const float x[2] = {-1, 3};
+  EXPECT_EQ(BestLevels(x, nullptr, 2, 4), (std::vector<float>{-1, 3, 3, 3}));
+  EXPECT_EQ(BestLevels(x, nullptr, 0, 2), (std::vector<float>{0, 0}));
+  for (float v : LearnRows(x, nullptr, 1, 2, 4, 3)) EXPECT_TRUE(std::isfinite(v));
+}
+
+}  // namespace
+}  // namespace edgequant
