@@ -4,6 +4,7 @@
 #include "kernels/cpu/e8p_search.h"
 
 #include "format/e8p.h"
+#include "kernels/cpu/compat.h"
 
 #undef HWY_TARGET_INCLUDE
 #define HWY_TARGET_INCLUDE "kernels/cpu/e8p_search.cc"

@@ -45,6 +45,11 @@ def _sized(name: str, arrays: Mapping[str, np.ndarray], sizes: Mapping[str, int]
             raise Error(f"format '{name}': the array of {part} has {arrays[part].size} elements, not {size}")
 
 
+def _whole_bytes(name: str, cols: int) -> None:
+    if cols % 8:
+        raise Error(f"format '{name}': rows of {cols} weights are not a multiple of 8")
+
+
 class Tiles:
     """BitNet's TL1 and TL2: one byte per ternary weight, packed by the core."""
 
@@ -167,8 +172,7 @@ class RankOne:
         self.name = description["name"]
 
     def quantize(self, x: np.ndarray, importance: np.ndarray | None, effort: str) -> Arrays:
-        if x.shape[1] % 8:
-            raise Error(f"format '{self.name}': rows of {x.shape[1]} weights are not a multiple of 8")
+        _whole_bytes(self.name, x.shape[1])
         magnitude = np.abs(x, dtype=np.float64)
         weight = np.ones(x.shape[1]) if importance is None else importance.astype(np.float64)
         columns, rows = magnitude.mean(axis=0), np.zeros(len(x))
@@ -194,6 +198,7 @@ class RankOne:
         return w
 
     def check(self, arrays: Mapping[str, np.ndarray], rows: int, cols: int) -> None:
+        _whole_bytes(self.name, cols)
         _sized(self.name, arrays, {"codes": rows * cols // 8, "scale": rows, "columns": cols})
 
 
@@ -231,6 +236,7 @@ class Aqlm:
         return _core.decode_aqlm(arrays["codes"], books, scale, rows, cols)
 
     def check(self, arrays: Mapping[str, np.ndarray], rows: int, cols: int) -> None:
+        _whole_bytes(self.name, cols)
         _sized(self.name, arrays, {"codes": rows * cols // 8 * self.books, "scale": rows})
         entries = self.books * (1 << (8 * arrays["codes"].itemsize)) * 8
         _sized(self.name, arrays, {"entries": entries})

@@ -213,6 +213,19 @@ def test_act_order_refuses_groups_of_other_sizes() -> None:
         eq.from_planes({**g.planes, "g_idx": np.zeros_like(g.planes["g_idx"])}, "gptq_v2.int4.g64.act", g.weights.shape)
 
 
+def test_planes_of_another_shape_are_refused() -> None:
+    for name in NAMES:
+        g = golden(name)
+        for rows, cols in (
+            (g.weights.shape[0] + 1, g.weights.shape[1]),
+            (g.weights.shape[0], g.weights.shape[1] + 512),
+        ):
+            with pytest.raises(eq.Error):
+                eq.from_planes(g.planes, name, (rows, cols))
+        with pytest.raises(eq.Error):
+            eq.from_planes(g.planes, name, (0, 0))
+
+
 MISFITS = {"torchao.int4.g32": (60, 64), "quip.e8p": (24, 64), "onebit.rank1": (24, 12)}
 
 
