@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -100,12 +101,17 @@ def plot_layers(errors: Sequence[LayerError], path: str | Path, title: str, note
         if label.startswith("impact"):
             axes.set_yscale("symlog", linthresh=max(max(values) * 1e-3, 1e-12))
         axes.set_ylabel(label, fontsize=9)
+        axes.set_xlim(-2, len(errors) + 1)  # the same below one another, also where perfect layers are not drawn
         axes.grid(True, color="#E6E6E6", linewidth=0.8)
         axes.set_axisbelow(True)
         if not row:
-            axes.set_title(f"Layers of {title}", fontsize=11, fontweight="bold", loc="left")
-            axes.legend(frameon=False, fontsize=8, ncols=min(len(kinds), 9), loc="lower right")
-    axes.set_xlabel(f"layer, from input to output\n{note}", fontsize=7 if note else 9)
+            handles = axes.get_legend_handles_labels()
+    axes.set_xlabel("layer, from input to output", fontsize=9)
+    figure.legend(
+        *handles, loc="outside upper center", ncols=min(len(kinds), 9), frameon=False, fontsize=8,
+        title=f"Layers of {title}", title_fontproperties={"size": 11, "weight": "bold"},
+    )  # fmt: skip
+    figure.supxlabel(textwrap.fill(note, 130), fontsize=7)
     figure.savefig(path, dpi=dpi, metadata={"Software": None})
 
 

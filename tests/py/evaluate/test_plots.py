@@ -1,8 +1,10 @@
+import math
 import sys
 
 import pytest
 from edgequant import Error
-from edgequant.evaluate.plots import FAMILIES, Panel, Point, family, plot_quality
+from edgequant.evaluate.layers import Agreement, LayerError
+from edgequant.evaluate.plots import FAMILIES, Panel, Point, family, plot_layers, plot_quality
 
 
 def test_families():
@@ -36,6 +38,21 @@ def test_picture_is_written_and_labels_do_not_overlap(tmp_path):
     boxes = [text.get_window_extent() for text in axes.texts]
     assert len(boxes) == len(points)
     assert not any(a.overlaps(b) for i, a in enumerate(boxes) for b in boxes[:i])
+
+
+def test_layers_are_drawn_also_where_nothing_was_lost(tmp_path):
+    matplotlib = pytest.importorskip("matplotlib")
+    lost, perfect = Agreement(20.0, 0.99), Agreement(math.inf, 1.0)
+    heights = []
+    for impact in (None, 0.25):
+        errors = [
+            LayerError(f"model.layers.{i}.{kind}", (4, 4), lost, perfect if i == 0 else lost, lost, impact)
+            for i in range(3)
+            for kind in ("q_proj", "v_proj")
+        ]
+        plot_layers(errors, tmp_path / "layers.png", "x.gguf", "a protocol " * 30, dpi=50)
+        heights.append(matplotlib.image.imread(tmp_path / "layers.png").shape[0])
+    assert heights[1] > heights[0]  # a panel more for the impact
 
 
 def test_absent_matplotlib_is_named(monkeypatch, tmp_path):
