@@ -43,6 +43,8 @@ def for_onnx(model: nn.Module, style: str = "matmulnbits", requantize: str | Non
     Example:
       >>> model = for_onnx(torch.nn.Sequential(QuantLinear(64, 8, "q4_0")))
     """
+    if not hasattr(torch.onnx, "ops"):
+        raise Error(f"exporting quantized models to ONNX needs torch 2.8 or newer; this is {torch.__version__}")
     if style not in STYLES:
         raise Error(f"style '{style}': expected one of {', '.join(STYLES)}")
     layers = {
