@@ -65,7 +65,9 @@ class BlockBootstrap:
         """
         samples = np.asarray(samples, np.float64)
         drawn = (self._counts @ np.add.reduceat(samples, self._starts)) / self._weight
-        return self._estimate(float(then(samples.mean())), then(drawn))
+        return self._estimate(
+            float(then(samples.mean())), then(drawn), float(then(samples.min())), float(then(samples.max()))
+        )
 
     def quantiles(self, samples: np.ndarray, levels: Sequence[float]) -> list[Estimate]:
         """Quantiles over tokens, one for each level between 0 and 1."""
@@ -78,16 +80,12 @@ class BlockBootstrap:
             places = np.searchsorted(below, np.asarray(levels) * below[-1])
             drawn[:, index] = ranked[np.minimum(places, len(ranked) - 1)]
         values = np.quantile(samples, levels)
-        return [self._estimate(float(value), row) for value, row in zip(values, drawn, strict=True)]
+        least, most = float(ranked[0]), float(ranked[-1])
+        return [self._estimate(float(value), row, least, most) for value, row in zip(values, drawn, strict=True)]
 
-    def _estimate(self, value: float, drawn: np.ndarray) -> Estimate:
+    def _estimate(self, value: float, drawn: np.ndarray, least: float, most: float) -> Estimate:
+        """`least` and `most` are what the measure can be at all, by the samples."""
         if self.blocks == 1:
             return Estimate(value, math.inf, -math.inf, math.inf)
-        low, high = np.quantile(drawn, (0.025, 0.975))
-        wider = self._wider
-        return Estimate(
-            value,
-            float(drawn.std()) * wider,
-            value + (float(low) - value) * wider,
-            value + (float(high) - value) * wider,
-        )
+        low, high = value + (np.quantile(drawn, (0.025, 0.975)) - value) * self._wider
+        return Estimate(value, float(drawn.std()) * self._wider, float(max(low, least)), float(min(high, most)))

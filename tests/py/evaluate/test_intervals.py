@@ -59,3 +59,13 @@ def test_blocks_cover_all_tokens_and_say_what_they_are():
     alone = BlockBootstrap(1, 5).mean(np.arange(5.0))
     assert alone.value == 2 and alone.error == math.inf and alone.low == -math.inf
     assert BlockBootstrap(40, 64).mean(np.arange(2560.0)) == BlockBootstrap(40, 64).mean(np.arange(2560.0))
+
+
+def test_no_interval_leaves_what_is_possible():
+    share = np.ones(40 * 16)
+    share[::160] = 0  # a share near 1
+    bootstrap = BlockBootstrap(40, 16)
+    estimate = bootstrap.mean(share)
+    assert 0.98 < estimate.low < estimate.value < estimate.high <= 1
+    assert bootstrap.mean(1 - share).low >= 0
+    assert bootstrap.quantiles(share, [0.5])[0].high <= 1
