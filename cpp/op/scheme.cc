@@ -3,6 +3,7 @@
 #include <string.h>
 
 #include <algorithm>
+#include <cmath>
 
 #include "core/error.h"
 #include "core/threads.h"
@@ -154,6 +155,16 @@ void CheckScheme(const Scheme& s) {
   if (s.values == Values::kGroupTable && s.codes != 1 << s.bits && !s.code.trits) fail("tables of groups have an entry for each code");
   if (s.values == Values::kMinifloat && (s.exponent_bits < 1 || s.exponent_bits > s.bits - 1))
     fail("a small float of ", s.bits, " bits cannot have ", s.exponent_bits, " bits of exponent");
+  if (s.values == Values::kMinifloat && (std::abs(s.exponent_bias) > 100 || !(s.highest > 0) || !std::isfinite(s.highest)))
+    fail("a small float cannot have a bias of ", s.exponent_bias, " and reach ", s.highest);
+  if (s.values == Values::kGroupTable || s.values == Values::kCodebook) {
+    if (s.group_rows != 1 || s.pad_cols || s.super.present() || s.zeros != Zero::kNone)
+      fail("codebooks and tables of groups have no second level, zeros, padding or groups of several rows");
+    if (s.values == Values::kGroupTable && s.scale.present()) fail("tables of groups need no scale");
+  } else if (s.entries.present()) {
+    fail("only tables of groups have a plane of entries");
+  }
+  if (!std::isfinite(s.zero)) fail("the zero is ", s.zero);
   if (s.zeros != Zero::kNone && !s.shift.present()) fail("zeros and minima need a plane");
   if ((s.zeros == Zero::kInteger || s.zeros == Zero::kFloat) && s.values != Values::kAffine)
     fail("only codes that are whole numbers have zero points");
@@ -162,10 +173,17 @@ void CheckScheme(const Scheme& s) {
     fail("integer scales need a second level");
   if (s.zeros == Zero::kMinimum && s.shift.cell == Cell::kInteger && !s.super_shift.present())
     fail("integer minima need a second level");
+  for (const Plane* p : {&s.super, &s.super_shift})
+    if (p->present() && p->cell == Cell::kInteger) fail("a second level consists of numbers, not of integers");
+  if (s.super_shift.present() && (!s.two_level() || (s.interleaved && s.zeros != Zero::kMinimum)))
+    fail("there are numbers for minima of a second level that does not exist");
   for (Part part : kAll) {
     const Plane& p = PlaneOf(s, part);
     if (!p.present()) continue;
+    if (p.trits && part != Part::kCode) fail("only codes are base-3 digits");
     if (p.cell == Cell::kInteger && p.bits > 8) fail("integers have 1 to 8 bits, not ", p.bits);
+    if (p.high_first && p.slots == 0 && p.bits != 1 && p.bits != 2 && p.bits != 4 && p.bits != 8)
+      fail("elements of ", p.bits, " bits do not begin in the highest bits of a byte");
     if (p.word != 8 && p.word != 16 && p.word != 32) fail("words have 8, 16 or 32 bits, not ", p.word);
     if (p.slots * (p.trits ? 0 : p.bits) > p.word) fail(p.slots, " elements of ", p.bits, " bits do not fit a word of ", p.word);
     if (!p.order.empty()) {

@@ -360,4 +360,7 @@ def _shaped(a: np.ndarray, dims: str, shape: tuple[int, ...], d: Mapping[str, An
     k = shape[-1]
     group = d.get("group", 32) or k
     sizes = {"N": math.prod(shape[:-1]), "K": k, "G": -(-k // group)}
-    return a.reshape([sizes[n] if n in sizes else int(n) for n in dims.split()])
+    try:
+        return a.reshape([sizes[n] if n in sizes else int(n) for n in dims.split()])
+    except ValueError:
+        raise Error(f"format '{d['name']}': {a.size} words do not have the shape {dims} for weights {shape}") from None
