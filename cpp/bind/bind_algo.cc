@@ -74,29 +74,40 @@ py::array_t<uint8_t> PyQuantizeLdlq(const py::object& data, const std::string& s
   return out;
 }
 
-// Encodes a tensor straight into a file, and gives the memory of what was read of a mapped one back. importance: (E, K), one vector for each of E equal parts of the rows.
+using Rows = py::array_t<int64_t, py::array::c_style | py::array::forcecast>;
+
+// Source row of each row; empty for no order.
+std::vector<size_t> OrderOf(const std::optional<Rows>& order, size_t rows) {
+  std::vector<size_t> result;
+  if (!order) return result;
+  if (size_t(order->size()) != rows) Fail("the order has ", order->size(), " numbers, but there are ", rows, " rows");
+  for (size_t i = 0; i < rows; ++i) {
+    const int64_t row = order->data()[i];
+    if (row < 0 || size_t(row) >= rows) Fail("the order names row ", row, " of ", rows);
+    result.push_back(size_t(row));
+  }
+  return result;
+}
+
+// Equal parts of the rows that have an importance vector each: the experts of a stacked tensor.
+size_t PartsOf(const std::optional<Floats>& importance, size_t rows, size_t cols) {
+  if (!importance) return 1;
+  const size_t parts = cols != 0 ? size_t(importance->size()) / cols : 0;
+  if (parts == 0 || size_t(importance->size()) != parts * cols || rows % parts != 0)
+    Fail("the importance has ", importance->size(), " numbers, but there are ", rows, " rows of ", cols, " columns");
+  return parts;
+}
+
+// Encodes a tensor straight into a file, and gives the memory of what was read of a mapped one back.
 py::dict PyQuantizeTo(PyWriter& writer, size_t index, const py::object& data, const std::string& source, size_t rows, size_t cols,
-                      const std::string& to, const std::optional<py::array_t<int64_t, py::array::c_style | py::array::forcecast>>& order,
-                      const std::optional<Floats>& importance, const std::string& effort, const std::string& objective) {
+                      const std::string& to, const std::optional<Rows>& order, const std::optional<Floats>& importance,
+                      const std::string& effort, const std::string& objective) {
   const Bytes bytes(data);
   const TensorView w = ViewOf(bytes, source, rows, cols);
   const FormatId id = FormatNamed(to);
-  size_t parts = 1;
-  if (importance) {
-    parts = cols != 0 ? size_t(importance->size()) / cols : 0;
-    if (parts == 0 || size_t(importance->size()) != parts * cols || rows % parts != 0)
-      Fail("the importance has ", importance->size(), " numbers, but there are ", rows, " rows of ", cols, " columns");
-  }
-  std::vector<size_t> rows_of;
-  if (order) {
-    if (size_t(order->size()) != rows) Fail("the order has ", order->size(), " numbers, but there are ", rows, " rows");
-    for (size_t i = 0; i < rows; ++i) {
-      const int64_t row = order->data()[i];
-      if (row < 0 || size_t(row) >= rows) Fail("the order names row ", row, " of ", rows);
-      rows_of.push_back(size_t(row));
-    }
-    if (parts != 1) Fail("rows of several parts cannot be put in order");
-  }
+  const size_t parts = PartsOf(importance, rows, cols);
+  const std::vector<size_t> rows_of = OrderOf(order, rows);
+  if (order && parts != 1) Fail("rows of several parts cannot be put in order");
   const size_t out_bytes = RowBytes(id, cols), part_rows = rows / parts;
   const PyTensor* stored = py::isinstance<PyTensor>(data) ? &data.cast<const PyTensor&>() : nullptr;
   GgufWriter& file = writer.Open();
