@@ -175,6 +175,7 @@ void CheckScheme(const Scheme& s) {
     fail("integer minima need a second level");
   for (const Plane* p : {&s.super, &s.super_shift})
     if (p->present() && p->cell == Cell::kInteger) fail("a second level consists of numbers, not of integers");
+  if (s.two_level() && s.group_rows != 1) fail("scales over a second level belong to groups of one row");
   if (s.super_shift.present() && (!s.two_level() || (s.interleaved && s.zeros != Zero::kMinimum)))
     fail("there are numbers for minima of a second level that does not exist");
   for (Part part : kAll) {

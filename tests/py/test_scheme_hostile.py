@@ -60,6 +60,7 @@ def test_changed_descriptions(seed: int) -> None:
         ({"code_plane": {"bits": 2, "slots": 5}}, "5 elements of 2 bits do not fit a word of 8"),
         ({"values": "minifloat", "exponent_bits": 1, "highest": -1}, "bias of 0 and reach -1"),
         ({"group": 2**31}, "as its group"),
+        ({"super_plane": {"cell": "f32"}, "super_group": 1, "group_rows": 2}, "belong to groups of one row"),
     ],
 )
 def test_what_contradicts_itself(change: dict[str, Any], message: str) -> None:
