@@ -98,7 +98,7 @@ size_t PartsOf(const std::optional<Floats>& importance, size_t rows, size_t cols
   return parts;
 }
 
-// Encodes a tensor straight into a file, and gives the memory of what was read of a mapped one back.
+// Encodes a tensor straight into a file; the memory of a mapped source is given back.
 py::dict PyQuantizeTo(PyWriter& writer, size_t index, const py::object& data, const std::string& source, size_t rows, size_t cols,
                       const std::string& to, const std::optional<Rows>& order, const std::optional<Floats>& importance,
                       const std::string& effort, const std::string& objective) {
@@ -109,7 +109,6 @@ py::dict PyQuantizeTo(PyWriter& writer, size_t index, const py::object& data, co
   const std::vector<size_t> rows_of = OrderOf(order, rows);
   if (order && parts != 1) Fail("rows of several parts cannot be put in order");
   const size_t out_bytes = RowBytes(id, cols), part_rows = rows / parts;
-  const PyTensor* stored = py::isinstance<PyTensor>(data) ? &data.cast<const PyTensor&>() : nullptr;
   GgufWriter& file = writer.Open();
   file.Begin(index, uint64_t(rows) * out_bytes);
   ErrorStats sum;
@@ -125,16 +124,14 @@ py::dict PyQuantizeTo(PyWriter& writer, size_t index, const py::object& data, co
         options.first_row = first;
         options.order = order ? rows_of.data() + begin : nullptr;
         const TensorView slice = order ? TensorView{p.format, p.data, count, cols} : RowsOf(p, begin, count);
-        const size_t in_bytes = RowBytes(slice.format, cols);
         const RowSink sink = [&](size_t row, size_t n, const uint8_t* encoded) {
           file.WritePart(index, uint64_t(first + row) * out_bytes, encoded, n * out_bytes);
-          if (stored && !order) stored->file->Forget(slice.data + row * in_bytes, n * in_bytes);
         };
         Quantize(slice, id, options, sink, &sum);
       });
     }
     file.End(index);
-    if (stored && order) stored->file->Forget(stored->data(), stored->tensor.size);
+    if (py::isinstance<PyTensor>(data)) writer.Release(data.cast<const PyTensor&>());
   } catch (...) {
     file.Abort(index);
     throw;

@@ -3,9 +3,11 @@
 #include <pybind11/numpy.h>
 #include <pybind11/pybind11.h>
 
+#include <algorithm>
 #include <memory>
 #include <string>
 #include <utility>
+#include <vector>
 
 #include "bind/call.h"
 #include "core/error.h"
@@ -63,6 +65,29 @@ struct PyWriter {
     const pybind11::gil_scoped_release unlocked;
     open.Finish();
   }
+
+  // Gives the memory of a source that has been written back to the system; some at a time, as each time interrupts the
+  // other cores.
+  void Release(const PyTensor& source) {
+    done.push_back(source);
+    done_bytes += source.tensor.size;
+    if (done_bytes >= size_t{16} << 20) ForgetDone();
+  }
+  void ForgetDone() {
+    std::sort(done.begin(), done.end(), [](const PyTensor& a, const PyTensor& b) { return a.data() < b.data(); });
+    for (size_t first = 0; first < done.size();) {  // neighbours in one call
+      const uint8_t* end = done[first].data() + done[first].tensor.size;
+      size_t next = first + 1;
+      for (; next < done.size() && done[next].data() - end <= 4096 && done[next].file == done[first].file; ++next)
+        end = done[next].data() + done[next].tensor.size;
+      done[first].file->Forget(done[first].data(), size_t(end - done[first].data()));
+      first = next;
+    }
+    done.clear();
+    done_bytes = 0;
+  }
+  std::vector<PyTensor> done;
+  size_t done_bytes = 0;
 };
 
 }  // namespace edgequant

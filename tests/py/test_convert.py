@@ -248,7 +248,7 @@ def test_peak_memory_is_near_one_tensor(tmp_path: Path) -> None:
         print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
     """
     grown = int(run_python(code, source, tmp_path / "out.gguf").stdout) * 1024
-    assert source.stat().st_size > 160e6 and grown < 16e6
+    assert source.stat().st_size > 160e6 and grown < 40e6
 
 
 @pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="needs SIGKILL")
