@@ -33,6 +33,7 @@ peers: install   ## compare with llama.cpp: loading, generation, decoded tensors
 bench: install   ## speed per format against the best peer installed
 	$(PY) benchmarks/dequantize.py
 	$(PY) benchmarks/quantize.py
+	$(PY) benchmarks/quantize_grid.py
 	$(PY) benchmarks/matmul.py --repack
 
 asan: setup      ## the C++ tests with address and undefined-behaviour sanitizers

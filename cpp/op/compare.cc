@@ -5,6 +5,7 @@
 #include <limits>
 #include <vector>
 
+#include "core/scratch.h"
 #include "core/threads.h"
 #include "kernels/cpu/compare.h"
 #include "kernels/cpu/dequantize.h"
@@ -18,20 +19,20 @@ constexpr size_t kTask = 1 << 16;  // weights per task
 // Decodes stretches of rows; f32 is read where it lies.
 class Decoder {
  public:
-  Decoder(const TensorView& m, size_t step) : m_(m), row_bytes_(RowBytes(m.format, m.cols)), tile_(step) {}
+  Decoder(const TensorView& m, float* tile) : m_(m), row_bytes_(RowBytes(m.format, m.cols)), tile_(tile) {}
   const float* Read(size_t row, size_t col, size_t n) {
     const Block& b = BlockOf(m_.format);
     const uint8_t* at = m_.data + row * row_bytes_ + col / size_t(b.n) * size_t(b.bytes);
     if (m_.format == FormatId::kF32 && reinterpret_cast<uintptr_t>(at) % alignof(float) == 0)
       return reinterpret_cast<const float*>(at);
-    DequantizeBlocks(m_.format, at, n / size_t(b.n), tile_.data());
-    return tile_.data();
+    DequantizeBlocks(m_.format, at, n / size_t(b.n), tile_);
+    return tile_;
   }
 
  private:
   const TensorView& m_;
   size_t row_bytes_;
-  std::vector<float> tile_;
+  float* tile_;
 };
 
 }  // namespace
@@ -59,7 +60,8 @@ ErrorStats Compare(const TensorView& a, const TensorView& b, const float* import
   const size_t grain = std::max<size_t>(1, kTask / std::max<size_t>(1, a.cols));
   std::vector<ErrorStats> parts((a.rows + grain - 1) / grain);  // one per task: the sum does not depend on the threads
   ParallelFor(a.rows, grain, [&](size_t begin, size_t end) {
-    Decoder x(a, step), y(b, step);
+    static thread_local Scratch x_memory, y_memory;
+    Decoder x(a, x_memory.Get<float>(step)), y(b, y_memory.Get<float>(step));
     CompareSums s;
     for (size_t r = begin; r < end; ++r) {
       for (size_t c = 0; c < a.cols; c += step) {
