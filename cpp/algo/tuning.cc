@@ -26,7 +26,7 @@ int StartsOf(const Shape& s, Effort effort, WeightRule rule) {
   const bool fast = effort == Effort::kFast;
   if (s.affine) return s.two_level ? (fast ? 10 : 16) : (fast ? 26 : 28);
   if (rule == WeightRule::kSquare && s.codes <= 8) return fast ? 6 : 8;
-  if (rule == WeightRule::kSquare || s.codes >= 64) return fast ? 8 : 12;
+  if (rule == WeightRule::kSquare || s.codes >= 64) return fast ? 8 : 10;
   return fast ? 20 : 24;
 }
 
