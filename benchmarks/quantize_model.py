@@ -84,7 +84,9 @@ def compare(library: Path, model: Path, preset: str, folder: Path, args: argpars
     """Medians of both, taking turns."""
     out = folder / "out.gguf"
     threads = str(args.threads)
-    ours = [sys.executable, "-m", "edgequant", "quantize", str(model), "-o", str(out), "--to", preset]
+    command = Path(sys.executable).with_name("edgequant")  # as a user calls it, where it is installed
+    ours = [str(command)] if command.exists() else [sys.executable, "-m", "edgequant"]
+    ours += ["quantize", str(model), "-o", str(out), "--to", preset]
     ours += ["--threads", threads, "--effort", args.effort, "--json"]
     file_type = str(find_preset(preset).file_type)
     theirs = [sys.executable, "-c", LLAMA, str(library), str(model), str(out), file_type, threads]

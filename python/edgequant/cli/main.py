@@ -43,13 +43,13 @@ def _main(argv: Sequence[str]) -> int:
 
 def parser(arguments: Sequence[str]) -> argparse.ArgumentParser:
     """The parser for these arguments. Only the module of the verb in them is imported; all of them for --help."""
-    top = argparse.ArgumentParser(prog="edgequant", description=__doc__)
+    top = argparse.ArgumentParser(prog="edgequant", description=__doc__, formatter_class=formatter)
     top.add_argument("--version", action=_Version)
     verbs = top.add_subparsers(title="verbs", metavar="VERB", required=True)
     chosen = next((a for a in arguments if not a.startswith("-")), None)
     for verb in VERBS:
         if chosen in VERBS and verb != chosen:
-            verbs.add_parser(verb)  # for the list of choices only
+            verbs.add_parser(verb, formatter_class=formatter)  # for the list of choices only
             continue
         module = import_module(f"edgequant.cli.{verb}")
         first, _, rest = (module.__doc__ or "").partition("\n")
@@ -57,11 +57,20 @@ def parser(arguments: Sequence[str]) -> argparse.ArgumentParser:
             verb,
             help=first.rstrip("."),
             description=f"{first}\n{rest}",
-            formatter_class=argparse.RawDescriptionHelpFormatter,
+            formatter_class=formatter,
         )
         module.add_arguments(sub)
         sub.set_defaults(run=module.run)
     return top
+
+
+def formatter(prog: str) -> argparse.HelpFormatter:
+    """Of help texts. argparse would import shutil for the terminal's width, for every parser, help or not."""
+    try:
+        width = int(os.environ.get("COLUMNS") or os.get_terminal_size(1).columns)
+    except (ValueError, OSError):
+        width = 80
+    return argparse.RawDescriptionHelpFormatter(prog, width=max(width or 80, 40) - 2)
 
 
 def is_expected(error: Exception) -> bool:
