@@ -20,7 +20,7 @@ ls demo/*/*.gguf >/dev/null 2>&1 || .venv/bin/python tools/demo.py
 .venv/bin/python benchmarks/dequantize.py
 .venv/bin/python benchmarks/quantize.py
 .venv/bin/python benchmarks/quantize_grid.py
-.venv/bin/python benchmarks/quantize_model.py
+.venv/bin/python benchmarks/quantize_model.py --repeat 1
 .venv/bin/python benchmarks/matmul.py --rows 1 128
 .venv/bin/python benchmarks/torch_generate.py
 tools/planar_peers.sh
