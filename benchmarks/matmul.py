@@ -130,19 +130,33 @@ def show(row: dict[str, Any]) -> str:
     return text
 
 
-def repack_rate(name: str, n: int, k: int, repeat: int) -> float:
-    """Time of repacking over that of a copy of the encoded weights into fresh memory."""
-    q = eq.quantize(np.random.default_rng(0).standard_normal((n, k), dtype=np.float32), name, effort="fast")
-    times = in_turns(
-        {"own": lambda: _core.repack(q.data, name, n, k) and None, "copy": lambda: q.data.copy() is None}, repeat
-    )
-    return 1 / median_ratio(times["copy"], times["own"])
+def measure_repack(name: str, n: int, k: int, options: argparse.Namespace) -> dict[str, Any]:
+    """Time of repacking over that of a copy of the encoded weights, both into new memory and on all threads."""
+    rows = eq.quantize(np.random.default_rng(0).standard_normal((16, k), dtype=np.float32), name, effort="fast")
+    data = np.tile(rows.data.reshape(16, -1), (-(-n // 16), 1))[:n]
+    copies = [data.copy() for _ in range(max(1, round(options.megabytes * 1e6 / data.nbytes)))]
+
+    def own() -> None:
+        for q in copies:
+            _core.repack(q, name, n, k)
+
+    def copy() -> None:
+        for q in copies:
+            _core.copy_to_new_memory(q)
+
+    times = in_turns({"own": own, "copy": copy}, options.repeat)
+    return {
+        "format": name, "n": n, "k": k, "threads": options.threads,
+        "repack_gweights_per_second": n * k * len(copies) / statistics.median(times["own"]) / 1e9,
+        "copy_gigabytes_per_second": data.nbytes * len(copies) / statistics.median(times["copy"]) / 1e9,
+        "repack_over_copy": 1 / median_ratio(times["copy"], times["own"]),
+    }  # fmt: skip
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--formats", nargs="+", default=[f for f in eq.formats if _core.can_repack(f)])
-    parser.add_argument("--rows", type=int, nargs="+", default=[1, 128, 512], help="rows of activations")
+    parser.add_argument("--rows", type=int, nargs="*", default=[1, 128, 512], help="rows of activations")
     parser.add_argument("--shape", type=int, nargs=2, default=[4096, 4096], metavar=("N", "K"))
     parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)))
     parser.add_argument("--compute", default="int8", choices=["int8", "exact"])
@@ -167,7 +181,13 @@ def main() -> None:
             print(show(rows[-1]), flush=True)
     if options.repack:
         for name in options.formats:
-            print(f"{name:8} repack takes {repack_rate(name, *options.shape, options.repeat):.1f}x a copy", flush=True)
+            rows.append(measure_repack(name, *options.shape, options))
+            row = rows[-1]
+            print(
+                f"{name:8} repack {row['repack_gweights_per_second']:5.1f} G weights/s, "
+                f"{row['repack_over_copy']:.1f}x a copy at {row['copy_gigabytes_per_second']:.1f} GB/s",
+                flush=True,
+            )
     if options.json:
         options.json.write_text(json.dumps(rows, indent=1))
 

@@ -96,6 +96,14 @@ void BindMatmul(py::module_& m) {
       });
   m.def("repack", &PyRepack, py::arg("data"), py::arg("format"), py::arg("rows"), py::arg("cols"),
         "Copy rows x cols weights to a Panel.");
+  m.def(
+      "copy_to_new_memory",
+      [](const py::object& data) {
+        const Bytes bytes(data);
+        py::gil_scoped_release unlocked;
+        CopyToNewMemory(bytes.data(), bytes.size());
+      },
+      py::arg("data"), "For benchmarks: copy the bytes to new memory on all threads, as repack does.");
   m.def("can_repack", [](const std::string& format) { return CanRepack(FormatNamed(format)); }, py::arg("format"),
         "Whether weights of this format can be repacked.");
   m.def("matmul", &PyMatmul, py::arg("x"), py::arg("type"), py::arg("panel"), py::arg("out"), py::arg("out_type"),

@@ -1,6 +1,7 @@
 #include "op/repack.h"
 
 #include <stdlib.h>
+#include <string.h>
 #if defined(__linux__)
 #include <sys/mman.h>
 #endif
@@ -55,6 +56,7 @@ Panel Repack(const TensorView& q) {
   Panel panel = AllocatePanel(NameOf(q.format), layout, q.rows, q.cols);
   const size_t row_bytes = RowBytes(q.format, q.cols), panel_bytes = panel.panel_bytes();
   uint8_t* out = panel.data.get();
+  const PackRecipe recipe(block, layout);
   ParallelFor(panel.panels(), 1, [&](size_t begin, size_t end) {
     for (size_t p = begin; p < end; ++p) {
       const uint8_t* rows[kPanelRows];
@@ -62,10 +64,18 @@ Panel Repack(const TensorView& q) {
         const size_t row = p * kPanelRows + r;
         rows[r] = row < q.rows ? q.data + row * row_bytes : nullptr;
       }
-      PackPanel(block, panel.layout, rows, q.cols, out + p * panel_bytes);
+      PackPanel(recipe, rows, q.cols, out + p * panel_bytes);
     }
   });
   return panel;
+}
+
+void CopyToNewMemory(const uint8_t* data, size_t bytes) {
+  const std::unique_ptr<uint8_t[], FreeDeleter> copy(AllocatePanels(bytes));
+  ParallelFor(bytes, size_t{128} << 10, [&](size_t begin, size_t end) {
+    memcpy(copy.get() + begin, data + begin, end - begin);
+    asm volatile("" : : "r"(copy.get()) : "memory");  // it is read by nobody
+  });
 }
 
 }  // namespace edgequant

@@ -4,14 +4,13 @@
 #include <cstdint>
 
 #include "format/panel.h"
+#include "kernels/cpu/pack_plan.h"
 
 namespace edgequant {
 
-// Packs 16 rows: row r's blocks begin at rows[r], or rows[r] is null for a missing row; `out` has
-// layout.PanelBytes(cols) bytes. The description is read at run time, so that formats made by a user are packed as
-// well.
-void PackPanel(const Block& block, const PanelLayout& layout, const uint8_t* const rows[kPanelRows], size_t cols,
-               uint8_t* out);
+// Packs 16 rows: row r's blocks begin at rows[r], or rows[r] is null for a missing row; `out`, aligned to 64, has
+// layout.PanelBytes(cols) bytes.
+void PackPanel(const PackRecipe& recipe, const uint8_t* const rows[kPanelRows], size_t cols, uint8_t* out);
 
 // The same from codes: 16 rows of one byte per code (8-bit codes as signed numbers), code_stride apart, and f16 scales
 // and minima (where the layout has them) of each of the panel's groups, group_stride apart. Rows from `count` on are missing.

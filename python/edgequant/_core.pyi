@@ -102,6 +102,9 @@ class Panel:
 def repack(data: Any, format: str, rows: int, cols: int) -> Panel:
     """Copy rows x cols weights to a Panel."""
 
+def copy_to_new_memory(data: Any) -> None:
+    """For benchmarks: copy the bytes to new memory on all threads, as repack does."""
+
 def can_repack(format: str) -> bool:
     """Whether weights of this format can be repacked."""
 

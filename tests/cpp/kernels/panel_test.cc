@@ -1,7 +1,10 @@
 #include "format/panel.h"
 
+#include <hwy/aligned_allocator.h>
+
 #include <algorithm>
 
+#include "kernels/cpu/panel_pack.h"
 #include "kernels/panel_cases.h"
 
 namespace edgequant {
@@ -60,7 +63,7 @@ TEST(Panel, HoldsEveryFormatExactly) {
     for (FormatId format : PanelFormats()) {
       SCOPED_TRACE(NameOf(format));
       const size_t n = size_t(BlockOf(format).n);
-      for (size_t blocks : {size_t{1}, 3 * std::max<size_t>(1, 256 / n)}) {
+      for (size_t blocks : {size_t{1}, 256 / n + 1, 3 * 256 / n}) {
         const RandomWeights q(format, 19, blocks * n, rng);
         const Panel w = Repack(q.View());
         ASSERT_EQ(w.bytes, 2 * w.layout.PanelBytes(q.cols));
@@ -70,6 +73,51 @@ TEST(Panel, HoldsEveryFormatExactly) {
             ASSERT_NEAR(ReadWeight(w, row, k), want, 1e-6 * std::fabs(want) + 1e-6)
                 << "row " << row << ", column " << k;
           }
+      }
+    }
+  });
+}
+
+// Orders of bits that no built-in format has: nibble pairs, a stream of 3 bits across bytes, most significant bits
+// first, AWQ's interleaving, 5 bits in three places. Packed from blocks or from codes, panels are the same.
+TEST(Panel, TakesAnyOrderOfBits) {
+  const Level d = {Number::kF16, 0};
+  const Block blocks[] = {
+      {32, 18, {Stream(2, 4)}, Affine(8), d},
+      {32, 14, {Stream(2, 3)}, Affine(4), d},
+      {64, 10, {Strided(23, 1, 8, -1, 1, 0, 8)}, Affine(1), d},
+      {32, 18, {Strided(16, 4, 2, 16, 4, 4, 32)}, Affine(8), d},
+      {64, 42, {Stream(2, 2), Stream(18, 2, 2), Stream(34, 1, 4)}, Affine(16), d},
+      {16, 18, {Signed8(2)}, Affine(0), d},
+  };
+  ForEachTarget([&] {
+    std::mt19937 rng(12);
+    for (const Block& b : blocks) {
+      SCOPED_TRACE(&b - blocks);
+      PanelLayout layout;
+      ASSERT_TRUE(PanelOf(b, &layout));
+      const size_t n = size_t(b.n), bytes = size_t(b.bytes), count = 11;
+      for (size_t per_row : {size_t{2}, 256 / n + 2}) {
+        const size_t cols = per_row * n, groups = layout.GroupsOf(cols);
+        std::vector<uint8_t> data(count * per_row * bytes), codes(count * cols);
+        std::vector<uint16_t> scales(count * groups);
+        for (uint8_t& c : data) c = uint8_t(rng() >> 24);
+        const uint8_t* rows[kPanelRows] = {};
+        for (size_t r = 0; r < count; ++r) {
+          rows[r] = &data[r * per_row * bytes];
+          for (size_t k = 0; k < cols; ++k) {
+            const uint8_t* block = rows[r] + k / n * bytes;
+            for (const Field& f : b.codes) codes[r * cols + k] |= uint8_t(ReadField(f, block, int(k % n)));
+            memcpy(&scales[r * groups + k / n], block, 2);
+          }
+        }
+        const size_t size = layout.PanelBytes(cols);
+        const auto from_blocks = hwy::AllocateAligned<uint8_t>(size), from_codes = hwy::AllocateAligned<uint8_t>(size);
+        memset(from_blocks.get(), 0xee, size);
+        memset(from_codes.get(), 0x11, size);
+        PackPanel(PackRecipe(b, layout), rows, cols, from_blocks.get());
+        PackPanelCodes({codes.data(), cols, scales.data(), nullptr, groups, count}, layout, cols, from_codes.get());
+        for (size_t i = 0; i < size; ++i) ASSERT_EQ(from_blocks[i], from_codes[i]) << "byte " << i;
       }
     }
   });
