@@ -205,10 +205,11 @@ py::tuple PyRead(const Scheme& s, const py::dict& arrays, size_t rows, size_t co
   Floats scale({rows, groups}), shift({rows, groups});
   std::vector<uint8_t> row(code_cols);
   std::vector<float> entries(s.entries.present() ? groups * size_t(s.codes) : 0);
+  ScaleReader scales(q.view);
   for (size_t r = 0; r < rows; ++r) {
     ReadCodes(q.view, r, 1, row.data(), code_cols);
     std::copy_n(row.data(), codes.shape(1), codes.mutable_data(py::ssize_t(r), 0));
-    ReadScales(q.view, r, scale.mutable_data(py::ssize_t(r), 0), shift.mutable_data(py::ssize_t(r), 0), entries.data());
+    scales.Read(r, scale.mutable_data(py::ssize_t(r), 0), shift.mutable_data(py::ssize_t(r), 0), entries.data());
   }
   return py::make_tuple(codes, scale, shift);
 }

@@ -9,6 +9,7 @@
 #include "core/threads.h"
 #include "format/cell.h"
 #include "kernels/cpu/bits.h"
+#include "kernels/cpu/scheme_decode.h"
 
 namespace edgequant {
 namespace {
@@ -146,6 +147,7 @@ void UnpackRows(const Plane& p, const uint8_t* data, size_t rows, size_t cols, s
 }
 
 bool RowsAreApart(const Plane& p, size_t cols) { return IsStream(p) && IsByteAligned(p, cols); }
+size_t RowBytesApart(const Plane& p, size_t cols) { return RowBytesOf(p, ShapeOf(p, 1, cols), cols); }
 
 void PackRows(const Plane& p, const uint8_t* codes, size_t stride, size_t rows, size_t cols, size_t first, size_t count,
               uint8_t* data) {
@@ -224,9 +226,9 @@ void PackPlane(const Plane& p, const uint8_t* codes, size_t rows, size_t cols, u
 }
 
 void ReadNumbers(const Plane& p, const uint8_t* data, size_t rows, size_t cols, size_t row, float* out) {
-  const size_t bytes = size_t(p.bits) / 8, step = p.cols_first ? rows * bytes : bytes;
-  data += p.cols_first ? row * bytes : row * cols * bytes;
-  for (size_t c = 0; c < cols; ++c) out[c] = ReadCell(p.cell, data + c * step);
+  const size_t bytes = size_t(p.bits) / 8;
+  if (p.cols_first) ReadCells(p.cell, data + row * bytes, rows * bytes, cols, 1, out);
+  else ReadCells(p.cell, data + row * cols * bytes, 0, 1, cols, out);
 }
 void WriteNumbers(const Plane& p, const float* numbers, size_t rows, size_t cols, size_t row, uint8_t* data) {
   const size_t bytes = size_t(p.bits) / 8, step = p.cols_first ? rows * bytes : bytes;

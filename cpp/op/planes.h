@@ -10,6 +10,8 @@ void UnpackRows(const Plane& p, const uint8_t* data, size_t rows, size_t cols, s
 
 // True if the words of a row hold nothing of other rows: PackRows may then be given any rows, in any order.
 bool RowsAreApart(const Plane& p, size_t cols);
+// From one row to the next of such a plane.
+size_t RowBytesApart(const Plane& p, size_t cols);
 // Integers of rows [first, first + count), one byte each, `stride` bytes a row, to their places in the plane.
 void PackRows(const Plane& p, const uint8_t* codes, size_t stride, size_t rows, size_t cols, size_t first, size_t count,
               uint8_t* data);

@@ -23,52 +23,10 @@ size_t PieceBytes(const Plane& p, size_t elements) {
 
 size_t BlocksOf(const Scheme& s, size_t cols) { return cols / size_t(s.block); }
 
-// Numbers `step` bytes apart in runs of `run` that lie side by side.
-void ReadNumberRuns(Cell cell, const uint8_t* from, size_t step, size_t runs, size_t run, float* out) {
-  const auto read = [&](auto kind) {  // a loop for each kind of number
-    constexpr Cell kCell = decltype(kind)::value;
-    for (size_t b = 0; b < runs; ++b, from += step)
-      for (size_t k = 0; k < run; ++k) *out++ = ReadCell(kCell, from + k * size_t(CellBits(kCell)) / 8);
-  };
-  switch (cell) {
-    case Cell::kF32: return read(std::integral_constant<Cell, Cell::kF32>());
-    case Cell::kF16: return read(std::integral_constant<Cell, Cell::kF16>());
-    case Cell::kBF16: return read(std::integral_constant<Cell, Cell::kBF16>());
-    case Cell::kE8M0: return read(std::integral_constant<Cell, Cell::kE8M0>());
-    case Cell::kE4M3: return read(std::integral_constant<Cell, Cell::kE4M3>());
-    case Cell::kInteger: return read(std::integral_constant<Cell, Cell::kInteger>());
-  }
-}
-
 // Integers of a row of an interleaved part.
 void ReadPieces(const Plane& p, const uint8_t* from, size_t step, size_t blocks, size_t n, uint8_t* out) {
   if (!p.trits) return UnpackBlocks(from, step, blocks, n, p.bits, p.high_first, p.offset, out);
   for (size_t b = 0; b < blocks; ++b, from += step, out += n) UnpackTrits(from, n, out);
-}
-
-// Integers or numbers of a row of a part, as floats.
-void ReadPart(const SchemeView& q, Part part, size_t row, float* out) {
-  const Scheme& s = *q.scheme;
-  const Plane& p = PlaneOf(s, part);
-  const Grid2 grid = GridOf(s, part, q.rows, q.cols);
-  const uint8_t* from = q.arrays[part];
-  size_t step = 0, n = 0;
-  const size_t blocks = s.interleaved ? BlocksOf(s, q.cols) : 0;
-  if (s.interleaved) {
-    const BlockLayout layout = LayoutOf(s);
-    step = layout.bytes;
-    n = layout.count[int(part)];
-    from = q.arrays[Part::kCode] + row * blocks * step + layout.begin[int(part)];
-  }
-  if (p.cell != Cell::kInteger) {
-    if (s.interleaved) ReadNumberRuns(p.cell, from, step, blocks, n, out);
-    else ReadNumbers(p, from, grid.rows, grid.cols, row, out);
-    return;
-  }
-  std::vector<uint8_t> integers(grid.cols);
-  if (s.interleaved) ReadPieces(p, from, step, blocks, n, integers.data());
-  else UnpackRows(p, from, grid.rows, grid.cols, row, 1, integers.data(), grid.cols);
-  for (size_t c = 0; c < grid.cols; ++c) out[c] = float(integers[c]);
 }
 
 }  // namespace
@@ -237,37 +195,90 @@ void ReadCodes(const SchemeView& q, size_t first, size_t count, uint8_t* codes, 
   UnpackRows(s.code, q.arrays[Part::kCode], grid.rows, grid.cols, first, count, codes, stride);
 }
 
-void ReadScales(const SchemeView& q, size_t row, float* scale, float* shift, float* entries) {
+struct ScaleReader::Patterns { CodePattern scale, shift; };
+
+ScaleReader::~ScaleReader() = default;
+
+ScaleReader::ScaleReader(const SchemeView& q) : q_(q), groups_(q.scheme->GroupsOf(q.cols)) {
   const Scheme& s = *q.scheme;
-  const size_t scale_row = row / s.GroupRows(q.rows), groups = s.GroupsOf(q.cols);
-  if (s.entries.present()) ReadPart(q, Part::kEntries, scale_row, entries);
-  if (s.scale.present()) ReadPart(q, Part::kScale, scale_row, scale);
+  if (!s.interleaved) return;
+  layout_ = LayoutOf(s);
+  end_ = q.arrays[Part::kCode] + q.rows * BlocksOf(s, q.cols) * layout_.bytes;
+  const auto plain = [](const Plane& p) { return p.cell == Cell::kInteger && !p.high_first && p.offset == 0; };
+  const bool at_once = s.two_level() && plain(s.scale) && s.sub_table.empty() && !s.divides && layout_.count[int(Part::kSuper)] == 1 &&
+                       (s.zeros == Zero::kNone || (s.zeros == Zero::kMinimum && s.super_shift.present() && plain(s.shift)));
+  if (at_once) at_once_ = std::make_unique<Patterns>(Patterns{PatternOf(s.scale), PatternOf(s.shift)});
+}
+
+// Integers of one part times the numbers of another, one for each block.
+void ScaleReader::ReadScaled(Part part, Part super_part, float zero, size_t row, float* out) {
+  const size_t blocks = BlocksOf(*q_.scheme, q_.cols);
+  float* const super = super_.Get<float>(blocks);
+  ReadPart(super_part, row, super);
+  const uint8_t* const from = q_.arrays[Part::kCode] + row * blocks * layout_.bytes + layout_.begin[int(part)];
+  ReadScaledIntegers(part == Part::kScale ? at_once_->scale : at_once_->shift, from, end_, layout_.bytes, blocks, layout_.count[int(part)], zero, super, out);
+}
+
+// Integers or numbers of a row of a part, as floats.
+void ScaleReader::ReadPart(Part part, size_t row, float* out) {
+  const Scheme& s = *q_.scheme;
+  const Plane& p = PlaneOf(s, part);
+  const Grid2 grid = GridOf(s, part, q_.rows, q_.cols);
+  const uint8_t* from = q_.arrays[part];
+  const size_t blocks = s.interleaved ? BlocksOf(s, q_.cols) : 0, n = layout_.count[int(part)];
+  if (s.interleaved) from = q_.arrays[Part::kCode] + row * blocks * layout_.bytes + layout_.begin[int(part)];
+  if (p.cell != Cell::kInteger) {
+    if (s.interleaved) ReadCells(p.cell, from, layout_.bytes, blocks, n, out);
+    else ReadNumbers(p, from, grid.rows, grid.cols, row, out);
+    return;
+  }
+  uint8_t* const integers = integers_.Get<uint8_t>(grid.cols);
+  if (s.interleaved) ReadPieces(p, from, layout_.bytes, blocks, n, integers);
+  else UnpackRows(p, from, grid.rows, grid.cols, row, 1, integers, grid.cols);
+  for (size_t c = 0; c < grid.cols; ++c) out[c] = float(integers[c]);
+}
+
+void ScaleReader::Read(size_t row, float* scale, float* shift, float* entries) {
+  const Scheme& s = *q_.scheme;
+  if (at_once_) {
+    ReadScaled(Part::kScale, Part::kSuper, float(s.sub_zero), row, scale);
+    if (s.zeros == Zero::kMinimum) return ReadScaled(Part::kShift, Part::kSuperShift, 0, row, shift);
+    std::fill_n(shift, groups_, 0.0f);
+    return;
+  }
+  const size_t scale_row = row / s.GroupRows(q_.rows), groups = groups_;
+  if (s.entries.present() && entries) ReadPart(Part::kEntries, scale_row, entries);
+  if (s.scale.present()) ReadPart(Part::kScale, scale_row, scale);
   else std::fill_n(scale, groups, 1.0f);
-  if (s.scale.present() && s.scale.cell == Cell::kInteger)
-    for (size_t g = 0; g < groups; ++g)
-      scale[g] = s.sub_table.empty() ? scale[g] - float(s.sub_zero) : s.sub_table[size_t(scale[g]) % s.sub_table.size()];
-  if (s.zeros != Zero::kNone) ReadPart(q, Part::kShift, scale_row, shift);
+  if (s.scale.present() && s.scale.cell == Cell::kInteger) {
+    if (s.sub_table.empty())
+      for (size_t g = 0; g < groups; ++g) scale[g] -= float(s.sub_zero);
+    else
+      for (size_t g = 0; g < groups; ++g) scale[g] = s.sub_table[size_t(scale[g]) % s.sub_table.size()];
+  }
+  if (s.zeros != Zero::kNone) ReadPart(Part::kShift, scale_row, shift);
   else std::fill_n(shift, groups, 0.0f);
   if (!s.super.present()) return;
-  const Grid2 grid = GridOf(s, Part::kSuper, q.rows, q.cols);
-  std::vector<float> super(grid.cols);
-  const size_t super_row = grid.rows == 1 ? 0 : scale_row, per = size_t(s.super_group);
-  const size_t first = s.super.flat ? scale_row * groups : 0;
-  std::vector<uint32_t> index(groups);
-  if (per)
-    for (size_t g = 0, at = first / per, left = per - first % per; g < groups; ++g) {
-      index[g] = uint32_t(at);
-      if (--left == 0) left = per, ++at;
+  const Grid2 grid = GridOf(s, Part::kSuper, q_.rows, q_.cols);
+  float* const super = super_.Get<float>(grid.cols);
+  const size_t super_row = grid.rows == 1 ? 0 : scale_row, per = s.super_group ? size_t(s.super_group) : groups;
+  const size_t first = s.super_group && s.super.flat ? scale_row * groups : 0;
+  const auto with_super = [&](const auto& change) {  // runs of groups with one number
+    for (size_t g = 0, at = first / per, left = per - first % per; g < groups; left = per, ++at) {
+      const size_t end = std::min(groups, g + left);
+      for (const float number = super[at]; g < end; ++g) change(g, number);
     }
-  ReadPart(q, Part::kSuper, super_row, super.data());
-  for (size_t g = 0; g < groups; ++g) scale[g] = s.divides ? scale[g] / super[index[g]] : scale[g] * super[index[g]];
+  };
+  ReadPart(Part::kSuper, super_row, super);
+  if (s.divides) with_super([&](size_t g, float number) { scale[g] /= number; });
+  else with_super([&](size_t g, float number) { scale[g] *= number; });
   if (!s.super_shift.present()) return;
   if (s.zeros == Zero::kMinimum) {
-    ReadPart(q, Part::kSuperShift, super_row, super.data());
-    for (size_t g = 0; g < groups; ++g) shift[g] *= super[index[g]];
+    ReadPart(Part::kSuperShift, super_row, super);
+    with_super([&](size_t g, float number) { shift[g] *= number; });
   } else {  // one number, added to all scales
     float offset = 0;
-    ReadNumbers(s.super_shift, q.arrays[Part::kSuperShift], 1, 1, 0, &offset);
+    ReadNumbers(s.super_shift, q_.arrays[Part::kSuperShift], 1, 1, 0, &offset);
     for (size_t g = 0; g < groups; ++g) scale[g] += offset;
   }
 }
@@ -304,9 +315,90 @@ void WriteFloats(const Scheme& s, Part part, const float* values, size_t rows, s
                 array + (row * blocks + b) * layout.bytes + layout.begin[int(part)] + k * size_t(p.bits) / 8);
 }
 
+namespace {
+
+// Codes of 16 weights and more that share a scale are decoded where they lie, if their bits are a stream.
+bool CanDecodePacked(const Scheme& s, size_t cols) {
+  return s.dim == 1 && cols % 16 == 0 && s.GroupCols(cols) % 16 == 0 && s.block % 16 == 0 &&
+         (s.interleaved || RowsAreApart(s.code, s.CodeCols(cols)));
+}
+
+// True if value * scale has at most 24 bits: whole (or half) numbers times scales of few.
+bool ProductsAreExact(const Scheme& s) {
+  const auto bits_of = [](const Plane& p) {
+    switch (p.cell) {
+      case Cell::kInteger: return p.bits;
+      case Cell::kF16: return 11;
+      case Cell::kBF16: return 8;
+      case Cell::kE4M3: return 4;
+      case Cell::kE8M0: return 1;
+      case Cell::kF32: break;
+    }
+    return 24;
+  };
+  if (s.values != Values::kAffine || s.divides || !s.sub_table.empty() || s.sub_zero != 0) return false;
+  if (s.zero != 0 && (2 * s.zero != std::floor(2 * s.zero) || std::abs(s.zero) > float(1 << s.bits))) return false;
+  return s.bits + 2 + (s.scale.present() ? bits_of(s.scale) : 0) + (s.super.present() ? bits_of(s.super) : 0) <= 24;
+}
+
+// Rows of one matrix, by one thread.
+class RowDecoder {
+ public:
+  RowDecoder(const SchemeView& q, const CodeValues* values, const float* table, const CodePattern* pattern)
+      : q_(q), scales_(q), groups_(q.scheme->GroupsOf(q.cols)) {
+    const Scheme& s = *q.scheme;
+    row_.values = values;
+    row_.table = table;
+    row_.dim = s.dim;
+    row_.codes = s.codes;
+    row_.zeros = s.zeros;
+    row_.scale = scale_.Get<float>(groups_);
+    row_.shift = shift_.Get<float>(groups_);
+    row_.cols = q.cols;
+    row_.group = s.GroupCols(q.cols);
+    row_.exact_products = ProductsAreExact(s);
+    if (s.entries.present()) row_.table = entries_ = entry_memory_.Get<float>(groups_ * size_t(s.codes) + 16);
+    row_.packed.pattern = pattern;
+    if (!pattern) return;
+    const PlaneShape shape = ArrayOf(s, Part::kCode, q.rows, q.cols);
+    const size_t word = s.interleaved ? 8 : size_t(s.code.word);
+    codes_ = q.arrays[Part::kCode];
+    row_.packed.end = codes_ + shape.outer * shape.inner * word / 8;
+    if (s.interleaved) {
+      const BlockLayout layout = LayoutOf(s);
+      row_bytes_ = BlocksOf(s, q.cols) * layout.bytes;
+      codes_ += layout.begin[int(Part::kCode)];
+      row_.packed.run = size_t(s.block);
+      row_.packed.step = layout.bytes;
+    } else {
+      row_bytes_ = RowBytesApart(s.code, s.CodeCols(q.cols));
+      row_.packed.run = q.cols;
+    }
+  }
+
+  // `codes`: one byte each, where they are not packed.
+  void Decode(size_t row, const uint8_t* codes, float* out) {
+    scales_.Read(row, scale_.Get<float>(groups_), shift_.Get<float>(groups_), entries_);
+    row_.code = codes;
+    if (row_.packed.pattern) row_.packed.first = codes_ + row * row_bytes_;
+    DecodeCodes(row_, out);
+  }
+
+ private:
+  const SchemeView& q_;
+  ScaleReader scales_;
+  size_t groups_, row_bytes_ = 0;
+  const uint8_t* codes_ = nullptr;
+  DecodeRow row_;
+  float* entries_ = nullptr;
+  Scratch scale_, shift_, entry_memory_;
+};
+
+}  // namespace
+
 void DequantizeScheme(const SchemeView& q, size_t first, size_t count, float* out) {
   const Scheme& s = *q.scheme;
-  const size_t groups = s.GroupsOf(q.cols), code_cols = s.CodeCols(q.cols);
+  const size_t code_cols = s.CodeCols(q.cols);
   const bool vectors = s.values == Values::kCodebook || s.values == Values::kGroupTable;
   std::vector<float> padded;  // codes of a foreign file may lie past the table
   const float* table = s.learned ? q.table : s.table.data();
@@ -316,27 +408,17 @@ void DequantizeScheme(const SchemeView& q, size_t first, size_t count, float* ou
     table = padded.data();
   }
   const CodeValues values = vectors ? CodeValues() : ValuesOf(s, table);
+  const bool packed = CanDecodePacked(s, q.cols);
+  const CodePattern pattern = packed ? PatternOf(s.code) : CodePattern();
   const bool one_by_one = s.interleaved || RowsAreApart(s.code, code_cols);  // a row of codes stays in the first cache
   const size_t grain = std::max<size_t>(8, (size_t{1} << 15) / q.cols / 8 * 8);
   ParallelFor(count, grain, [&](size_t begin, size_t end) {
-    std::vector<uint8_t> codes((one_by_one ? 1 : end - begin) * code_cols);
-    std::vector<float> scale(groups), shift(groups), entries(s.entries.present() ? groups * size_t(s.codes) : 0);
+    std::vector<uint8_t> codes(packed ? 0 : (one_by_one ? 1 : end - begin) * code_cols);
+    RowDecoder decoder(q, vectors ? nullptr : &values, table, packed ? &pattern : nullptr);
     if (!one_by_one) ReadCodes(q, first + begin, end - begin, codes.data(), code_cols);
     for (size_t r = begin; r < end; ++r) {
-      if (one_by_one) ReadCodes(q, first + r, 1, codes.data(), code_cols);
-      ReadScales(q, first + r, scale.data(), shift.data(), entries.data());
-      DecodeRow row;
-      row.values = vectors ? nullptr : &values;
-      row.table = entries.empty() ? table : entries.data();
-      row.dim = s.dim;
-      row.codes = s.codes;
-      row.zeros = s.zeros;
-      row.code = codes.data() + (one_by_one ? 0 : r - begin) * code_cols;
-      row.scale = scale.data();
-      row.shift = shift.data();
-      row.cols = q.cols;
-      row.group = s.GroupCols(q.cols);
-      DecodeCodes(row, out + r * q.cols);
+      if (one_by_one && !packed) ReadCodes(q, first + r, 1, codes.data(), code_cols);
+      decoder.Decode(first + r, codes.data() + (one_by_one ? 0 : r - begin) * code_cols, out + r * q.cols);
     }
   });
 }

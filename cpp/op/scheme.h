@@ -1,7 +1,9 @@
 // Matrices in run-time formats: their arrays, decoding.
 #pragma once
+#include <memory>
 #include <vector>
 
+#include "core/scratch.h"
 #include "format/plane.h"
 
 namespace edgequant {
@@ -45,10 +47,28 @@ struct SchemeView {
 
 // The integer codes of rows [first, first + count), `stride` bytes a row.
 void ReadCodes(const SchemeView& q, size_t first, size_t count, uint8_t* codes, size_t stride);
-// Effective scale, and zero or minimum, of each group of a row, and the tables of its groups.
-void ReadScales(const SchemeView& q, size_t row, float* scale, float* shift, float* entries);
+// Effective scale, and zero or minimum, of each group of a row, and (unless null) the tables of its groups. `q` must live
+// as long.
+class ScaleReader {
+ public:
+  explicit ScaleReader(const SchemeView& q);
+  ~ScaleReader();
+  void Read(size_t row, float* scale, float* shift, float* entries);
 
-// Writes what ReadCodes and ReadScales read: integers and numbers of rows [first, first + count) of a part.
+ private:
+  void ReadPart(Part part, size_t row, float* out);
+  void ReadScaled(Part part, Part super_part, float zero, size_t row, float* out);
+
+  const SchemeView& q_;
+  size_t groups_;
+  BlockLayout layout_;                 // of interleaved formats
+  const uint8_t* end_ = nullptr;
+  struct Patterns;
+  std::unique_ptr<Patterns> at_once_;  // of integers times one number for each block
+  Scratch integers_, super_;
+};
+
+// Writes what ReadCodes and ScaleReader read: integers and numbers of rows [first, first + count) of a part.
 void WriteIntegers(const Scheme& s, Part part, const uint8_t* values, size_t stride, size_t rows, size_t cols, size_t first,
                    size_t count, uint8_t* array);
 void WriteFloats(const Scheme& s, Part part, const float* values, size_t rows, size_t cols, size_t row, uint8_t* array);

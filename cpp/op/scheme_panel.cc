@@ -98,9 +98,10 @@ SchemePanel Repack(const SchemeView& q) {
   if (s.scaled() && (s.super.present() || s.scale.cell != Cell::kF16)) {
     std::vector<float> most(q.rows);
     ParallelFor(q.rows, 64, [&](size_t begin, size_t end) {
-      std::vector<float> scale(groups), shift(groups), entries;
+      ScaleReader scales(q);
+      std::vector<float> scale(groups), shift(groups);
       for (size_t r = begin; r < end; ++r) {
-        ReadScales(q, r, scale.data(), shift.data(), entries.data());
+        scales.Read(r, scale.data(), shift.data(), nullptr);
         for (size_t g = 0; g < groups; ++g) {
           most[r] = std::max(most[r], std::abs(scale[g]));
           if (s.zeros == Zero::kMinimum) most[r] = std::max(most[r], std::abs(shift[g]) / 64);
@@ -121,6 +122,7 @@ SchemePanel Repack(const SchemeView& q) {
     std::vector<uint8_t> codes(kPanelRows * code_cols);
     std::vector<uint16_t> scales(kPanelRows * panel_groups), minima(kPanelRows * panel_groups);
     std::vector<float> scale(groups), shift(groups);
+    ScaleReader reader(q);
     for (size_t p = begin; p < end; ++p) {
       const size_t first = p * kPanelRows, count = std::min<size_t>(kPanelRows, q.rows - first);
       ReadCodes(q, first, count, codes.data(), code_cols);
@@ -129,7 +131,7 @@ SchemePanel Repack(const SchemeView& q) {
       std::fill(scales.begin(), scales.end(), uint16_t{0});
       std::fill(minima.begin(), minima.end(), uint16_t{0});
       for (size_t r = 0; r < count; ++r) {
-        ReadScales(q, first + r, scale.data(), shift.data(), nullptr);
+        reader.Read(first + r, scale.data(), shift.data(), nullptr);
         for (size_t k = 0; k < panel_groups && k * panel_group < q.cols; ++k) {
           const size_t g = k * panel_group / group;
           float minimum = shift[g];  // of the weight, beside (code - zero) * scale

@@ -10,6 +10,8 @@
 #include "format/catalog.h"
 #include "kernels/cpu/field-inl.h"
 #include "kernels/cpu/byte_maps.h"
+#include "kernels/cpu/compat.h"
+#include "kernels/cpu/grid_rows-inl.h"
 #include "kernels/cpu/half-inl.h"
 #include "kernels/cpu/level-inl.h"
 
@@ -82,14 +84,14 @@ HWY_INLINE void DecodeRun(const uint8_t* HWY_RESTRICT block, const Levels& level
   }
 }
 
-// ---- Grid formats: the rows of the whole block are laid out first (small stores, read back much later as vectors).
+// ---- Grid formats: the rows of whole blocks are laid out first, and read back as vectors.
 
 // One byte of 8 bits per 8 weights: their signs, or eight times the direction of their shift.
 template <const Block& kB>
 HWY_INLINE void ReadMinuses(const uint8_t* HWY_RESTRICT block, uint8_t* HWY_RESTRICT minus) {
   static_assert(kB.n % 128 == 0);
   const ByteTag<16> d;
-  const auto read = [&](auto first) {
+  const auto read = [&](auto first) EDGEQUANT_UNROLLED {
     constexpr int at = decltype(first)::value;
     if constexpr (kB.map.shift != 0) {
       const auto bit = ReadField<kB.map.shift_sign, at, 16, 16, kB.bytes>(block);
@@ -109,69 +111,48 @@ HWY_INLINE void ReadMinuses(const uint8_t* HWY_RESTRICT block, uint8_t* HWY_REST
   ForEach<kB.n / 128, 16>(read);
 }
 
+// Scales (and rows of grids) are prepared for a few blocks at a time, so that their small stores are long done when they
+// are loaded again.
 template <const Block& kB>
-HWY_INLINE void ReadRows(const uint8_t* HWY_RESTRICT block, int8_t* HWY_RESTRICT rows) {
-  constexpr int dim = kB.map.dim;
-  static_assert(kB.codes[0].bits <= 8 && kB.codes[0].up == 0 && kB.n % (16 * dim) == 0);
-  const ByteTag<16> d;
-  const hn::Repartition<uint16_t, decltype(d)> d16;
-  alignas(64) uint16_t code[kB.n / dim];
-  ForEach<kB.n / dim / 16, 16>([&](auto first) {
-    constexpr int at = decltype(first)::value;
-    const auto low = ReadField<kB.codes[0], at, 16, 16, kB.bytes>(block);
-    auto high = hn::Zero(d);
-    if constexpr (kB.codes[1].kind != FieldKind::kNone) {
-      static_assert(kB.codes[1].up == 8);
-      constexpr Field unshifted = [] {
-        Field f = kB.codes[1];
-        f.up = 0;
-        return f;
-      }();
-      high = ReadField<unshifted, at, 16, 16, kB.bytes>(block);
-    }
-    hn::Store(hn::BitCast(d16, hn::InterleaveLower(d, low, high)), d16, code + at);
-    hn::Store(hn::BitCast(d16, hn::InterleaveUpper(d, low, high)), d16, code + at + 8);
-  });
-  const int8_t* grid = kGridRows<kB>.values;
-  for (int c = 0; c < kB.n / dim; ++c) memcpy(rows + c * dim, grid + code[c] * dim, dim);
-}
+constexpr int kAhead = kB.n < 256 ? 1 : 4;
 
-// What a grid block needs before it can be stored.
 template <const Block& kB, bool kIsGrid = kB.map.kind == MapKind::kGrid>
 struct Prepared {
-  Levels levels;
+  Levels levels[kAhead<kB>];
 };
 template <const Block& kB>
 struct Prepared<kB, true> {
-  Levels levels;
-  alignas(64) int8_t rows[kB.n];
-  alignas(64) uint8_t minus[kB.n / 8 + 8];  // mask bits are loaded eight bytes at a time
+  Levels levels[kAhead<kB>];
+  alignas(64) int8_t rows[kAhead<kB>][kB.n];
+  alignas(64) uint8_t minus[kAhead<kB>][kB.n / 8 + 32];  // mask bits are loaded eight bytes at a time
 };
 
 template <const Block& kB>
-HWY_INLINE void Prepare(const uint8_t* HWY_RESTRICT block, Prepared<kB>& p) {
-  constexpr Level scale = ScaleOfBytes(kB);
-  ExpandLevel<scale, kB.n, kB.bytes>(block, p.levels.scale);
-  if constexpr (kB.offset.type != Number::kNone) ExpandLevel<kB.offset, kB.n, kB.bytes>(block, p.levels.offset);
-  if constexpr (kB.map.kind == MapKind::kGrid) {
-    ReadMinuses<kB>(block, p.minus);
-    ReadRows<kB>(block, p.rows);
+HWY_INLINE void Prepare(const uint8_t* HWY_RESTRICT src, int count, Prepared<kB>& p) {
+  for (int b = 0; b < count; ++b) {
+    const uint8_t* block = src + b * kB.bytes;
+    constexpr Level scale = ScaleOfBytes(kB);
+    ExpandLevel<scale, kB.n, kB.bytes>(block, p.levels[b].scale);
+    if constexpr (kB.offset.type != Number::kNone)
+      ExpandLevel<kB.offset, kB.n, kB.bytes>(block, p.levels[b].offset);
+    if constexpr (kB.map.kind == MapKind::kGrid) ReadMinuses<kB>(block, p.minus[b]);
   }
+  if constexpr (kB.map.kind == MapKind::kGrid) ReadRows<kB, kAhead<kB>>(src, count, p.rows[0]);
 }
 
 template <const Block& kB>
-HWY_INLINE void StoreBlock(const uint8_t* HWY_RESTRICT block, const Prepared<kB>& p, float* HWY_RESTRICT out) {
+HWY_INLINE void StoreBlock(const uint8_t* HWY_RESTRICT block, const Prepared<kB>& p, int b, float* HWY_RESTRICT out) {
   if constexpr (kB.map.kind != MapKind::kGrid) {
-    DecodeRun<kB, 0, kB.n>(block, p.levels, out);
+    DecodeRun<kB, 0, kB.n>(block, p.levels[b], out);
   } else {
     const hn::CappedTag<int8_t, kMaxBytes> d;
-    ForEach<kB.n / kMaxBytes, kMaxBytes>([&](auto first) {
+    ForEach<kB.n / kMaxBytes, kMaxBytes>([&](auto first) EDGEQUANT_UNROLLED {
       constexpr int at = decltype(first)::value;
-      const auto row = hn::Load(d, p.rows + at);
-      const auto mask = hn::LoadMaskBits(d, p.minus + at / 8);
+      const auto row = hn::Load(d, p.rows[b] + at);
+      const auto mask = hn::LoadMaskBits(d, p.minus[b] + at / 8);
       // A shifted row is stored moved up; down is two steps lower.
       const auto other = kB.map.shift != 0 ? hn::Sub(row, hn::Set(d, int8_t{2})) : hn::Neg(row);
-      StoreWeights<kB, at>(d, hn::IfThenElse(mask, other, row), p.levels, out);
+      StoreWeights<kB, at>(d, hn::IfThenElse(mask, other, row), p.levels[b], out);
     });
   }
 }
@@ -208,15 +189,12 @@ HWY_NOINLINE void DecodeBlocks(const uint8_t* HWY_RESTRICT src, size_t blocks, f
   for (size_t b = 0; b < blocks; ++b, src += kB.bytes, out += kB.n)
     for (int i = 0; i < kB.n; ++i) out[i] = Decode<kB>(src, i);
 #else
-  // Scales (and rows of grids) are prepared for a few blocks at a time, so that their small stores are long done when
-  // they are loaded again.
-  constexpr size_t kAhead = kB.n < 256 ? 1 : 4;
-  Prepared<kB> prepared[kAhead];
+  Prepared<kB> prepared;
   for (size_t left = blocks; left != 0;) {
-    const size_t count = HWY_MIN(left, kAhead);
-    for (size_t b = 0; b < count; ++b) Prepare<kB>(src + b * kB.bytes, prepared[b]);
-    for (size_t b = 0; b < count; ++b, src += kB.bytes, out += kB.n) StoreBlock<kB>(src, prepared[b], out);
-    left -= count;
+    const int count = int(HWY_MIN(left, size_t(kAhead<kB>)));
+    Prepare<kB>(src, count, prepared);
+    for (int b = 0; b < count; ++b, src += kB.bytes, out += kB.n) StoreBlock<kB>(src, prepared, b, out);
+    left -= size_t(count);
   }
 #endif
 }

@@ -9,6 +9,8 @@
 
 #include <hwy/highway.h>
 
+#include <type_traits>
+
 #include "kernels/cpu/access.h"
 
 HWY_BEFORE_NAMESPACE();
@@ -17,6 +19,15 @@ namespace HWY_NAMESPACE {
 namespace hn = hwy::HWY_NAMESPACE;
 
 #if HWY_TARGET != HWY_SCALAR
+// body(0), body(step) ... body((count - 1) * step), each as a constant.
+template <int kCount, int kStep, int kFirst = 0, class Body>
+HWY_INLINE void ForEach(const Body& body) {
+  if constexpr (kCount > 0) {
+    body(std::integral_constant<int, kFirst>());
+    ForEach<kCount - 1, kStep, kFirst + kStep>(body);
+  }
+}
+
 template <int kN>
 using ByteTag = hn::CappedTag<uint8_t, kN>;
 

@@ -3,9 +3,11 @@
 
 #include <algorithm>
 #include <cmath>
+#include <cstring>
 #include <random>
 #include <vector>
 
+#include "kernels/cpu/bits.h"
 #include "kernels/cpu/codebook.h"
 #include "kernels/cpu/scheme_decode.h"
 #include "kernels/cpu/scheme_search.h"
@@ -114,6 +116,90 @@ TEST_P(SchemesOnEachTarget, DecodesAsTheDescriptionSays) {
       ASSERT_EQ(out[i], Weight(s, codes[i], scale[i / kGroup], shift[i / kGroup])) << s.bits << " bits, weight " << i;
     EXPECT_EQ(out[kCols], 7.0f);
   }
+}
+
+// The same weights, bit for bit, from codes as bytes and from codes where they lie: streams of bits in both orders with and
+// without an offset, base-3 digits; blocks with something between them, up to the last byte that may be read.
+TEST_P(SchemesOnEachTarget, DecodesPackedCodesLikeBytes) {
+  std::mt19937 random(2);
+  std::vector<Scheme> all = Several();
+  for (Zero zeros : {Zero::kNone, Zero::kMinimum}) {
+    Scheme digits = WholeNumbers(2, zeros);
+    digits.codes = 3;
+    digits.zero = 1;
+    all.push_back(digits);
+  }
+  for (const Scheme& s : all)
+    for (int kind = 0; kind < 4; ++kind) {
+      const size_t group = kind % 2 ? 48 : 16, run = kind % 2 ? 240 : 96, runs = 3, cols = run * runs, between = size_t(kind);
+      Plane plane;
+      plane.bits = s.bits;
+      plane.trits = s.codes == 3;
+      plane.high_first = kind == 2 && (s.bits & (s.bits - 1)) == 0 && !plane.trits;
+      plane.offset = kind == 3 && !plane.trits ? 1 << (s.bits - 1) : 0;
+      std::vector<uint8_t> codes(cols);
+      for (uint8_t& c : codes) {
+        do c = uint8_t(random() % unsigned(s.codes));
+        while (s.values == Values::kMinifloat && !(std::abs(MinifloatValue(s, c)) <= s.highest));
+      }
+      const size_t bytes = plane.trits ? BytesOfTrits(run) : BytesOfBits(run, s.bits), step = bytes + between;
+      std::vector<uint8_t> packed(runs * step - between);
+      for (size_t b = 0; b < runs; ++b) {
+        if (plane.trits) PackTrits(&codes[b * run], run, &packed[b * step]);
+        else PackBits(&codes[b * run], run, s.bits, plane.high_first, plane.offset, &packed[b * step]);
+      }
+      const CodeValues values = ValuesOf(s, s.table.data());
+      const std::vector<float> scale = Gaussian(cols / group, 2), shift = Gaussian(cols / group, 3);
+      DecodeRow row;
+      row.values = &values;
+      row.zeros = s.zeros;
+      row.code = codes.data();
+      row.scale = scale.data();
+      row.shift = shift.data();
+      row.cols = cols;
+      row.group = group;
+      std::vector<float> want(cols), found(cols + 1, 7.0f);
+      DecodeCodes(row, want.data());
+      const CodePattern pattern = PatternOf(plane);
+      row.code = nullptr;
+      row.packed = {&pattern, packed.data(), packed.data() + packed.size(), run, step};
+      DecodeCodes(row, found.data());
+      for (size_t i = 0; i < cols; ++i)
+        ASSERT_EQ(found[i], want[i]) << s.bits << " bits, values " << int(s.values) << ", kind " << kind << ", weight " << i;
+      EXPECT_EQ(found[cols], 7.0f);
+    }
+}
+
+TEST_P(SchemesOnEachTarget, ReadsNumbersAndScaledIntegers) {
+  std::mt19937 random(3);
+  const size_t step = 21, runs = 70;
+  std::vector<uint8_t> bytes(step * runs);
+  for (uint8_t& b : bytes) b = uint8_t(random());
+  for (Cell cell : {Cell::kF32, Cell::kF16, Cell::kBF16, Cell::kE8M0, Cell::kE4M3})
+    for (size_t run : {1, 2, 5}) {
+      std::vector<float> out(runs * run + 1, 7.0f);
+      ReadCells(cell, bytes.data() + 1, step, runs, run, out.data());
+      for (size_t i = 0; i < runs * run; ++i) {
+        const float want = ReadCell(cell, &bytes[1 + i / run * step + i % run * size_t(CellBits(cell)) / 8]);
+        ASSERT_EQ(memcmp(&out[i], &want, std::isnan(want) ? 0 : 4), 0) << i;
+        ASSERT_EQ(std::isnan(out[i]), std::isnan(want));
+      }
+      EXPECT_EQ(out[runs * run], 7.0f);
+    }
+  const std::vector<float> super = Gaussian(runs, 4);
+  for (int bits = 1; bits <= 8; ++bits)
+    for (size_t n : {3, 8, 16, 20}) {
+      Plane plane;
+      plane.bits = bits;
+      std::vector<uint8_t> integers(n);
+      std::vector<float> out(runs * n + 1, 7.0f);
+      ReadScaledIntegers(PatternOf(plane), bytes.data(), bytes.data() + bytes.size(), step, runs, n, 5, super.data(), out.data());
+      for (size_t b = 0; b < runs; ++b) {
+        UnpackBits(&bytes[b * step], n, bits, false, 0, integers.data());
+        for (size_t i = 0; i < n; ++i) ASSERT_EQ(out[b * n + i], (float(integers[i]) - 5) * super[b]) << bits << " bits";
+      }
+      EXPECT_EQ(out[runs * n], 7.0f);
+    }
 }
 
 // Codes are the nearest, the error is not above that of the rule, and every target gets as far.
