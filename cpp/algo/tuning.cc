@@ -21,10 +21,11 @@ Span SpanOf(const Shape& s, Effort effort) {
 }
 
 // Weights of x^2 put the minimum close to the extreme weight; even ones spread it out and need more starts.
-int StartsOf(const Shape& s, Effort effort, WeightRule rule) {
+int StartsOf(const Block& b, const Shape& s, Effort effort, WeightRule rule) {
   if (effort == Effort::kBest) return kMaxStarts;
   const bool fast = effort == Effort::kFast;
   if (s.affine) return s.two_level ? (fast ? 10 : 16) : (fast ? 26 : 28);
+  if (b.map.kind == MapKind::kTable && s.codes == 16) return fast ? 10 : 16;  // trials of 16 bits are cheap
   if (rule == WeightRule::kSquare && s.codes <= 8) return fast ? 6 : 8;
   if (rule == WeightRule::kSquare || s.codes >= 64) return fast ? 8 : 10;
   return fast ? 20 : 24;
@@ -92,7 +93,7 @@ Tuning TuningOf(FormatId to, Effort effort, const Weighting& weighting) {
   const Shape s = ShapeOf(BlockOf(to));
   const int level = int(effort);
   Tuning t;
-  t.starts = StartsOf(s, effort, weighting.rule);
+  t.starts = StartsOf(BlockOf(to), s, effort, weighting.rule);
   t.refine = s.affine ? 1 : 0;
   const int least = s.affine || weighting.rule == WeightRule::kSquare ? 0 : 1;  // even weights need a bit more work
   t.rounds = 1 + std::max(least, level);

@@ -56,7 +56,7 @@ GridIndex::GridIndex(const GridTable& grid) : dim(grid.dim), rows(grid.rows) {
   half = quarter * quarter;
 
   word.assign(size_t(half), 0);
-  row.assign(size_t(half) * half, 0);
+  row.assign(size_t(half) * half, -1);
   Sets sets(half);
   double square = 0;
   for (int r = 0; r < rows; ++r) {

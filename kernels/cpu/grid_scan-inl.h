@@ -166,6 +166,50 @@ void LeastCost(const GridIndex& index, GridWork& g, int row) {
   }
 }
 
+// The point of least cost itself, for the vector v whose first weight is `row`: its halves to g.key[v][0] and g.half[v][0].
+// The scan keeps which run is best and what its second half costs; the entry is then whichever costs just that.
+template <int kDim, int kLevels>
+void LeastPoint(const GridIndex& index, GridWork& g, int row, int v) {
+  constexpr int kQuarter = kDim == 8 ? kLevels * kLevels : kLevels, kHalf = kQuarter * kQuarter;
+  FillQuarters<kDim, kLevels>(g, row);
+  FillTable<kQuarter, uint16_t>(index, g);
+  const U16 d;
+  constexpr size_t kStep = GridIndex::kRowBytes / sizeof(uint16_t);
+  alignas(64) uint16_t half[kGridLanes], entry[kGridLanes];
+  for (size_t c = 0; c < kGridLanes; c += hn::Lanes(d)) {
+    const uint16_t* table = g.table + c;
+    W16 best = hn::Set(d, 65535), best_half = hn::Set(d, index.runs[0].half), rest = best;
+    ForEachClass(index, [&](auto length, const GridIndex::RunClass& cl, const GridIndex::Run* run) HWY_ATTR {
+      for (int r = 0; r < cl.count; ++r, ++run) {
+        const W16 first = hn::SaturatedAdd(hn::Load(d, g.quarter[0][run->first] + c), hn::Load(d, g.quarter[1][run->second] + c));
+        const W16 second = Least<length()>(d, table, index.members.data() + run->begin, cl.length);
+        const W16 sum = hn::SaturatedAdd(first, second);
+        const auto better = hn::Lt(sum, best);
+        best = hn::Min(sum, best);
+        best_half = hn::IfThenElse(better, hn::Set(d, run->half), best_half);
+        rest = hn::IfThenElse(better, second, rest);
+      }
+    });
+    W16 at = hn::Zero(d);
+    for (int k = 0; k < kHalf; ++k)
+      at = hn::IfThenElse(hn::Eq(hn::Load(d, table + size_t(k) * kStep), rest), hn::Set(d, uint16_t(k)), at);
+    hn::Store(best_half, d, half + c);
+    hn::Store(at, d, entry + c);
+  }
+  for (int j = 0; j < kGridLanes; ++j) {
+    const int32_t* points = &index.row[size_t(half[j]) * kHalf];
+    int k = entry[j];
+    if (HWY_UNLIKELY(points[k] < 0)) {  // an entry of other runs that happens to cost the same
+      int best = -1;
+      for (k = 0; k < kHalf; ++k)
+        if (points[k] >= 0 && (best < 0 || g.table[size_t(k) * kStep + j] < g.table[size_t(best) * kStep + j])) best = k;
+      k = best;
+    }
+    g.key[v][0][j] = k;
+    g.half[v][0][j] = half[j];
+  }
+}
+
 }  // namespace HWY_NAMESPACE
 }  // namespace edgequant
 HWY_AFTER_NAMESPACE();

@@ -41,7 +41,7 @@ class GridIndex {
   std::vector<RunClass> classes;
   std::vector<uint16_t> members;  // rows of the second half's table, as byte offsets
   std::vector<Merge> merges;      // row half + k of that table is the minimum of two rows (byte offsets, too)
-  std::vector<int32_t> row;       // half x half: the point with these two halves
+  std::vector<int32_t> row;       // half x half: the point with these two halves, or -1
   std::vector<int32_t> word;      // half: its numbers as signed bytes, the first lowest
 };
 
@@ -59,7 +59,7 @@ struct GridTuning {
   int neighbours;           // sub-block scales tried around the expected one, with all points picked anew; at least 1
   int refine;               // rounds of: super-scale by least squares, scales and points picked anew
   bool both;                // the sign of delta is tried at every scale, not only in the middle of the range
-  bool coarse;              // costs of 8 bits while comparing scales
+  bool coarse;              // costs of 8 bits while comparing scales, of 16 when picking points
 };
 
 // One family member: x = d * unit * (2 k + 1) * sign * (value + delta), d per 256 weights, k per `sub` weights.

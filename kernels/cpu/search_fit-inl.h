@@ -7,7 +7,7 @@
 #define EDGEQUANT_SEARCH_FIT_INL_H_
 #endif
 
-#include "kernels/cpu/search_grid-inl.h"
+#include "kernels/cpu/search_trial-inl.h"
 
 HWY_BEFORE_NAMESPACE();
 namespace edgequant {
@@ -122,16 +122,28 @@ HWY_INLINE void FitScale(const Tile<S>& t, const Tuning& p, Fit& f) {
       best_ll = hn::IfThenElse(better, a.ll, best_ll);
       best_xl = hn::IfThenElse(better, a.xl, best_xl);
     };
-    const auto first = [&](int k) HWY_ATTR {
+    const auto place = [&](int k) {  // of the extreme weight
       const float end = p.start[k][0] < 0 ? Grid::low : Grid::high;
-      return hn::Mul(inverse_extreme, hn::Set(d, end + (end < 0 ? -1 : 1) * p.start[k][1] * Grid::step));
+      return end + (end < 0 ? -1 : 1) * p.start[k][1] * Grid::step;
     };
-    for (int k = 0; k < p.starts; k += 2) {
-      const VF inverse[2] = {first(k), first(k + 1)};
-      ScaleSums a[2];
-      Pass<kB, S, 2>(x, w, inverse, a);
-      keep(a[0]);
-      keep(a[1]);
+    if constexpr (TableOfBytes<kB>() && S <= 32) {
+      TrialTile<S> trial;
+      float places[kMaxStarts];
+      for (int k = 0; k < p.starts; ++k) places[k] = place(k);
+      FillTrial<kB, S>(x, w, inverse_extreme, trial);
+      const VF inverse = hn::Mul(inverse_extreme, BestTrial<kB, S>(trial, places, p.starts));
+      ScaleSums a;
+      Pass<kB, S, 1>(x, w, &inverse, &a);
+      keep(a);
+    } else {
+      for (int k = 0; k < p.starts; k += 2) {
+        const VF inverse[2] = {hn::Mul(inverse_extreme, hn::Set(d, place(k))),
+                               hn::Mul(inverse_extreme, hn::Set(d, place(k + 1)))};
+        ScaleSums a[2];
+        Pass<kB, S, 2>(x, w, inverse, a);
+        keep(a[0]);
+        keep(a[1]);
+      }
     }
     for (int r = 0; r < p.refine; ++r) {
       const VF inverse = Inverse(d, best_s);
