@@ -22,14 +22,6 @@ int UsableCores() {
   return std::max(1, int(std::thread::hardware_concurrency()));
 }
 
-inline void Relax() {
-#if defined(__x86_64__) || defined(__i386__)
-  __builtin_ia32_pause();
-#elif defined(__aarch64__)
-  asm volatile("yield");
-#endif
-}
-
 struct Job {
   size_t n, grain;
   const std::function<void(size_t, size_t)>* body;

@@ -15,4 +15,13 @@ int NumThreads();
 // ended. A call from inside a body runs on the calling thread alone; calls from several threads take turns.
 void ParallelFor(size_t n, size_t grain, const std::function<void(size_t begin, size_t end)>& body);
 
+// What a thread does while it watches for another.
+inline void Relax() {
+#if defined(__x86_64__) || defined(__i386__)
+  __builtin_ia32_pause();
+#elif defined(__aarch64__)
+  asm volatile("yield");
+#endif
+}
+
 }  // namespace edgequant

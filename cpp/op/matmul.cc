@@ -9,9 +9,8 @@
 #include "core/scratch.h"
 #include "core/threads.h"
 #include "kernels/cpu/gemm.h"
-#include "kernels/cpu/gemv.h"
-#include "kernels/cpu/panel_activations.h"
 #include "kernels/cpu/panel_limits.h"
+#include "op/few_rows.h"
 
 namespace edgequant {
 namespace {
@@ -32,71 +31,20 @@ void WriteRow(const MutableRowsView& y, size_t i, size_t first, size_t n, float*
 
 // ---- A few rows: fused
 
-// Digits of the activations, row by row, and what each group of weights needs of them.
-struct GemvInput {
-  size_t padded, groups;
-  Scratch q_memory, start_memory, scale_memory, sum_memory, block_scale_memory;
-  int8_t* q;
-  int32_t* start;
-  float *scale, *sum;
-
-  void Fill(const RowsView& x, size_t first, size_t rows, int digits, const Panel& w) {
-    const PanelLayout& layout = w.layout;
-    const size_t group = size_t(layout.group), blocks = (w.cols + kActivationBlock - 1) / kActivationBlock;
-    groups = layout.GroupsOf(w.cols);
-    padded = blocks * kActivationBlock;
-    const size_t all = rows * size_t(digits);
-    q = q_memory.Get<int8_t>(kMaxGemvRows * padded);
-    start = start_memory.Get<int32_t>(kMaxGemvRows * groups);
-    scale = scale_memory.Get<float>(kMaxGemvRows * groups);
-    sum = sum_memory.Get<float>(kMaxGemvRows * groups);
-    float* block_scale = block_scale_memory.Get<float>(kMaxGemvRows * blocks);
-    const int zero = GemvZero(layout);
-    for (size_t i = 0; i < rows; ++i) {
-      const size_t at = i * size_t(digits);
-      QuantizeActivations(x.type, RowOf(x, first + i), w.cols, digits, q + at * padded, padded,
-                          block_scale + at * blocks, blocks);
-    }
-    for (size_t r = 0; r < all; ++r) {
-      SumActivations(q + r * padded, groups, layout.group, start + r * groups);
-      for (size_t g = 0; g < groups; ++g) {
-        const float s = block_scale[r * blocks + g * group / kActivationBlock];
-        sum[r * groups + g] = float(start[r * groups + g]) * s * layout.min_factor;
-        scale[r * groups + g] = s * layout.factor;
-        start[r * groups + g] *= -zero;
-      }
-    }
-    for (size_t r = all; r < kMaxGemvRows; ++r) {  // unused rows of the kernel
-      memset(q + r * padded, 0, padded);
-      std::fill_n(start + r * groups, groups, 0);
-      std::fill_n(scale + r * groups, groups, 0.0f);
-      std::fill_n(sum + r * groups, groups, 0.0f);
-    }
-  }
-};
-
 constexpr size_t kGemvTask = size_t{128} << 10;  // bytes of panels handed out at a time
 
-void FewRows(const RowsView& x, size_t first, size_t rows, int digits, const Panel& w, const MutableRowsView& y,
-             const float* bias) {
-  static thread_local GemvInput input;
-  input.Fill(x, first, rows, digits, w);
-  const int all = int(rows) * digits, kernel_rows = all == 3 ? 4 : all;
-  const GemvFn gemv = FindGemv(w.layout, kernel_rows);
-  const size_t panel_bytes = w.panel_bytes(), grain = std::max<size_t>(1, kGemvTask / std::max<size_t>(1, panel_bytes));
-  const GemvInput& in = input;
+void MultiplyFewRows(const RowsView& x, Compute compute, const Panel& w, const MutableRowsView& y, const float* bias) {
+  static thread_local FewRows input;
+  input.Quantize(x, compute);
+  input.Fit(w);
+  const FewRows& in = input;
+  const size_t grain = std::max<size_t>(1, kGemvTask / std::max<size_t>(1, w.panel_bytes()));
   ParallelFor(w.panels(), grain, [&](size_t begin, size_t end) {
     alignas(64) float sums[kMaxGemvRows * kPanelRows];
     for (size_t p = begin; p < end; ++p) {
-      gemv({&w.layout, w.data.get() + p * panel_bytes, in.groups, in.q, in.padded, in.start, in.scale, in.sum,
-            in.groups, sums});
+      in.Multiply(w, p, sums);
       const size_t column = p * kPanelRows, n = std::min<size_t>(kPanelRows, w.rows - column);
-      for (size_t i = 0; i < rows; ++i) {
-        float* s = sums + i * size_t(digits) * kPanelRows;
-        for (int d = 1; d < digits; ++d)
-          for (size_t k = 0; k < n; ++k) s[k] += s[size_t(d) * kPanelRows + k];
-        WriteRow(y, first + i, column, n, s, bias);
-      }
+      for (size_t i = 0; i < x.rows; ++i) WriteRow(y, i, column, n, sums + i * kPanelRows, bias);
     }
   });
 }
@@ -196,7 +144,7 @@ void MultiplyStrip(const GemmInput& in, size_t first_tile, size_t last_tile, con
   }
 }
 
-void ManyRows(const RowsView& x, int digits, const Panel& w, const MutableRowsView& y, const float* bias) {
+void MultiplyManyRows(const RowsView& x, int digits, const Panel& w, const MutableRowsView& y, const float* bias) {
   static thread_local GemmInput input;
   input.Fill(x, digits, w);
   const GemmInput& in = input;
@@ -216,9 +164,8 @@ void Matmul(const RowsView& x, const Panel& w, const MutableRowsView& y, Compute
   if (y.rows != x.rows || y.cols != w.rows)
     Fail("the result is ", x.rows, " x ", w.rows, ", but the output is ", y.rows, " x ", y.cols);
   if (x.rows == 0 || w.rows == 0) return;
-  const int digits = compute == Compute::kExact ? kExactDigits : 1;
-  if (x.rows * size_t(digits) <= kMaxGemvRows) FewRows(x, 0, x.rows, digits, w, y, bias);
-  else ManyRows(x, digits, w, y, bias);
+  if (FewRows::Hold(x.rows, compute)) MultiplyFewRows(x, compute, w, y, bias);
+  else MultiplyManyRows(x, DigitsOf(compute), w, y, bias);
 }
 
 void ReadPanels(const Panel& w) {

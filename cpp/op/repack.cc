@@ -1,38 +1,13 @@
 #include "op/repack.h"
 
-#include <stdlib.h>
 #include <string.h>
-#if defined(__linux__)
-#include <sys/mman.h>
-#endif
 
 #include <algorithm>
-#include <new>
 
 #include "core/threads.h"
 #include "kernels/cpu/panel_pack.h"
 
 namespace edgequant {
-namespace {
-
-constexpr size_t kHugePage = size_t{2} << 20;
-
-// Aligned to lines, and to huge pages where it fills some: reading at the memory's speed needs them.
-uint8_t* AllocatePanels(size_t bytes) {
-  const size_t alignment = bytes >= kHugePage ? kHugePage : size_t{kPanelLine};
-  const size_t size = (bytes + alignment) / alignment * alignment;
-  void* p = aligned_alloc(alignment, size);
-  if (!p) throw std::bad_alloc();
-#if defined(__linux__)
-  if (alignment == kHugePage) madvise(p, size, MADV_HUGEPAGE);
-#endif
-  return static_cast<uint8_t*>(p);
-}
-
-}  // namespace
-
-void FreeDeleter::operator()(uint8_t* p) const { free(p); }
-
 bool CanRepack(FormatId format) {
   PanelLayout layout;
   return PanelOf(BlockOf(format), &layout);
@@ -45,7 +20,7 @@ Panel AllocatePanel(const std::string& format, const PanelLayout& layout, size_t
   panel.rows = rows;
   panel.cols = cols;
   panel.bytes = panel.panel_bytes() * panel.panels();
-  panel.data.reset(AllocatePanels(panel.bytes));
+  panel.data = AllocateInSlab(panel.bytes);
   return panel;
 }
 
@@ -71,7 +46,7 @@ Panel Repack(const TensorView& q) {
 }
 
 void CopyToNewMemory(const uint8_t* data, size_t bytes) {
-  const std::unique_ptr<uint8_t[], FreeDeleter> copy(AllocatePanels(bytes));
+  const SlabBytes copy = AllocateInSlab(bytes);
   ParallelFor(bytes, size_t{128} << 10, [&](size_t begin, size_t end) {
     memcpy(copy.get() + begin, data + begin, end - begin);
     asm volatile("" : : "r"(copy.get()) : "memory");  // it is read by nobody

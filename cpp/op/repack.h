@@ -1,23 +1,19 @@
 // Weights in the layout that matrix products read (format/panel.h).
 #pragma once
-#include <memory>
 #include <string>
 
+#include "core/slabs.h"
 #include "format/panel.h"
 #include "op/tensor.h"
 
 namespace edgequant {
-
-struct FreeDeleter {
-  void operator()(uint8_t* p) const;
-};
 
 struct Panel {
   std::string format;        // the name of the format it came from
   PanelLayout layout;
   size_t rows = 0, cols = 0;
   size_t bytes = 0;          // of all panels
-  std::unique_ptr<uint8_t[], FreeDeleter> data;
+  SlabBytes data;
 
   size_t panels() const { return (rows + kPanelRows - 1) / kPanelRows; }
   size_t panel_bytes() const { return layout.PanelBytes(cols); }

@@ -19,24 +19,38 @@ using Floats = hn::CappedTag<float, kRowMultiple>;
 
 HWY_INLINE float Total(Floats d, hn::Vec<Floats> v) { return hn::GetLane(hn::SumOfLanes(d, v)); }
 
-HWY_NOINLINE float Dot(const float* HWY_RESTRICT a, const float* HWY_RESTRICT b, size_t n) {
+// Numbers as floats: f32, or the upper halves of them (bf16).
+HWY_INLINE hn::Vec<Floats> LoadNumbers(Floats d, const float* p) { return hn::LoadU(d, p); }
+HWY_INLINE hn::Vec<Floats> LoadNumbers(Floats d, const uint16_t* p) {
+  const hn::Rebind<uint16_t, Floats> dh;
+  const hn::RebindToUnsigned<Floats> du;
+  return hn::BitCast(d, hn::ShiftLeft<16>(hn::PromoteTo(du, hn::LoadU(dh, p))));
+}
+
+template <class T>
+HWY_NOINLINE float Dot(const float* HWY_RESTRICT a, const T* HWY_RESTRICT b, size_t n) {
   const Floats d;
   const size_t lanes = hn::Lanes(d);
   auto sum0 = hn::Zero(d), sum1 = sum0;
   size_t i = 0;
   for (; i + 2 * lanes <= n; i += 2 * lanes) {
-    sum0 = hn::MulAdd(hn::LoadU(d, a + i), hn::LoadU(d, b + i), sum0);
-    sum1 = hn::MulAdd(hn::LoadU(d, a + i + lanes), hn::LoadU(d, b + i + lanes), sum1);
+    sum0 = hn::MulAdd(hn::LoadU(d, a + i), LoadNumbers(d, b + i), sum0);
+    sum1 = hn::MulAdd(hn::LoadU(d, a + i + lanes), LoadNumbers(d, b + i + lanes), sum1);
   }
-  for (; i < n; i += lanes) sum0 = hn::MulAdd(hn::LoadU(d, a + i), hn::LoadU(d, b + i), sum0);
+  for (; i < n; i += lanes) sum0 = hn::MulAdd(hn::LoadU(d, a + i), LoadNumbers(d, b + i), sum0);
   return Total(d, hn::Add(sum0, sum1));
 }
 
-HWY_NOINLINE void NormRowTargeted(const float* x, const float* w, float eps, size_t n, float* y) {
+template <class T>
+HWY_NOINLINE void NormWith(const float* x, const T* w, float plus, float eps, size_t n, float* y) {
   const Floats d;
-  const auto scale = hn::Set(d, 1.0f / sqrtf(Dot(x, x, n) / float(n) + eps));
+  const auto scale = hn::Set(d, 1.0f / sqrtf(Dot(x, x, n) / float(n) + eps)), more = hn::Set(d, plus);
   for (size_t i = 0; i < n; i += hn::Lanes(d))
-    hn::StoreU(hn::Mul(hn::Mul(hn::LoadU(d, x + i), scale), hn::LoadU(d, w + i)), d, y + i);
+    hn::StoreU(hn::Mul(hn::Mul(hn::LoadU(d, x + i), scale), hn::Add(LoadNumbers(d, w + i), more)), d, y + i);
+}
+void NormRowTargeted(const float* x, FormatId type, const void* w, float plus, float eps, size_t n, float* y) {
+  if (type == FormatId::kF32) NormWith(x, static_cast<const float*>(w), plus, eps, n, y);
+  else NormWith(x, static_cast<const uint16_t*>(w), plus, eps, n, y);
 }
 
 HWY_NOINLINE void RotateHeadTargeted(float* x, const float* HWY_RESTRICT cos, const float* HWY_RESTRICT sin, size_t n) {
@@ -51,9 +65,9 @@ HWY_NOINLINE void RotateHeadTargeted(float* x, const float* HWY_RESTRICT cos, co
   }
 }
 
-HWY_NOINLINE void AttendHeadTargeted(const float* HWY_RESTRICT q, const float* HWY_RESTRICT keys,
-                                     const float* HWY_RESTRICT values, size_t n, size_t width, float scale,
-                                     float* HWY_RESTRICT scores, float* HWY_RESTRICT y) {
+template <class T>
+HWY_NOINLINE void AttendOver(const float* HWY_RESTRICT q, const T* HWY_RESTRICT keys, const T* HWY_RESTRICT values,
+                             size_t n, size_t width, float scale, float* HWY_RESTRICT scores, float* HWY_RESTRICT y) {
   const Floats d;
   const size_t lanes = hn::Lanes(d), padded = (n + kRowMultiple - 1) / kRowMultiple * kRowMultiple;
   for (size_t t = 0; t < n; ++t) scores[t] = scale * Dot(q, keys + t * width, width);
@@ -74,11 +88,11 @@ HWY_NOINLINE void AttendHeadTargeted(const float* HWY_RESTRICT q, const float* H
     auto y0 = hn::Zero(d), y1 = y0, y2 = y0, y3 = y0;
     for (size_t t = 0; t < n; ++t) {
       const auto p = hn::Set(d, scores[t]);
-      const float* v = values + t * width + i;
-      y0 = hn::MulAdd(p, hn::LoadU(d, v), y0);
-      y1 = hn::MulAdd(p, hn::LoadU(d, v + lanes), y1);
-      y2 = hn::MulAdd(p, hn::LoadU(d, v + 2 * lanes), y2);
-      y3 = hn::MulAdd(p, hn::LoadU(d, v + 3 * lanes), y3);
+      const T* v = values + t * width + i;
+      y0 = hn::MulAdd(p, LoadNumbers(d, v), y0);
+      y1 = hn::MulAdd(p, LoadNumbers(d, v + lanes), y1);
+      y2 = hn::MulAdd(p, LoadNumbers(d, v + 2 * lanes), y2);
+      y3 = hn::MulAdd(p, LoadNumbers(d, v + 3 * lanes), y3);
     }
     hn::StoreU(hn::Mul(y0, share), d, y + i);
     hn::StoreU(hn::Mul(y1, share), d, y + i + lanes);
@@ -87,24 +101,43 @@ HWY_NOINLINE void AttendHeadTargeted(const float* HWY_RESTRICT q, const float* H
   }
   for (; i < width; i += lanes) {
     auto sum = hn::Zero(d);
-    for (size_t t = 0; t < n; ++t) sum = hn::MulAdd(hn::Set(d, scores[t]), hn::LoadU(d, values + t * width + i), sum);
+    for (size_t t = 0; t < n; ++t) sum = hn::MulAdd(hn::Set(d, scores[t]), LoadNumbers(d, values + t * width + i), sum);
     hn::StoreU(hn::Mul(sum, share), d, y + i);
   }
 }
 
-HWY_NOINLINE void GateRowTargeted(float* HWY_RESTRICT gate, const float* HWY_RESTRICT up, size_t n) {
+void AttendHeadTargeted(FormatId type, const float* q, const void* keys, const void* values, size_t n, size_t width,
+                        float scale, float* scores, float* y) {
+  if (type == FormatId::kF32)
+    AttendOver(q, static_cast<const float*>(keys), static_cast<const float*>(values), n, width, scale, scores, y);
+  else
+    AttendOver(q, static_cast<const uint16_t*>(keys), static_cast<const uint16_t*>(values), n, width, scale, scores, y);
+}
+
+// Both functions are g / (1 + exp(-t)): for SiLU t is g, for GELU as the hyperbolic tangent has it a polynomial of g.
+HWY_NOINLINE void GateRowTargeted(Gate kind, float* HWY_RESTRICT gate, const float* HWY_RESTRICT up, size_t n) {
   const Floats d;
   const auto one = hn::Set(d, 1.0f), limit = hn::Set(d, -80.0f);
+  const auto linear = hn::Set(d, kind == Gate::kSilu ? 1.0f : 1.5957691216f);  // 2 sqrt(2 / pi)
+  const auto cubic = hn::Set(d, kind == Gate::kSilu ? 0.0f : 1.5957691216f * 0.044715f);
   for (size_t i = 0; i < n; i += hn::Lanes(d)) {
     const auto g = hn::LoadU(d, gate + i);
-    const auto e = hn::Exp(d, hn::Neg(hn::Max(g, limit)));
+    const auto small = hn::Min(hn::Max(g, hn::Set(d, -1e6f)), hn::Set(d, 1e6f));  // the cube stays finite
+    const auto t = hn::Mul(small, hn::MulAdd(hn::Mul(small, small), cubic, linear));
+    const auto e = hn::Exp(d, hn::Neg(hn::Max(t, limit)));
     hn::StoreU(hn::Mul(hn::Div(g, hn::Add(one, e)), hn::LoadU(d, up + i)), d, gate + i);
   }
 }
 
-HWY_NOINLINE void AddRowTargeted(float* HWY_RESTRICT x, const float* HWY_RESTRICT y, size_t n) {
+template <class T>
+HWY_NOINLINE void AddNumbers(float* HWY_RESTRICT x, const T* HWY_RESTRICT y, size_t n) {
   const Floats d;
-  for (size_t i = 0; i < n; i += hn::Lanes(d)) hn::StoreU(hn::Add(hn::LoadU(d, x + i), hn::LoadU(d, y + i)), d, x + i);
+  for (size_t i = 0; i < n; i += hn::Lanes(d))
+    hn::StoreU(hn::Add(hn::LoadU(d, x + i), LoadNumbers(d, y + i)), d, x + i);
+}
+void AddRowTargeted(float* x, FormatId type, const void* y, size_t n) {
+  if (type == FormatId::kF32) AddNumbers(x, static_cast<const float*>(y), n);
+  else AddNumbers(x, static_cast<const uint16_t*>(y), n);
 }
 
 }  // namespace HWY_NAMESPACE

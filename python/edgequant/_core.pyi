@@ -123,7 +123,8 @@ def matmul_at(panel: Panel, x: int, type: str, rows: int, out: int, compute: str
     """matmul on addresses, unchecked: x (rows, K), out (rows, N) contiguous numbers of `type`, bias N floats or 0."""
 
 class Decoder:
-    """All layers of a decoder of the Llama kind. Layers name panels and addresses; the caller keeps what they mean."""
+    """All layers of a decoder of the Llama kind. Layers name panels, each with a first row, and addresses of norms and
+    biases, all of the type `vectors`, "f32" or "bf16"; the caller keeps what they mean."""
 
     def __init__(
         self,
@@ -131,14 +132,35 @@ class Decoder:
         heads: int,
         kv_heads: int,
         head_dim: int,
+        rotary_dim: int,
         eps: float,
         scale: float,
+        gelu: bool,
         exact: bool,
+        vectors: str,
+        norm_plus: float,
         layers: Sequence[Mapping[str, Any]],
         final_norm: int,
     ) -> None: ...
-    def step(self, x: int, rows: int, cos: int, sin: int, cache: int, capacity: int, past: int) -> None:
-        """One token per row, on addresses of floats: x (rows, hidden) becomes the last hidden states."""
+    def step(
+        self,
+        x: int,
+        rows: int,
+        count: int,
+        positions: int,
+        starts: int,
+        rotations: Sequence[tuple[int, int]],
+        type: str,
+        cache: int,
+        capacity: int,
+        past: int,
+    ) -> None:
+        """`count` tokens per row, on addresses: x (rows, count, hidden) floats become the last hidden states. positions
+        (rows, count) int64 name rows of the tables of cos and sin; starts (rows) int64, or 0, are the first positions
+        in the cache (of `type`) that are no padding."""
+
+def are_in_place(dicts: list[dict[str, Any]], names: list[str], found: list[Any]) -> bool:
+    """Whether dicts[i].get(names[i]) is found[i] for all i."""
 
 def read_panel(panel: Panel) -> None:
     """For benchmarks: read all bytes of the panel on all threads."""

@@ -1,0 +1,78 @@
+#include "op/few_rows.h"
+
+#include <string.h>
+
+#include <algorithm>
+
+namespace edgequant {
+namespace {
+
+// Whether weights of both layouts go through the same kernel with the same numbers per group.
+bool SameProduct(const PanelLayout& a, const PanelLayout& b) {
+  return a.bits == b.bits && a.table == b.table && a.zero == b.zero && a.group == b.group && a.factor == b.factor &&
+         a.min_factor == b.min_factor;
+}
+
+}  // namespace
+
+void FewRows::Quantize(const RowsView& x, Compute compute) {
+  rows_ = x.rows, cols_ = x.cols, digits_ = DigitsOf(compute), groups_ = 0;
+  const size_t all = rows_ * size_t(digits_), blocks = (cols_ + kActivationBlock - 1) / kActivationBlock;
+  kernel_rows_ = all == 3 ? 4 : all;
+  padded_ = blocks * kActivationBlock;
+  q_ = q_memory_.Get<int8_t>(kMaxGemvRows * padded_);
+  block_scale_ = block_scale_memory_.Get<float>(kMaxGemvRows * blocks);
+  for (size_t i = 0; i < rows_; ++i) {
+    const size_t at = i * size_t(digits_);
+    QuantizeActivations(x.type, static_cast<const uint8_t*>(x.data) + ptrdiff_t(i) * x.stride, cols_, digits_,
+                        q_ + at * padded_, padded_, block_scale_ + at * blocks, blocks);
+  }
+  memset(q_ + all * padded_, 0, (kernel_rows_ - all) * padded_);
+}
+
+void FewRows::Fit(const Panel& w) {
+  const PanelLayout& layout = w.layout;
+  if (groups_ != 0 && SameProduct(layout, layout_)) return;
+  gemv_ = FindGemv(layout, int(kernel_rows_));
+  const int zero = GemvZero(layout);
+  layout_ = layout, groups_ = layout.GroupsOf(cols_);
+  const size_t all = rows_ * size_t(digits_), blocks = padded_ / kActivationBlock, group = size_t(layout.group);
+  start_ = start_memory_.Get<int32_t>(kMaxGemvRows * groups_);
+  scale_ = scale_memory_.Get<float>(kMaxGemvRows * groups_);
+  sum_ = sum_memory_.Get<float>(kMaxGemvRows * groups_);
+  for (size_t r = 0; r < all; ++r) {
+    SumActivations(q_ + r * padded_, groups_, layout.group, start_ + r * groups_);
+    for (size_t g = 0; g < groups_; ++g) {
+      const size_t at = r * groups_ + g;
+      const float s = block_scale_[r * blocks + g * group / kActivationBlock];
+      sum_[at] = float(start_[at]) * s * layout.min_factor;
+      scale_[at] = s * layout.factor;
+      start_[at] *= -zero;
+    }
+  }
+  const size_t unused = (kernel_rows_ - all) * groups_;
+  std::fill_n(start_ + all * groups_, unused, 0);
+  std::fill_n(scale_ + all * groups_, unused, 0.0f);
+  std::fill_n(sum_ + all * groups_, unused, 0.0f);
+}
+
+void FewRows::Prefetch(const Panel& w, size_t panel) {
+  constexpr size_t kAhead = 4096;  // as far ahead as the kernel prefetches
+  const uint8_t* p = w.data.get() + panel * w.panel_bytes();
+  for (size_t i = 0; i < kAhead; i += kPanelLine) __builtin_prefetch(p + i);
+}
+
+void FewRows::Multiply(const Panel& w, size_t panel, float* y) const {
+  gemv_({&w.layout, w.data.get() + panel * w.panel_bytes(), groups_, q_, padded_, start_, scale_, sum_, groups_, y});
+  if (digits_ == 1) return;
+  for (size_t i = 0; i < rows_; ++i) {
+    const float* from = y + i * size_t(digits_) * kPanelRows;
+    for (size_t k = 0; k < kPanelRows; ++k) {
+      float sum = from[k];
+      for (int d = 1; d < digits_; ++d) sum += from[size_t(d) * kPanelRows + k];
+      y[i * kPanelRows + k] = sum;
+    }
+  }
+}
+
+}  // namespace edgequant
