@@ -10,6 +10,7 @@
 #include "core/threads.h"
 #include "format/shape.h"
 #include "kernels/cpu/dequantize.h"
+#include "op/hadamard.h"
 
 namespace edgequant {
 namespace {
@@ -47,40 +48,129 @@ Factors Factorize(const float* hessian, Index cols, Index width, float damping) 
   return f;
 }
 
+// Columns of a step: whole blocks, at least kLeastWidth where they divide the row.
+size_t WidthOf(size_t block, size_t cols) {
+  const size_t width = (std::max(block, kLeastWidth) + block - 1) / block * block;
+  return cols % width == 0 ? width : block;
+}
+
+// From the last columns to the first, tile by tile of rows. load(first row, rows, out) gives the weights;
+// encode(first row, rows, first column, wanted, importance, decoded) encodes rows x width of them, and decodes them again.
+template <class Load, class Encode>
+void FeedBack(size_t rows, size_t cols, size_t width, const float* hessian, float damping, const Load& load, const Encode& encode) {
+  if (!(damping >= 0) || !std::isfinite(damping)) Fail("a damping of ", damping);
+  const Factors f = Factorize(hessian, Index(cols), Index(width), damping);
+  ParallelFor(rows, kTileRows, [&](size_t begin, size_t end) {
+    const size_t count = end - begin;
+    Matrix error(count, cols), wanted(count, width), decoded(count, width);  // error: W, and from the last columns on W - Q
+    load(begin, count, error.data());
+    for (size_t first = cols; first != 0;) {
+      first -= width;
+      const Index after = Index(first + width), rest = Index(cols) - after;
+      auto own = error.middleCols(Index(first), Index(width));
+      wanted = own;
+      if (rest != 0) wanted.noalias() += error.rightCols(rest) * f.lower.block(after, Index(first), rest, Index(width));
+      encode(begin, count, first, wanted.data(), f.weight.data() + first, decoded.data());
+      own -= decoded;
+    }
+  });
+}
+
+// R^T H R for rotated weights.
+Matrix RotatedHessian(const Hadamard& rotation, const float* hessian, size_t cols) {
+  Matrix h = Eigen::Map<const Matrix>(hessian, Index(cols), Index(cols));
+  for (int turn = 0; turn < 2; ++turn) {
+    ParallelFor(cols, 16, [&](size_t begin, size_t end) {
+      for (size_t r = begin; r < end; ++r) rotation.Forward(h.data() + r * cols);
+    });
+    h.transposeInPlace();
+  }
+  return h;
+}
+
 }  // namespace
 
 void QuantizeLdlq(const TensorView& w, FormatId to, const float* hessian, float damping, const QuantizeOptions& options,
                   uint8_t* out) {
   if (!CanQuantize(to)) Fail("weights cannot be encoded as ", NameOf(to), " yet");
   const size_t n = size_t(BlockOf(to).n), out_bytes = RowBytes(to, w.cols), in_bytes = RowBytes(w.format, w.cols);
-  if (!(damping >= 0) || !std::isfinite(damping)) Fail("a damping of ", damping);
   if (w.rows == 0 || w.cols == 0) return;
-  size_t width = std::max(n, kLeastWidth);
-  if (w.cols % width != 0) width = n;
-  const size_t step_bytes = RowBytes(to, width);
-  const Factors f = Factorize(hessian, Index(w.cols), Index(width), damping);
-  ParallelFor(w.rows, kTileRows, [&](size_t begin, size_t end) {
-    const size_t rows = end - begin;
-    Matrix error(rows, w.cols), wanted(rows, width), decoded(rows, width);  // error: W, and from the last columns on W - Q
-    DequantizeBlocks(w.format, w.data + begin * in_bytes, rows * w.cols / size_t(BlockOf(w.format).n), error.data());
+  const size_t width = WidthOf(n, w.cols), step_bytes = RowBytes(to, width);
+  const auto load = [&](size_t row, size_t rows, float* to_rows) {
+    DequantizeBlocks(w.format, w.data + row * in_bytes, rows * w.cols / size_t(BlockOf(w.format).n), to_rows);
+  };
+  FeedBack(w.rows, w.cols, width, hessian, damping, load,
+           [&](size_t row, size_t rows, size_t col, const float* wanted, const float* importance, float* decoded) {
     std::vector<uint8_t> encoded(rows * step_bytes);
     QuantizeOptions step = options;
-    step.first_row = options.first_row + begin;
+    step.first_row = options.first_row + row;
     step.order = nullptr;
-    for (size_t first = w.cols; first != 0;) {
-      first -= width;
-      const Index after = Index(first + width), rest = Index(w.cols) - after;
-      auto own = error.middleCols(Index(first), Index(width));
-      wanted = own;
-      if (rest != 0) wanted.noalias() += error.rightCols(rest) * f.lower.block(after, Index(first), rest, Index(width));
-      step.importance = f.weight.data() + first;
-      Quantize({FormatId::kF32, reinterpret_cast<const uint8_t*>(wanted.data()), rows, width}, to, step, encoded.data());
-      DequantizeBlocks(to, encoded.data(), rows * width / n, decoded.data());
-      own -= decoded;
-      for (size_t r = 0; r < rows; ++r)
-        std::memcpy(out + (begin + r) * out_bytes + first / n * size_t(BlockOf(to).bytes), encoded.data() + r * step_bytes, step_bytes);
+    step.importance = importance;
+    Quantize({FormatId::kF32, reinterpret_cast<const uint8_t*>(wanted), rows, width}, to, step, encoded.data());
+    DequantizeBlocks(to, encoded.data(), rows * width / n, decoded);
+    for (size_t r = 0; r < rows; ++r)
+      std::memcpy(out + (row + r) * out_bytes + col / n * size_t(BlockOf(to).bytes), &encoded[r * step_bytes], step_bytes);
+  });
+}
+
+void QuantizeSchemeLdlq(const Scheme& s, const float* x, size_t rows, size_t cols, const float* hessian, float damping, Effort effort,
+                        const SchemeArrays<uint8_t>& arrays, std::vector<float>* table) {
+  CheckFits(s, rows, cols);
+  const bool blocks = s.interleaved;
+  const size_t block = size_t(blocks ? s.block : s.group);
+  if (!blocks && (s.group <= 0 || s.group_rows != 1 || s.super.present() || s.dim > 1 || cols % block != 0))
+    Fail("format '", s.name, "': error feedback goes from one group of columns to the next, but its scales are not each a group's own");
+  Scheme step = s;  // of some columns: what is learned stays the same for all
+  step.transform = {};
+  SchemeOptions options;
+  options.effort = effort;
+  Matrix h;
+  std::vector<float> rotated;
+  if (s.transform.hadamard) {
+    const Hadamard rotation(s.transform, cols, s.name);
+    h = RotatedHessian(rotation, hessian, cols);
+    hessian = h.data();
+    rotated = RotatedRows(s, x, rows, cols);
+    x = rotated.data();
+  }
+  if (s.learned) {
+    *table = LearnSchemeTable(step, x, rows, cols, options);
+    step.learned = false;
+    step.table = *table;
+  }
+  const size_t width = WidthOf(block, cols), groups = cols / block, step_groups = width / block;
+  const size_t step_bytes = blocks ? ArrayOf(step, Part::kCode, 1, width).inner : 0, row_bytes = step_bytes * (cols / width);
+  std::vector<uint8_t> codes(blocks ? 0 : rows * cols);  // of planes
+  std::vector<float> scale(blocks ? 0 : rows * groups), shift(scale.size());
+  const auto load = [&](size_t row, size_t count, float* to) { std::copy_n(x + row * cols, count * cols, to); };
+  FeedBack(rows, cols, width, hessian, damping, load,
+           [&](size_t row, size_t count, size_t col, const float* wanted, const float* importance, float* decoded) {
+    std::vector<uint8_t> memory[kParts];
+    SchemeArrays<uint8_t> own;
+    SchemeView view{&step, count, width, {}, nullptr};
+    for (int k = 0; k < kParts; ++k) {
+      if (blocks ? Part(k) != Part::kCode : !PlaneOf(step, Part(k)).present()) continue;
+      const PlaneShape shape = ArrayOf(step, Part(k), count, width);
+      memory[k].resize(shape.outer * shape.inner * size_t(blocks ? 8 : PlaneOf(step, Part(k)).word) / 8);
+      view.arrays[Part(k)] = own[Part(k)] = memory[k].data();
+    }
+    SchemeOptions here = options;
+    here.importance = importance;
+    QuantizeScheme(step, wanted, count, width, here, own, nullptr);
+    DequantizeScheme(view, 0, count, decoded);
+    if (blocks) {
+      for (size_t r = 0; r < count; ++r)
+        std::memcpy(arrays[Part::kCode] + (row + r) * row_bytes + col / width * step_bytes, own[Part::kCode] + r * step_bytes, step_bytes);
+      return;
+    }
+    ReadCodes(view, 0, count, &codes[row * cols + col], cols);
+    ScaleReader scales(view);
+    for (size_t r = 0; r < count; ++r) {
+      const size_t at = (row + r) * groups + col / width * step_groups;
+      scales.Read(r, &scale[at], &shift[at], nullptr);
     }
   });
+  if (!blocks) WriteScheme(step, codes.data(), scale.data(), shift.data(), rows, cols, arrays);
 }
 
 }  // namespace edgequant

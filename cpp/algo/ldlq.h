@@ -2,6 +2,7 @@
 // columns that are still to come.
 #pragma once
 #include "algo/quantize.h"
+#include "algo/scheme.h"
 
 namespace edgequant {
 
@@ -15,5 +16,10 @@ namespace edgequant {
 // count. Throws Error as Quantize does, and for a Hessian that is not finite or not positive semi-definite.
 void QuantizeLdlq(const TensorView& w, FormatId to, const float* hessian, float damping, const QuantizeOptions& options,
                   uint8_t* out);
+
+// The same for a run-time format whose scales are each a group's own: any of blocks, or planes with one level of scales. A
+// table is learned first, and then fixed; a transformed format has its Hessian transformed, too.
+void QuantizeSchemeLdlq(const Scheme& s, const float* x, size_t rows, size_t cols, const float* hessian, float damping, Effort effort,
+                        const SchemeArrays<uint8_t>& arrays, std::vector<float>* table);
 
 }  // namespace edgequant

@@ -1,11 +1,13 @@
 #include "algo/scheme.h"
 
 #include <algorithm>
+#include <cmath>
 
 #include "algo/scheme_encoder.h"
 #include "algo/scheme_tuning.h"
 #include "core/error.h"
 #include "core/threads.h"
+#include "op/hadamard.h"
 
 namespace edgequant {
 
@@ -30,12 +32,65 @@ void EncodeRows(const Encoder& e, SchemeWriter& out) {
   });
 }
 
+namespace {
+
+// Numbers of the columns, as an encoder uses them.
+std::vector<float> ColumnsOf(const Scheme& s, size_t cols, const SchemeOptions& options) {
+  return SchemeImportance(options.importance, cols, s.GroupCols(cols));
+}
+
+const float* DataOrNull(const std::vector<float>& v) { return v.empty() ? nullptr : v.data(); }
+
+// With the rows, the second moments of the inputs are rotated: what is on their diagonal becomes its mean over each run.
+void QuantizeRotated(const Scheme& s, const float* x, size_t rows, size_t cols, SchemeOptions options,
+                     const SchemeArrays<uint8_t>& arrays, std::vector<float>* table) {
+  const std::vector<float> rotated = RotatedRows(s, x, rows, cols);
+  std::vector<float> importance;
+  if (options.importance) {
+    const size_t block = TransformBlock(s.transform, cols, s.name);
+    importance = SchemeImportance(options.importance, cols, block);
+    for (size_t first = 0; first < cols; first += block) {
+      double sum = 0;
+      for (size_t c = first; c < first + block; ++c) sum += double(importance[c]);
+      std::fill_n(importance.begin() + ptrdiff_t(first), block, float(sum / double(block)));
+    }
+    options.importance = importance.data();
+  }
+  Scheme plain = s;
+  plain.name += ", transformed";  // in messages: so are the weights that they show
+  plain.transform = {};
+  QuantizeScheme(plain, rotated.data(), rows, cols, options, arrays, table);
+}
+
+}  // namespace
+
+std::vector<float> RotatedRows(const Scheme& s, const float* x, size_t rows, size_t cols) {
+  const Hadamard rotation(s.transform, cols, s.name);
+  const float limit = kLargestWeight / std::sqrt(float(rotation.block()));
+  std::vector<float> rotated(rows * cols);
+  ParallelFor(rows, std::max<size_t>(1, kTask / cols), [&](size_t begin, size_t end) {
+    CheckBelow(s, x + begin * cols, begin, end - begin, cols, limit);
+    for (size_t r = begin; r < end; ++r) {
+      std::copy_n(x + r * cols, cols, &rotated[r * cols]);
+      rotation.Forward(&rotated[r * cols]);
+    }
+  });
+  return rotated;
+}
+
+std::vector<float> LearnSchemeTable(const Scheme& s, const float* x, size_t rows, size_t cols, const SchemeOptions& options) {
+  const std::vector<float> importance = ColumnsOf(s, cols, options);
+  Encoder e(s, x, rows, cols, DataOrNull(importance), options.effort);
+  return LearnTable(e);
+}
+
 void QuantizeScheme(const Scheme& s, const float* x, size_t rows, size_t cols, const SchemeOptions& options,
                     const SchemeArrays<uint8_t>& arrays, std::vector<float>* table) {
   CheckScheme(s);
   CheckFits(s, rows, cols);
-  const std::vector<float> importance = SchemeImportance(options.importance, cols, s.GroupCols(cols));
-  Encoder e(s, x, rows, cols, importance.empty() ? nullptr : importance.data(), options.effort);
+  if (s.transform.hadamard) return QuantizeRotated(s, x, rows, cols, options, arrays, table);
+  const std::vector<float> importance = ColumnsOf(s, cols, options);
+  Encoder e(s, x, rows, cols, DataOrNull(importance), options.effort);
   e.rule = options.effort == Effort::kFast && s.rule != Rule::kNone;
   if (s.learned) *table = LearnTable(e);
   e.UseTable(s.learned ? *table : s.table);

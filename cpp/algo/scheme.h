@@ -18,6 +18,12 @@ struct SchemeOptions {
 void QuantizeScheme(const Scheme& s, const float* x, size_t rows, size_t cols, const SchemeOptions& options,
                     const SchemeArrays<uint8_t>& arrays, std::vector<float>* table);
 
+// The table that QuantizeScheme would learn.
+std::vector<float> LearnSchemeTable(const Scheme& s, const float* x, size_t rows, size_t cols, const SchemeOptions& options);
+
+// The rows that the codes of a transformed format stand for; throws for NaN, infinity, and what would become it.
+std::vector<float> RotatedRows(const Scheme& s, const float* x, size_t rows, size_t cols);
+
 // The arrays of given codes (below 2^bits), scales and zeros or minima, rows x groups of them: nothing is searched.
 // For formats with one level of scales for groups of a row, and codes of one weight; throws Error for others.
 void WriteScheme(const Scheme& s, const uint8_t* codes, const float* scale, const float* shift, size_t rows, size_t cols,

@@ -14,12 +14,10 @@ namespace {
 
 constexpr size_t kTileGroup = 512;  // larger groups are searched one at a time
 
-constexpr float kLargest = 0x1p126f;  // leaves room for a minimum and a range over it
-
 // The largest magnitude whose group has a scale: past it, scales or decoded weights would be infinite.
 float LimitOf(const Scheme& s, const CodeValues& v) {
   const Cell cell = s.super.present() ? s.super.cell : s.scale.cell;
-  if (!(s.scaled() || s.entries.present()) || (s.entries.present() ? s.entries.cell : cell) != Cell::kF16) return kLargest;
+  if (!(s.scaled() || s.entries.present()) || (s.entries.present() ? s.entries.cell : cell) != Cell::kF16) return kLargestWeight;
   if (s.entries.present() || s.zeros == Zero::kMinimum) return 65504.0f;
   const float reach = s.values == Values::kCodebook ? 1 : s.zeros == Zero::kNone ? std::max(v.high, -v.low) : float(v.codes - 1) / 2;
   return 65504.0f * std::max(reach, 1.0f);
@@ -37,18 +35,21 @@ void Encoder::UseTable(const std::vector<float>& t) {
   search.scale_cell = s.super.present() ? Cell::kF32 : s.scale.present() ? s.scale.cell : Cell::kF32;
 }
 
-void CheckMagnitudes(const Encoder& e, size_t first, size_t rows) {
-  const float limit = LimitOf(e.s, e.values), *const x = e.x + first * e.cols;
+void CheckBelow(const Scheme& s, const float* x, size_t first, size_t rows, size_t cols, float limit) {
   uint32_t bits;
   std::memcpy(&bits, &limit, sizeof bits);
-  if (LargestMagnitude(x, rows * e.cols) <= bits) return;
+  if (LargestMagnitude(x, rows * cols) <= bits) return;
   for (size_t i = 0;; ++i) {
     if (std::abs(x[i]) <= limit) continue;
-    const size_t row = first + i / e.cols, col = i % e.cols;
+    const size_t row = first + i / cols, col = i % cols;
     if (std::isnan(x[i])) Fail("NaN at row ", row, ", column ", col);
     if (std::isinf(x[i])) Fail("infinity at row ", row, ", column ", col);
-    Fail(x[i], " at row ", row, ", column ", col, " is too large for ", e.s.name, ", which reaches ", limit);
+    Fail(x[i], " at row ", row, ", column ", col, " is too large for ", s.name, ", which reaches ", limit);
   }
+}
+
+void CheckMagnitudes(const Encoder& e, size_t first, size_t rows) {
+  CheckBelow(e.s, e.x + first * e.cols, first, rows, e.cols, LimitOf(e.s, e.values));
 }
 
 // Rows of small groups, or row by row.

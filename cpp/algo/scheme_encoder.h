@@ -30,6 +30,10 @@ struct Encoder {
   size_t groups() const { return s.GroupsOf(cols); }
 };
 
+constexpr float kLargestWeight = 0x1p126f;  // leaves room for a minimum and a range over it
+
+// Throws for NaN, infinity, and magnitudes above the limit, in rows x cols numbers, the first of which belong to `first`.
+void CheckBelow(const Scheme& s, const float* x, size_t first, size_t rows, size_t cols, float limit);
 // Throws for NaN, infinity, and magnitudes whose group has no scale, in rows [first, first + rows).
 void CheckMagnitudes(const Encoder& e, size_t first, size_t rows);
 

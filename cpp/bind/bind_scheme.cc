@@ -5,6 +5,7 @@
 
 #include <optional>
 
+#include "algo/ldlq.h"
 #include "algo/scheme.h"
 #include "bind/bind.h"
 #include "bind/call.h"
@@ -97,6 +98,15 @@ Scheme SchemeFrom(const py::dict& d) {
   Get(d, "super_group", s.super_group);
   Get(d, "divides", s.divides);
   Get(d, "sub_table", s.sub_table);
+  if (d.contains("transform")) {
+    py::dict fields;
+    Get(d, "transform", fields);
+    std::string kind;
+    Get(fields, "kind", kind);
+    s.transform.hadamard = Choice<bool>("transform", kind, {{"hadamard", true}});
+    Get(fields, "block", s.transform.block);
+    Get(fields, "seed", s.transform.seed);
+  }
   Get(d, "interleaved", s.interleaved);
   Get(d, "block", s.block);
   Get(d, "rule_reach", s.rule_reach);
@@ -136,6 +146,10 @@ void AllocateArrays(const Scheme& s, size_t rows, size_t cols, py::dict& out, Sc
   }
 }
 
+Effort EffortNamed(const std::string& name) {
+  return Choice<Effort>("effort", name, {{"fast", Effort::kFast}, {"default", Effort::kDefault}, {"best", Effort::kBest}});
+}
+
 py::dict PyQuantize(const Scheme& s, const Floats& x, const std::optional<Floats>& importance, const std::string& effort) {
   const size_t rows = size_t(x.shape(0)), cols = size_t(x.shape(1));
   if (importance && size_t(importance->size()) != cols)
@@ -143,7 +157,7 @@ py::dict PyQuantize(const Scheme& s, const Floats& x, const std::optional<Floats
   CheckFits(s, rows, cols);
   SchemeOptions options;
   options.importance = importance ? importance->data() : nullptr;
-  options.effort = Choice<Effort>("effort", effort, {{"fast", Effort::kFast}, {"default", Effort::kDefault}, {"best", Effort::kBest}});
+  options.effort = EffortNamed(effort);
   py::dict out;
   SchemeArrays<uint8_t> arrays;
   AllocateArrays(s, rows, cols, out, arrays);
@@ -151,6 +165,24 @@ py::dict PyQuantize(const Scheme& s, const Floats& x, const std::optional<Floats
   {
     const py::gil_scoped_release unlocked;
     QuantizeScheme(s, x.data(), rows, cols, options, arrays, &table);
+  }
+  if (s.learned) out["table"] = Floats(py::ssize_t(table.size()), table.data());
+  return out;
+}
+
+py::dict PyQuantizeLdlq(const Scheme& s, const Floats& x, const Floats& hessian, float damping, const std::string& effort) {
+  const size_t rows = size_t(x.shape(0)), cols = size_t(x.shape(1));
+  if (hessian.ndim() != 2 || size_t(hessian.shape(0)) != cols || size_t(hessian.shape(1)) != cols)
+    Fail("the Hessian of ", cols, " columns is ", cols, " x ", cols);
+  CheckFits(s, rows, cols);
+  const Effort how = EffortNamed(effort);
+  py::dict out;
+  SchemeArrays<uint8_t> arrays;
+  AllocateArrays(s, rows, cols, out, arrays);
+  std::vector<float> table;
+  {
+    const py::gil_scoped_release unlocked;
+    QuantizeSchemeLdlq(s, x.data(), rows, cols, hessian.data(), damping, how, arrays, &table);
   }
   if (s.learned) out["table"] = Floats(py::ssize_t(table.size()), table.data());
   return out;
@@ -242,6 +274,8 @@ void BindScheme(py::module_& m) {
       .def(py::init(&SchemeFrom), py::arg("description"))
       .def("quantize", &PyQuantize, py::arg("x"), py::arg("importance"), py::arg("effort"),
            "The arrays of a float32 matrix, by name: words of 8, 16 or 32 bits, outer x inner.")
+      .def("quantize_ldlq", &PyQuantizeLdlq, py::arg("x"), py::arg("hessian"), py::arg("damping") = 0.01f, py::arg("effort") = "default",
+           "The same with error feedback for inputs of the second moments `hessian` (cols, cols).")
       .def("check", [](const Scheme& s, const py::dict& a, size_t rows, size_t cols) { Held(s, a, rows, cols); },
            py::arg("arrays"), py::arg("rows"), py::arg("cols"), "Error unless the arrays are those of such a matrix.")
       .def("dequantize", &PyDequantize, py::arg("arrays"), py::arg("rows"), py::arg("cols"),

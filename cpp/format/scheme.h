@@ -53,6 +53,13 @@ enum class Rule : uint8_t {
 };
 enum class Rounding : uint8_t { kHalfEven, kHalfAway, kHalfUp };
 
+// What rows of weights, and activations, go through first: an orthonormal mix of runs of columns, which spreads outliers.
+struct Transform {
+  bool hadamard = false;
+  int block = 0;       // columns that are mixed, a power of two from 16 up; 0: the largest that divides the row
+  uint64_t seed = 1;   // of the signs of the columns; 0: none
+};
+
 struct Scheme {
   std::string name;
 
@@ -82,6 +89,8 @@ struct Scheme {
   Plane code, scale, shift, super, super_shift, entries;  // shift: zeros or minima; entries: tables of groups
   bool interleaved = false;      // one array of blocks, each with its part of every plane in this order:
   int block = 0;                 //   super, super_shift, scale, shift, entries, code; weights of a block
+
+  Transform transform;           // the codes are those of transformed rows
 
   // ---- The reference encoder
   Rule rule = Rule::kNone;

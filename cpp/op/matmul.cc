@@ -10,6 +10,7 @@
 #include "core/threads.h"
 #include "kernels/cpu/gemm.h"
 #include "kernels/cpu/panel_limits.h"
+#include "op/dequantize.h"
 #include "op/few_rows.h"
 
 namespace edgequant {
@@ -157,6 +158,31 @@ void MultiplyManyRows(const RowsView& x, int digits, const Panel& w, const Mutab
   });
 }
 
+void MultiplyRows(const RowsView& x, const Panel& w, const MutableRowsView& y, Compute compute, const float* bias) {
+  if (FewRows::Hold(x.rows, compute)) MultiplyFewRows(x, compute, w, y, bias);
+  else MultiplyManyRows(x, DigitsOf(compute), w, y, bias);
+}
+
+constexpr size_t kRotatedAtOnce = 1 << 20;  // numbers
+
+// Weights that lie there rotated: so must the activations.
+void MultiplyRotated(const RowsView& x, const Panel& w, const MutableRowsView& y, Compute compute, const float* bias) {
+  const size_t step = std::max<size_t>(kRowsAtOnce, kRotatedAtOnce / x.cols), row_bytes = x.cols * sizeof(float);
+  std::vector<float> rotated(std::min(step, x.rows) * x.cols);
+  for (size_t first = 0; first < x.rows; first += step) {
+    const size_t rows = std::min(step, x.rows - first);
+    ParallelFor(rows, 1, [&](size_t begin, size_t end) {
+      for (size_t i = begin; i < end; ++i) {
+        float* const row = &rotated[i * x.cols];
+        DequantizeRow(x.type, RowOf(x, first + i), x.cols, row);
+        w.rotation->Forward(row);
+      }
+    });
+    MultiplyRows({FormatId::kF32, rotated.data(), rows, x.cols, ptrdiff_t(row_bytes)}, w,
+                 {y.type, static_cast<uint8_t*>(y.data) + ptrdiff_t(first) * y.stride, rows, y.cols, y.stride}, compute, bias);
+  }
+}
+
 }  // namespace
 
 void Matmul(const RowsView& x, const Panel& w, const MutableRowsView& y, Compute compute, const float* bias) {
@@ -164,8 +190,8 @@ void Matmul(const RowsView& x, const Panel& w, const MutableRowsView& y, Compute
   if (y.rows != x.rows || y.cols != w.rows)
     Fail("the result is ", x.rows, " x ", w.rows, ", but the output is ", y.rows, " x ", y.cols);
   if (x.rows == 0 || w.rows == 0) return;
-  if (FewRows::Hold(x.rows, compute)) MultiplyFewRows(x, compute, w, y, bias);
-  else MultiplyManyRows(x, DigitsOf(compute), w, y, bias);
+  if (w.rotation) MultiplyRotated(x, w, y, compute, bias);
+  else MultiplyRows(x, w, y, compute, bias);
 }
 
 void ReadPanels(const Panel& w) {

@@ -1,9 +1,11 @@
 // Weights in the layout that matrix products read (format/panel.h).
 #pragma once
+#include <memory>
 #include <string>
 
 #include "core/slabs.h"
 #include "format/panel.h"
+#include "op/hadamard.h"
 #include "op/tensor.h"
 
 namespace edgequant {
@@ -14,6 +16,7 @@ struct Panel {
   size_t rows = 0, cols = 0;
   size_t bytes = 0;          // of all panels
   SlabBytes data;
+  std::shared_ptr<const Hadamard> rotation;  // of the activations, before they are multiplied; null: none
 
   size_t panels() const { return (rows + kPanelRows - 1) / kPanelRows; }
   size_t panel_bytes() const { return layout.PanelBytes(cols); }

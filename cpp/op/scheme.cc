@@ -10,6 +10,7 @@
 #include "format/cell.h"
 #include "kernels/cpu/bits.h"
 #include "kernels/cpu/scheme_decode.h"
+#include "op/hadamard.h"
 #include "op/planes.h"
 
 namespace edgequant {
@@ -157,6 +158,8 @@ void CheckScheme(const Scheme& s) {
   if (s.code.trits ? s.codes != 3 : s.code.bits != s.bits) fail("the plane of codes does not have their width");
   if (s.super.present() && !s.scale.present() && (s.super_group || s.group || s.group_rows))
     fail("a second level without a first is one number for the tensor");
+  if (s.transform.block < 0 || (s.transform.block & (s.transform.block - 1)) != 0 || (s.transform.block > 0 && s.transform.block < 16))
+    fail("a transform mixes a power of two of columns from 16 up, not ", s.transform.block);
   if (s.interleaved) {
     if (s.group <= 0 || s.block <= 0 || s.block % s.group != 0 || s.group_rows != 1)
       fail("a block of ", s.block, " is not a whole number of groups of ", s.group);
@@ -171,6 +174,7 @@ void CheckFits(const Scheme& s, size_t rows, size_t cols) {
   if (cols % unit != 0) Fail("format '", s.name, "': rows of ", cols, " weights are not a multiple of ", unit);
   if (s.code.flat && cols % s.GroupCols(cols) != 0)
     Fail("format '", s.name, "': rows of ", cols, " weights are not a multiple of its group of ", s.group);
+  if (s.transform.hadamard) TransformBlock(s.transform, cols, s.name);
   for (Part part : kAll) {  // words that hold a part of the rows
     const Plane& p = PlaneOf(s, part);
     if (!p.present() || !p.down || p.cell != Cell::kInteger || s.interleaved) continue;
@@ -344,8 +348,8 @@ bool ProductsAreExact(const Scheme& s) {
 // Rows of one matrix, by one thread.
 class RowDecoder {
  public:
-  RowDecoder(const SchemeView& q, const CodeValues* values, const float* table, const CodePattern* pattern)
-      : q_(q), scales_(q), groups_(q.scheme->GroupsOf(q.cols)) {
+  RowDecoder(const SchemeView& q, const CodeValues* values, const float* table, const CodePattern* pattern, const Hadamard* rotation)
+      : rotation_(rotation), scales_(q), groups_(q.scheme->GroupsOf(q.cols)) {
     const Scheme& s = *q.scheme;
     row_.values = values;
     row_.table = table;
@@ -382,10 +386,11 @@ class RowDecoder {
     row_.code = codes;
     if (row_.packed.pattern) row_.packed.first = codes_ + row * row_bytes_;
     DecodeCodes(row_, out);
+    if (rotation_) rotation_->Backward(out);
   }
 
  private:
-  const SchemeView& q_;
+  const Hadamard* rotation_;
   ScaleReader scales_;
   size_t groups_, row_bytes_ = 0;
   const uint8_t* codes_ = nullptr;
@@ -410,11 +415,13 @@ void DequantizeScheme(const SchemeView& q, size_t first, size_t count, float* ou
   const CodeValues values = vectors ? CodeValues() : ValuesOf(s, table);
   const bool packed = CanDecodePacked(s, q.cols);
   const CodePattern pattern = packed ? PatternOf(s.code) : CodePattern();
+  std::unique_ptr<const Hadamard> rotation;
+  if (s.transform.hadamard) rotation = std::make_unique<const Hadamard>(s.transform, q.cols, s.name);
   const bool one_by_one = s.interleaved || RowsAreApart(s.code, code_cols);  // a row of codes stays in the first cache
   const size_t grain = std::max<size_t>(8, (size_t{1} << 15) / q.cols / 8 * 8);
   ParallelFor(count, grain, [&](size_t begin, size_t end) {
     std::vector<uint8_t> codes(packed ? 0 : (one_by_one ? 1 : end - begin) * code_cols);
-    RowDecoder decoder(q, vectors ? nullptr : &values, table, packed ? &pattern : nullptr);
+    RowDecoder decoder(q, vectors ? nullptr : &values, table, packed ? &pattern : nullptr, rotation.get());
     if (!one_by_one) ReadCodes(q, first + begin, end - begin, codes.data(), code_cols);
     for (size_t r = begin; r < end; ++r) {
       if (one_by_one && !packed) ReadCodes(q, first + r, 1, codes.data(), code_cols);

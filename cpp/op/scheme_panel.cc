@@ -116,6 +116,7 @@ SchemePanel Repack(const SchemeView& q) {
   layout.factor *= unit;
   layout.min_factor *= unit;
   result.panel = AllocatePanel(s.name, layout, q.rows, q.cols);
+  if (s.transform.hadamard) result.panel.rotation = std::make_shared<const Hadamard>(s.transform, q.cols, s.name);
   uint8_t* const out = result.panel.data.get();
   const size_t panel_bytes = result.panel.panel_bytes();
   ParallelFor(result.panel.panels(), 1, [&](size_t begin, size_t end) {

@@ -241,6 +241,11 @@ class Scheme:
     def quantize(
         self, x: NDArray[np.float32], importance: NDArray[np.float32] | None, effort: str
     ) -> dict[str, NDArray[Any]]: ...
+    def quantize_ldlq(
+        self, x: NDArray[np.float32], hessian: NDArray[np.float32], damping: float = 0.01, effort: str = "default"
+    ) -> dict[str, NDArray[Any]]:
+        """The same with error feedback for inputs of the second moments `hessian` (cols, cols)."""
+
     def dequantize(
         self, arrays: Mapping[str, NDArray[Any]], rows: int, cols: int, first: int = 0, count: int | None = None
     ) -> NDArray[np.float32]: ...

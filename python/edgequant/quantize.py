@@ -68,28 +68,28 @@ def quantize(
     if hessian is not None and importance is not None:
         raise Error("importance and hessian are both given; the Hessian's diagonal is the importance")
     if scheme is not None:
-        if hessian is not None:
-            raise Error(f"{name}: error feedback from a Hessian is for the formats of the catalogue only")
         rows, cols = split_shape(shape)
         x = _core.dequantize(data, source, rows, cols) if source != "f32" else data.view(np.float32)
-        return quantize_scheme(x.reshape(rows, cols), scheme, shape, importance, effort)
+        moments = None if hessian is None else _hessian_matrix(hessian, cols)
+        return quantize_scheme(x.reshape(rows, cols), scheme, shape, importance, effort, moments)
     rows, cols = check_rows(name, shape)
     if hessian is not None:
-        return QuantizedTensor(_quantize_ldlq(data, source, rows, cols, name, hessian, effort), name, shape)
+        moments = _hessian_matrix(hessian, cols)
+        return QuantizedTensor(
+            _core.quantize_ldlq(data, source, rows, cols, name, moments, effort=effort), name, shape
+        )
     vector = importance_vector(importance, cols)
     out, _ = _core.quantize(data, source, rows, cols, name, importance=vector, effort=effort, objective=objective)
     return QuantizedTensor(out, name, shape)
 
 
-def _quantize_ldlq(
-    data: Any, source: str, rows: int, cols: int, format: str, hessian: Any, effort: Effort
-) -> np.ndarray:
+def _hessian_matrix(hessian: Any, cols: int) -> np.ndarray:
     matrix, kind = as_matrix(hessian)
     if kind != "f32":
         matrix = np.asarray(hessian, dtype=np.float32)
     if matrix.shape != (cols, cols):
         raise Error(f"hessian of shape {matrix.shape}: expected ({cols}, {cols}), the second moments of the inputs")
-    return _core.quantize_ldlq(data, source, rows, cols, format, matrix, effort=effort)
+    return matrix
 
 
 def from_bytes(data: Any, format: str, shape: tuple[int, ...]) -> QuantizedTensor:

@@ -50,6 +50,10 @@ class Format:
       sub_scale: scales as integers of (bits, groups): each `groups` blocks share one number of type `scale`, and their
         own scales (and minima) are integers times that; signed ones from 6 bits on, where there is no minimum.
       base3: three codes, -1, 0 and 1 times the scale, or the three of `table`; five share a byte.
+      transform: "hadamard" quantizes rows that went through random signs and a Hadamard transform, which spreads
+        outliers over the columns; decoding goes back, products transform the activations instead. ("hadamard",
+        columns, seed): how many columns are mixed, a power of two from 16 up (0, the default: the largest that divides
+        the row), and the seed of the signs (default 1; 0: no signs).
 
     Raises Error, in one sentence, for descriptions that contradict themselves.
 
@@ -72,6 +76,7 @@ class Format:
         scale: str | None = "f16",
         sub_scale: tuple[int, int] | None = None,
         base3: bool = False,
+        transform: str | tuple[str, int] | tuple[str, int, int] | None = None,
     ) -> None:
         d: dict[str, Any] = {"name": str(name), "interleaved": True, "group": int(block), "block": int(block)}
         if block < 1:
@@ -114,6 +119,8 @@ class Format:
         if sub_scale is not None:
             self._add_levels(d, sub_scale, scale, minimum)
         d["code_plane"] = code_plane
+        if transform is not None:
+            d["transform"] = _transform(name, transform)
         self._description = d
         self._arrays: dict[str, tuple[str, str, str]] = {}
         self.core  # noqa: B018  (checks the description)
@@ -255,6 +262,9 @@ class Format:
         """Several lines of text: sizes, and the arrays of a planar format with their types and shapes."""
         block = f"{self.block} weights" if self.block else "a row or more"
         lines = [f"{self.name}: {self.bits_per_weight:g} bits per weight, scales for {block}"]
+        if "transform" in self._description:
+            t = self._description["transform"]
+            lines.append(f"  a Hadamard transform of {t['block'] or 'all'} columns, with signs of seed {t['seed']}")
         for part, (name, dtype, dims) in self._arrays.items():
             plane = self._description.get(f"{part}_plane", {})
             what = plane.get("cell") or (f"{plane['bits']} bits in {dtype}" if plane.get("bits") else dtype)
@@ -346,6 +356,14 @@ class Array:
         )
         if dtype not in NUMBERS:
             self.plane.setdefault("word", np.dtype(dtype).itemsize * 8)
+
+
+def _transform(name: str, what: Any) -> dict[str, Any]:
+    parts = (what,) if isinstance(what, str) else what if isinstance(what, tuple) else ()
+    numbers = parts[1:]
+    if parts[:1] != ("hadamard",) or len(numbers) > 2 or not all(isinstance(n, int) and n >= 0 for n in numbers):
+        raise Error(f"format '{name}': a transform is 'hadamard' or ('hadamard', columns, seed), not {what!r}")
+    return {"kind": "hadamard", **dict(zip(("block", "seed"), (*numbers, *(0, 1)[len(numbers) :]), strict=True))}
 
 
 def _number(name: str, kind: str) -> str:

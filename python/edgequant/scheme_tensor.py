@@ -72,11 +72,22 @@ class SchemeTensor(QuantizedTensor):
 
 
 def quantize_scheme(
-    w: np.ndarray, scheme: Format, shape: tuple[int, ...], importance: Any, effort: str
+    w: np.ndarray,
+    scheme: Format,
+    shape: tuple[int, ...],
+    importance: Any,
+    effort: str,
+    hessian: np.ndarray | None = None,
 ) -> SchemeTensor:
     """Encodes float32 weights (rows, cols) that have `shape` otherwise."""
-    vector = importance_vector(importance, w.shape[1])
-    return SchemeTensor(scheme.named_arrays(scheme.core.quantize(w, vector, effort), shape), scheme, shape)
+    core = scheme.core
+    if hessian is None:
+        words = core.quantize(w, importance_vector(importance, w.shape[1]), effort)
+    elif isinstance(core, _core.Scheme):
+        words = core.quantize_ldlq(w, hessian, effort=effort)
+    else:
+        raise Error(f"format '{scheme.name}' has a codec of its own, and no error feedback from a Hessian")
+    return SchemeTensor(scheme.named_arrays(words, shape), scheme, shape)
 
 
 def from_planes(planes: Mapping[str, Any], format: Format | str, shape: tuple[int, ...]) -> SchemeTensor:

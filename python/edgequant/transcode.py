@@ -67,6 +67,7 @@ class Algebra:
     minimum: str | None = None
     minimum_factor: float = 1
     levels: int = 1
+    transform: tuple[Any, ...] = ()  # what rows go through before that
 
     @property
     def whole(self) -> bool:
@@ -110,7 +111,8 @@ def _of_scheme(f: Format) -> Algebra | None:
         return None
     zero = (1 << d["shift_plane"]["bits"]) - 1 if zeros == "integer" else None
     minimum = ("product" if two else d["shift_plane"]["cell"]) if zeros == "minimum" else None
-    return Algebra(values, d.get("group", 32), scale, 1, zero, minimum, 1, 2 if two else 1)
+    transform = tuple(sorted(d.get("transform", {}).items()))
+    return Algebra(values, d.get("group", 32), scale, 1, zero, minimum, 1, 2 if two else 1, transform)
 
 
 def _algebra(f: BlockFormat | Format) -> Algebra | None:
@@ -130,7 +132,7 @@ class Way:
 
 def _way(a: Algebra, b: Algebra) -> Way | None:
     """How every value of a is one of b; None if there is no way."""
-    if b.levels > 1 or ((b.group == 0) != (a.group == 0) and b.group == 0):
+    if a.transform != b.transform or b.levels > 1 or ((b.group == 0) != (a.group == 0) and b.group == 0):
         return None
     if a.group and b.group and a.group % b.group:
         return None

@@ -93,3 +93,42 @@ def test_bad_hessians(hessian: np.ndarray, message: str) -> None:
         eq.quantize(W, "q4_0", hessian=hessian)
     with pytest.raises(eq.Error, match="both"):
         eq.quantize(W, "q4_0", np.ones(COLS), hessian=H)
+
+
+OWN = [
+    eq.Format("own", block=32, codes=3),
+    eq.Format("minimum", block=64, codes=2, minimum="f16"),
+    eq.Format("ternary", block=64, base3=True),
+    eq.Format("learned", block=64, codes=2, table="learned"),
+    eq.Format("levels", block=32, codes=4, minimum="f16", sub_scale=(6, 8)),
+    eq.Format("tables", block=64, codes=2, learned="group"),
+    eq.Format("vectors", block=64, codebook=(64, 4)),
+    eq.Format("mixed", block=32, codes=3, transform=("hadamard", 128)),
+    eq.planar_formats["mlx.affine3.g32"], eq.planar_formats["gptq.int3.g128"], eq.planar_formats["onnx.nbits4.g32.zp"],
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("f", OWN, ids=str)
+def test_run_time_formats(f: eq.Format) -> None:
+    w = np.resize(W, (64, COLS))  # GPTQ's words hold 32 rows
+    plain, fed_back = eq.quantize(w, f, np.diag(H)), eq.quantize(w, f, hessian=H)
+    assert isinstance(fed_back, eq.SchemeTensor) and fed_back.scheme == f
+
+    def error(q: eq.QuantizedTensor, x: np.ndarray) -> float:
+        return float(np.linalg.norm(x @ (w - q.dequantize()).T) / np.linalg.norm(x @ w.T))
+
+    assert error(fed_back, X) < 0.95 * error(plain, X) and error(fed_back, UNSEEN) < error(plain, UNSEEN)
+    np.testing.assert_array_equal(eq.from_planes(fed_back.planes, f, w.shape).dequantize(), fed_back.dequantize())
+
+
+def test_run_time_formats_as_the_built_in_one() -> None:
+    """The same recursion over blocks: q4_0 described at run time gets as far."""
+    f = eq.Format("q4_0 at run time", block=32, codes=4)
+    ours, builtin = (eq.quantize(W, name, hessian=H, effort="best", objective="plain") for name in (f, "q4_0"))
+    assert output_error(ours, X) == pytest.approx(output_error(builtin, X), rel=0.05)
+
+
+def test_formats_without_groups_of_their_own() -> None:
+    for name in ("fp8.e4m3.channel", "bnb.nf4.g64.dq"):
+        with pytest.raises(eq.Error, match="not each a group's own"):
+            eq.quantize(W, name, hessian=H)
