@@ -3,7 +3,7 @@ PY := .venv/bin/python
 export CMAKE_GENERATOR := Ninja
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 
-.PHONY: help setup install demo test lint peers bench asan fuzz clean
+.PHONY: help setup install demo test lint peers bench asan arm fuzz clean
 
 help:            ## list the commands
 	@grep -hE '^[a-z]+: .*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
@@ -38,6 +38,9 @@ bench: install   ## speed per format against the best peer installed
 
 asan: setup      ## the C++ tests with address and undefined-behaviour sanitizers
 	cmake --preset asan && cmake --build --preset asan && ctest --preset asan
+
+arm: setup       ## the C++ tests for 64-bit Arm in an emulator
+	cmake --preset aarch64 && cmake --build --preset aarch64 && ctest --preset aarch64
 
 fuzz: setup      ## run both parsers' fuzzers (SECONDS_EACH=600); needs clang
 	@tests/fuzz/run $${SECONDS_EACH:-600}

@@ -20,9 +20,8 @@ namespace edgequant {
 namespace HWY_NAMESPACE {
 
 #if HWY_TARGET != HWY_SCALAR
-// SVE and RVV promise no more than 128 bits when this is compiled.
-constexpr int kMaxBytes = HWY_HAVE_SCALABLE ? 16 : HWY_MIN(64, int(hn::MaxLanes(hn::ScalableTag<uint8_t>())));
-constexpr int kMaxFloats = HWY_HAVE_SCALABLE ? 4 : HWY_MIN(16, int(hn::MaxLanes(hn::ScalableTag<float>())));
+constexpr int kMaxBytes = HWY_MIN(64, int(hn::MaxLanes(hn::ScalableTag<uint8_t>())));
+constexpr int kMaxFloats = HWY_MIN(16, int(hn::MaxLanes(hn::ScalableTag<float>())));
 
 // The scales and minima of one block.
 struct Levels {
@@ -31,7 +30,7 @@ struct Levels {
 };
 
 // Stores weights kFirst and following from their signed (or unsigned) bytes.
-template <const Block& kB, int kFirst, class D, class V>  // the tag is passed: DFromV forgets the cap on SVE
+template <const Block& kB, int kFirst, class D, class V>
 HWY_INLINE void StoreWeights(D, V v, const Levels& levels, float* HWY_RESTRICT out) {
   constexpr int n = int(hn::MaxLanes(D()));
   if constexpr (n > kMaxFloats) {

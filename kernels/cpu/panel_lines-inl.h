@@ -11,6 +11,7 @@
 #include <hwy/cache_control.h>
 #include <hwy/highway.h>
 
+#include <cstring>
 #include <type_traits>
 
 #include "format/panel.h"
@@ -77,7 +78,7 @@ using Ints = Regs<V32, kParts>;
 using Floats = Regs<hn::Vec<DF>, kParts>;
 
 // True where the dot instruction takes unsigned times signed bytes of the full range; elsewhere both are signed.
-#if HWY_ARCH_X86 && HWY_TARGET <= HWY_AVX3_DL
+#if (HWY_ARCH_X86 && HWY_TARGET <= HWY_AVX3_DL) || (HWY_ARCH_ARM_A64 && defined(__ARM_FEATURE_MATMUL_INT8))
 constexpr bool kUnsignedDot = true;
 #else
 constexpr bool kUnsignedDot = false;
@@ -176,6 +177,8 @@ HWY_INLINE V32 DotParts(V32 sum, V8 w, V8 s) {
   const auto with_sign = hn::IfThenElse(hn::Lt(ws, hn::Zero(d)), hn::Neg(ss), ss);
   return DotSmall(sum, hn::BitCast(D8(), hn::Abs(ws)), hn::BitCast(D8(), with_sign));
 }
+#elif HWY_ARCH_ARM_A64 && defined(__ARM_FEATURE_MATMUL_INT8)
+HWY_INLINE V32 DotParts(V32 sum, V8 u, V8 s) { return V32(vusdotq_s32(sum.raw, u.raw, hn::BitCast(DS8(), s).raw)); }
 #elif HWY_ARCH_ARM_A64 && defined(__ARM_FEATURE_DOTPROD)
 HWY_INLINE V32 DotParts(V32 sum, V8 a, V8 b) {
   return V32(vdotq_s32(sum.raw, hn::BitCast(DS8(), a).raw, hn::BitCast(DS8(), b).raw));
