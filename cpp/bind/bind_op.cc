@@ -105,6 +105,14 @@ void BindOp(py::module_& m) {
   m.def("set_num_threads", &SetNumThreads, py::arg("n"),
         "Threads for all later calls; 0 means all cores of this process.");
   m.def("num_threads", &NumThreads, "Threads in use.");
+  m.def(
+      "share_openmp",
+      [](uintptr_t parallel, uintptr_t max_threads) {
+        ShareOpenMp(reinterpret_cast<OpenMpParallel>(parallel), reinterpret_cast<OpenMpMaxThreads>(max_threads));
+      },
+      py::arg("parallel"), py::arg("max_threads"),
+      "Run on the workers of the OpenMP library whose GOMP_parallel and omp_get_max_threads have these addresses, where "
+      "it is set to as many threads; 0: on threads of our own.");
   m.def("simd_target", &SimdTarget, "The instruction set in use, such as AVX3_DL.");
   m.def("simd_targets", &SimdTargets, "All instruction sets that this machine could use, the best first.");
   m.def("use_simd_target", &UseSimdTarget, py::arg("name"),

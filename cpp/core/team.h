@@ -3,6 +3,7 @@
 #pragma once
 #include <algorithm>
 #include <atomic>
+#include <chrono>
 #include <cstddef>
 #include <cstdint>
 #include <exception>
@@ -17,7 +18,8 @@ class Team;
 
 // Calls body(team) on every thread of the pool. All must call the same loops on it, in the same order, and do nothing else
 // that others can see. A thread that comes late passes over the loops that have ended; one that never comes is not
-// missed. An exception from a loop ends all and is rethrown here.
+// missed, and once the system takes a thread away within a task the caller goes on alone. An exception from a loop ends
+// all and is rethrown here.
 template <class Body>
 void WithTeam(const Body& body);
 
@@ -31,10 +33,15 @@ class Team {
   void For(size_t n, const Prepare& prepare, const Task& task) {
     const uint64_t loop = next_loop_++;
     if (n == 0) return void(shared_.Advance(loop, 0));
+    if (!is_caller_ && shared_.alone.load(std::memory_order_relaxed)) return;
+    Clock::time_point begin;
     bool prepared = false;
     for (uint64_t i; (i = shared_.Claim(loop, n)) < n;) {
       try {
-        if (!prepared) prepare(size_t(i));
+        if (!prepared) {
+          begin = Clock::now();
+          prepare(size_t(i));
+        }
         prepared = true;
         task(size_t(i));
       } catch (...) {
@@ -46,11 +53,9 @@ class Team {
         shared_.Advance(loop, n);
       }
     }
-    for (int turn = 0; shared_.Loop() == loop; ++turn) {
-      if (turn < kTurns) Relax();
-      else std::this_thread::yield();
-    }
+    if (shared_.Loop() == loop) Wait(loop, prepared ? Clock::now() - begin : Clock::duration::zero());
   }
+
   // The same with one task per thread, a range of neighbours: for tasks that read memory from one end to the other.
   template <class Prepare, class Task>
   void ForRanges(size_t n, const Prepare& prepare, const Task& task) {
@@ -64,14 +69,15 @@ class Team {
   template <class Body>
   friend void WithTeam(const Body& body);
 
-  static constexpr int kTurns = 4000;
+  using Clock = std::chrono::steady_clock;
   static constexpr int kTaskBits = 32;
   static constexpr uint64_t kFailed = ~uint64_t{0};  // later than every loop
 
   struct Shared {
     alignas(64) std::atomic<uint64_t> ticket{0};  // the loop that runs, and its next task
     std::atomic<uint64_t> done{0};                // tasks of it that have ended
-    alignas(64) size_t threads = 1;
+    alignas(64) std::atomic<bool> alone{false};  // only the caller begins tasks
+    size_t threads = 1;
     std::mutex error_mutex;
     std::exception_ptr error;
 
@@ -98,9 +104,21 @@ class Team {
     }
   };
 
-  explicit Team(Shared& shared) : shared_(shared) {}
+  Team(Shared& shared, bool is_caller) : shared_(shared), is_caller_(is_caller) {}
+
+  // Until the loop has ended. Others should need no longer than this thread did, and some time for surprises.
+  void Wait(uint64_t loop, Clock::duration own) {
+    const auto since = Clock::now(), limit = since + std::max<Clock::duration>(own, std::chrono::microseconds(30));
+    for (int turn = 1; shared_.Loop() == loop; ++turn) {
+      Relax();
+      if (turn % 64 != 0 || Clock::now() < limit) continue;
+      if (is_caller_) shared_.alone.store(true, std::memory_order_relaxed);
+      std::this_thread::yield();
+    }
+  }
 
   Shared& shared_;
+  const bool is_caller_;
   uint64_t next_loop_ = 0;
 };
 
@@ -108,8 +126,9 @@ template <class Body>
 void WithTeam(const Body& body) {
   Team::Shared shared;
   shared.threads = size_t(NumThreads());
+  const auto caller = std::this_thread::get_id();
   ParallelFor(shared.threads, 1, [&](size_t, size_t) {
-    Team team(shared);
+    Team team(shared, std::this_thread::get_id() == caller);
     body(team);
   });
   if (shared.error) std::rethrow_exception(shared.error);

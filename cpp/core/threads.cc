@@ -107,11 +107,20 @@ class Pool {
   std::atomic<bool> stop_{false};
 };
 
+// On a thread of somebody else.
+void WorkAsGuest(void* job) {
+  inside_body = true;
+  static_cast<Job*>(job)->Work();
+  inside_body = false;
+}
+
 // Never destroyed: at exit, and in a forked child (which has no workers), joining them would hang.
 struct State {
   std::mutex turn;
   std::atomic<int> threads{0};
   Pool* pool = nullptr;
+  OpenMpParallel parallel = nullptr;
+  OpenMpMaxThreads max_threads = nullptr;
 };
 State& Global() {
   static State* state = [] {
@@ -130,6 +139,13 @@ int NumThreads() {
   return n > 0 ? n : UsableCores();
 }
 
+void ShareOpenMp(OpenMpParallel parallel, OpenMpMaxThreads max_threads) {
+  State& state = Global();
+  const std::lock_guard lock(state.turn);
+  state.parallel = parallel;
+  state.max_threads = max_threads;
+}
+
 void ParallelFor(size_t n, size_t grain, const std::function<void(size_t, size_t)>& body) {
   Job job{n, std::max<size_t>(1, grain), &body, {}, {}, {}};
   const int threads = NumThreads();
@@ -138,12 +154,16 @@ void ParallelFor(size_t n, size_t grain, const std::function<void(size_t, size_t
   } else {
     State& state = Global();
     const std::lock_guard lock(state.turn);
-    if (!state.pool || int(state.pool->workers()) != threads - 1) {
-      delete state.pool;
-      state.pool = nullptr;
-      state.pool = new Pool(threads - 1);
+    if (state.parallel && state.max_threads() == threads) {
+      state.parallel(&WorkAsGuest, &job, unsigned(threads), 0);
+    } else {
+      if (!state.pool || int(state.pool->workers()) != threads - 1) {
+        delete state.pool;
+        state.pool = nullptr;
+        state.pool = new Pool(threads - 1);
+      }
+      state.pool->Run(job);
     }
-    state.pool->Run(job);
   }
   if (job.error) std::rethrow_exception(job.error);
 }

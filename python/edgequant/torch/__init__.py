@@ -21,6 +21,7 @@ from edgequant.torch.modules import QuantEmbedding, QuantLinear
 from edgequant.torch.onnx import for_onnx
 from edgequant.torch.plan import QuantConfig
 from edgequant.torch.quantize import LayerReport, ModuleReport, quantize_module
+from edgequant.torch.threads import share_openmp
 
 __all__ = [
     "FakeQuantLinear",
@@ -36,3 +37,5 @@ __all__ = [
     "quantize_module",
     "speed_up",
 ]
+
+share_openmp()

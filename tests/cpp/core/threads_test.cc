@@ -52,5 +52,29 @@ TEST(ParallelFor, NestedAndConcurrentCallsEnd) {
   SetNumThreads(0);
 }
 
+// An OpenMP library of two threads, as far as ParallelFor uses one.
+std::atomic<int> borrowed{0};
+void TwoThreads(void (*body)(void*), void* data, unsigned threads, unsigned) {
+  EXPECT_EQ(threads, 2u);
+  ++borrowed;
+  std::thread other(body, data);
+  body(data);
+  other.join();
+}
+
+TEST(ParallelFor, RunsOnAnOpenMpLibraryOfAsManyThreads) {
+  ShareOpenMp(&TwoThreads, [] { return 2; });
+  for (int threads : {2, 3, 1}) {
+    SetNumThreads(threads);
+    std::atomic<int> sum{0};
+    ParallelFor(100, 1, [&](size_t a, size_t) { ParallelFor(2, 1, [&](size_t, size_t) { sum += int(a); }); });
+    EXPECT_EQ(sum, 2 * 4950);
+    EXPECT_THROW(ParallelFor(9, 1, [](size_t, size_t) { throw std::runtime_error("x"); }), std::runtime_error);
+  }
+  EXPECT_EQ(borrowed, 2);  // only the loops of two threads, and none from inside of another
+  ShareOpenMp(nullptr, nullptr);
+  SetNumThreads(0);
+}
+
 }  // namespace
 }  // namespace edgequant
