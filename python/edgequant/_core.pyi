@@ -73,8 +73,8 @@ def num_threads() -> int:
     """The number of threads in use."""
 
 def share_openmp(parallel: int, max_threads: int) -> None:
-    """Run on the workers of the OpenMP library whose GOMP_parallel and omp_get_max_threads have these addresses, where it
-    is set to as many threads; 0: on threads of our own."""
+    """Run on the workers of the OpenMP library whose GOMP_parallel and omp_get_max_threads have these addresses, where
+    it is set to as many threads; 0: on threads of our own."""
 
 def simd_target() -> str:
     """The instruction set in use, such as AVX3_DL."""

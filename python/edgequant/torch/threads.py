@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ctypes
 import os
+from typing import Any
 
 from edgequant import _core
 
@@ -21,8 +22,12 @@ def share_openmp() -> bool:
         if len(paths) != 1:  # several would not be one set of threads
             return False
         library = ctypes.CDLL(paths.pop(), mode=os.RTLD_NOLOAD | os.RTLD_LAZY)
-        addresses = [ctypes.cast(f, ctypes.c_void_p).value for f in (library.GOMP_parallel, library.omp_get_max_threads)]
+        parallel, max_threads = map(_address, (library.GOMP_parallel, library.omp_get_max_threads))
     except (OSError, AttributeError):
         return False
-    _core.share_openmp(*addresses)
+    _core.share_openmp(parallel, max_threads)
     return True
+
+
+def _address(function: Any) -> int:
+    return ctypes.cast(function, ctypes.c_void_p).value or 0
