@@ -4,6 +4,7 @@
 #include <cmath>
 #include <numeric>
 
+#include "core/threads.h"
 #include "kernels/cpu/codebook.h"
 
 namespace edgequant {
@@ -98,27 +99,46 @@ std::vector<float> LevelHistogram::BestLevels(int k) const {
   return edgequant::BestLevels(values.data(), weights.data(), values.size(), k);
 }
 
-void RefineRows(const float* x, const float* w, size_t n, int dim, int rounds, std::vector<float>& rows) {
+namespace {
+
+// What each row is nearest to: weighted sums of x, and of the weights. In a fixed split, whatever the number of threads.
+void SumRows(const float* x, const float* w, const uint8_t* code, size_t n, size_t d, std::vector<double>& sum, std::vector<double>& weight) {
+  constexpr size_t kShare = 1 << 14;
+  const size_t shares = (n + kShare - 1) / kShare, size = sum.size();
+  std::vector<double> own(2 * size * shares);
+  ParallelFor(shares, 1, [&](size_t share, size_t) {
+    double *const s = &own[2 * size * share], *const a = s + size;
+    for (size_t i = share * kShare; i < std::min(n, (share + 1) * kShare); ++i)
+      for (size_t j = 0, at = code[i] * d; j < d; ++j, ++at) {
+        const double by = w ? w[i * d + j] : 1;
+        s[at] += by * double(x[i * d + j]);
+        a[at] += by;
+      }
+  });
+  for (size_t share = 0; share < shares; ++share)
+    for (size_t k = 0; k < size; ++k) sum[k] += own[2 * size * share + k], weight[k] += own[2 * size * share + size + k];
+}
+
+}  // namespace
+
+void RefineRows(const float* x, const float* w, bool even, size_t n, int dim, int rounds, std::vector<float>& rows) {
   const size_t d = size_t(dim), k = rows.size() / d;
   std::vector<uint8_t> code(n);
   for (int round = 0; round < rounds; ++round) {
-    NearestRows(x, w, n, dim, rows.data(), int(k), code.data());
+    constexpr size_t kShare = 1 << 12;
+    ParallelFor(n, kShare, [&](size_t begin, size_t end) {
+      NearestRows(x + begin * d, even || !w ? nullptr : w + begin * d, end - begin, dim, rows.data(), int(k), code.data() + begin);
+    });
     std::vector<double> sum(k * d), weight(k * d);
-    std::vector<double> error(n);
-    for (size_t i = 0; i < n; ++i) {
-      const size_t row = code[i];
-      for (size_t j = 0; j < d; ++j) {
-        const double a = w ? w[i * d + j] : 1;
-        sum[row * d + j] += a * double(x[i * d + j]);
-        weight[row * d + j] += a;
-      }
-      error[i] = Distance(x + i * d, w ? w + i * d : nullptr, &rows[row * d], dim);
-    }
+    SumRows(x, w, code.data(), n, d, sum, weight);
+    const std::vector<float> before = rows;
     std::vector<size_t> worst;
     for (size_t row = 0; row < k; ++row) {
       const bool unused = *std::max_element(weight.begin() + ptrdiff_t(row * d), weight.begin() + ptrdiff_t(row * d + d)) <= 0;
       if (unused && n > k) {
         if (worst.empty()) {
+          std::vector<double> error(n);
+          for (size_t i = 0; i < n; ++i) error[i] = Distance(x + i * d, w ? w + i * d : nullptr, &before[code[i] * d], dim);
           worst.resize(n);
           std::iota(worst.begin(), worst.end(), size_t{0});
           std::partial_sort(worst.begin(), worst.begin() + ptrdiff_t(k), worst.end(),
@@ -136,7 +156,7 @@ void RefineRows(const float* x, const float* w, size_t n, int dim, int rounds, s
   }
 }
 
-std::vector<float> LearnRows(const float* x, const float* w, size_t n, int dim, int k, int rounds) {
+std::vector<float> LearnRows(const float* x, const float* w, bool even, size_t n, int dim, int k, int rounds) {
   const size_t d = size_t(dim);
   std::vector<float> rows(size_t(k) * d);
   if (n == 0) return rows;
@@ -162,7 +182,17 @@ std::vector<float> LearnRows(const float* x, const float* w, size_t n, int dim, 
         break;
       }
   }
-  RefineRows(x, w, n, dim, rounds, rows);
+  const size_t part = n / 4;  // half of the rounds see a quarter of the vectors
+  if (part > 64 * size_t(k)) {
+    std::vector<float> some(part * d), weights(w ? part * d : 0);
+    for (size_t i = 0; i < part; ++i) {
+      std::copy_n(x + 4 * i * d, d, &some[i * d]);
+      if (w) std::copy_n(w + 4 * i * d, d, &weights[i * d]);
+    }
+    RefineRows(some.data(), w ? weights.data() : nullptr, even, part, dim, rounds / 2, rows);
+    rounds -= rounds / 2;
+  }
+  RefineRows(x, w, even, n, dim, rounds, rows);
   return rows;
 }
 

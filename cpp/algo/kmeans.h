@@ -28,9 +28,10 @@ class LevelHistogram {
 };
 
 // k rows of `dim` for n vectors x with weights w (n x dim, or null): Lloyd's rounds from a k-means++ start. The same
-// numbers for the same input.
-std::vector<float> LearnRows(const float* x, const float* w, size_t n, int dim, int k, int rounds);
+// numbers for the same input. even: all numbers of a vector have the same weight, which then does not decide what is
+// nearest.
+std::vector<float> LearnRows(const float* x, const float* w, bool even, size_t n, int dim, int k, int rounds);
 // More rounds from given rows; rows that no vector is nearest to move to the worst vectors.
-void RefineRows(const float* x, const float* w, size_t n, int dim, int rounds, std::vector<float>& rows);
+void RefineRows(const float* x, const float* w, bool even, size_t n, int dim, int rounds, std::vector<float>& rows);
 
 }  // namespace edgequant

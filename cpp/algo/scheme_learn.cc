@@ -103,7 +103,7 @@ std::vector<float> LearnCodebook(Encoder& e, const std::vector<float>& x, size_t
   };
   const int rounds = e.effort == Effort::kFast ? 6 : e.effort == Effort::kDefault ? 12 : 30;
   fill();
-  std::vector<float> book = LearnRows(u.data(), w.data(), u.size() / dim, e.s.dim, e.s.codes, rounds);
+  std::vector<float> book = LearnRows(u.data(), w.data(), !e.importance, u.size() / dim, e.s.dim, e.s.codes, rounds);
   if (!scaled) return book;
   Normalize(book);
   const Effort effort = e.effort;
@@ -115,7 +115,7 @@ std::vector<float> LearnCodebook(Encoder& e, const std::vector<float>& x, size_t
       for (size_t r = begin; r < end; ++r) EncodeVectorRow(e, &x[r * cols], &scale[r * groups], codes.data());
     });
     fill();
-    RefineRows(u.data(), w.data(), u.size() / dim, e.s.dim, rounds / 3, book);
+    RefineRows(u.data(), w.data(), !e.importance, u.size() / dim, e.s.dim, rounds / 3, book);
     Normalize(book);
   }
   e.effort = effort;

@@ -12,72 +12,79 @@
 namespace edgequant {
 namespace {
 
-// Sums of a group for given codes: of weight * value^2 and weight * value * x.
-struct VectorSums { double ll = 0, xl = 0; };
+// Sums of a group for given codes: of weight * value^2 and weight * value * x. Four chains, which dims of 2 to 8 fill.
+struct VectorSums { float ll = 0, xl = 0; };
 
-// The first scales tried: those at which the largest weight is this multiple of the codebook's largest number.
+template <size_t kDim, bool kWeights>
+VectorSums SumVectors(const float* x, const float* w, const uint8_t* codes, size_t n, const float* rows) {
+  constexpr size_t kChains = kDim < 4 ? 4 : kDim;
+  float ll[kChains] = {}, xl[kChains] = {};
+  for (size_t i = 0; i < n / kChains * kChains; i += kChains)
+    for (size_t j = 0; j < kChains; ++j) {
+      const float v = rows[codes[(i + j) / kDim] * kDim + j % kDim], wv = kWeights ? w[i + j] * v : v;
+      ll[j] += wv * v;
+      xl[j] += wv * x[i + j];
+    }
+  for (size_t i = n / kChains * kChains; i < n; ++i) {
+    const float v = rows[codes[i / kDim] * kDim + i % kDim], wv = kWeights ? w[i] * v : v;
+    ll[0] += wv * v;
+    xl[0] += wv * x[i];
+  }
+  VectorSums sums;
+  for (size_t j = 0; j < kChains; ++j) sums.ll += ll[j], sums.xl += xl[j];
+  return sums;
+}
+
+VectorSums SumVectors(const float* x, const float* w, const uint8_t* codes, size_t n, size_t dim, const float* rows) {
+  if (dim == 2) return w ? SumVectors<2, true>(x, w, codes, n, rows) : SumVectors<2, false>(x, w, codes, n, rows);
+  if (dim == 4) return w ? SumVectors<4, true>(x, w, codes, n, rows) : SumVectors<4, false>(x, w, codes, n, rows);
+  return w ? SumVectors<8, true>(x, w, codes, n, rows) : SumVectors<8, false>(x, w, codes, n, rows);
+}
+
+// The first scales tried: those at which the weights' mean square is this multiple of the codebook's.
 std::vector<float> StartsOf(Effort effort) {
-  if (effort == Effort::kFast) return {1.0f, 0.7f, 0.45f};
-  if (effort == Effort::kDefault) return {1.05f, 0.85f, 0.65f, 0.45f};
-  std::vector<float> starts;
-  for (float t = 1.4f; t > 0.25f; t *= 0.87f) starts.push_back(t);
-  return starts;
+  if (effort == Effort::kFast) return {1.1f};
+  if (effort == Effort::kDefault) return {1.2f, 1.0f, 0.8f};
+  return {1.6f, 1.4f, 1.25f, 1.1f, 1.0f, 0.9f, 0.8f, 0.7f, 0.6f};
 }
 
 class VectorRow {
  public:
   VectorRow(const Encoder& e, const float* x)
-      : e_(e), x_(x), groups_(e.groups()), u_(e.cols), codes_(e.cols / size_t(e.s.dim)) {}
+      : e_(e), x_(x), groups_(e.groups()), u_(e.cols), codes_(e.cols / size_t(e.s.dim)), best_(groups_), gain_(groups_, -INFINITY) {}
 
   void Run(float* scale, uint8_t* codes) {
-    const bool scaled = e_.s.scale.present();
-    std::vector<double> least(groups_, INFINITY);
     std::vector<float> trial(groups_, 1.0f);
-    if (!scaled) {
-      Try(trial, least, scale, codes);
-      return;
+    if (!e_.s.scale.present()) return Try(trial, scale, codes);
+    double book = 0;
+    for (float v : e_.table) book += double(v) * double(v);
+    book = std::sqrt(book / double(e_.table.size()));
+    std::vector<float> root(groups_);
+    for (size_t g = 0; g < groups_; ++g) {
+      double sum = 0;
+      for (size_t i = Begin(g); i < End(g); ++i) sum += double(x_[i]) * double(x_[i]);
+      root[g] = book > 0 ? float(std::sqrt(sum / double(End(g) - Begin(g))) / book) : 0;
     }
-    float most = 0;
-    for (float v : e_.table) most = std::max(most, std::abs(v));
     for (float start : StartsOf(e_.effort)) {
-      for (size_t g = 0; g < groups_; ++g) {
-        float largest = 0;
-        for (size_t i = Begin(g); i < End(g); ++i) largest = std::max(largest, std::abs(x_[i]));
-        trial[g] = AsStored(e_.s.scale.cell, most > 0 ? start * largest / most : 0);
-      }
-      Try(trial, least, scale, codes);
+      for (size_t g = 0; g < groups_; ++g) trial[g] = AsStored(e_.s.scale.cell, start * root[g]);
+      Try(trial, scale, codes);
     }
     const int rounds = e_.effort == Effort::kFast ? 1 : e_.effort == Effort::kDefault ? 2 : 6;
     for (int round = 0; round < rounds; ++round) {  // the scale that fits the best codes so far, and codes for it
       for (size_t g = 0; g < groups_; ++g) {
-        const VectorSums sums = SumsOf(g, codes);
-        trial[g] = sums.ll > 0 ? float(sums.xl / sums.ll) : scale[g];
+        trial[g] = best_[g].ll > 0 ? best_[g].xl / best_[g].ll : scale[g];
         if (!e_.s.negative_scale) trial[g] = std::max(trial[g], 0.0f);
         trial[g] = AsStored(e_.s.scale.cell, trial[g]);
       }
-      Try(trial, least, scale, codes);
+      Try(trial, scale, codes);
     }
   }
 
  private:
   size_t Begin(size_t g) const { return g * e_.group(); }
   size_t End(size_t g) const { return std::min(e_.cols, (g + 1) * e_.group()); }
-  float WeightAt(size_t i) const { return e_.importance ? e_.importance[i] : 1; }
-  float ValueAt(size_t i, const uint8_t* codes) const {
-    const size_t dim = size_t(e_.s.dim);
-    return e_.table[codes[i / dim] * dim + i % dim];
-  }
-  VectorSums SumsOf(size_t g, const uint8_t* codes) const {
-    VectorSums sums;
-    for (size_t i = Begin(g); i < End(g); ++i) {
-      const float v = ValueAt(i, codes), wv = WeightAt(i) * v;
-      sums.ll += double(wv) * double(v);
-      sums.xl += double(wv) * double(x_[i]);
-    }
-    return sums;
-  }
-  // Codes for these scales; groups with a lower error than the least so far are kept.
-  void Try(const std::vector<float>& trial, std::vector<double>& least, float* scale, uint8_t* codes) {
+  // Codes for these scales; kept for groups where more of the squared error goes away than for any so far.
+  void Try(const std::vector<float>& trial, float* scale, uint8_t* codes) {
     const size_t dim = size_t(e_.s.dim);
     for (size_t g = 0; g < groups_; ++g) {
       const float inverse = std::abs(trial[g]) > 1e-37f ? 1 / trial[g] : 0;
@@ -85,15 +92,15 @@ class VectorRow {
     }
     NearestRows(u_.data(), e_.importance, codes_.size(), e_.s.dim, e_.table.data(), e_.s.codes, codes_.data());
     for (size_t g = 0; g < groups_; ++g) {
-      double error = 0;
-      for (size_t i = Begin(g); i < End(g); ++i) {
-        const float gap = x_[i] - trial[g] * ValueAt(i, codes_.data());
-        error += double(WeightAt(i)) * double(gap) * double(gap);
-      }
-      if (!(error < least[g])) continue;
-      least[g] = error;
+      const size_t first = Begin(g), n = End(g) - first;
+      const uint8_t* const found = &codes_[first / dim];
+      const VectorSums sums = SumVectors(x_ + first, e_.importance ? e_.importance + first : nullptr, found, n, dim, e_.table.data());
+      const double gain = double(trial[g]) * (2 * double(sums.xl) - double(trial[g]) * double(sums.ll));
+      if (!(gain > gain_[g])) continue;
+      gain_[g] = gain;
+      best_[g] = sums;
       scale[g] = trial[g];
-      std::copy(codes_.begin() + ptrdiff_t(Begin(g) / dim), codes_.begin() + ptrdiff_t(End(g) / dim), codes + Begin(g) / dim);
+      std::copy_n(found, n / dim, codes + first / dim);
     }
   }
 
@@ -102,6 +109,8 @@ class VectorRow {
   size_t groups_;
   std::vector<float> u_;
   std::vector<uint8_t> codes_;
+  std::vector<VectorSums> best_;
+  std::vector<double> gain_;
 };
 
 }  // namespace

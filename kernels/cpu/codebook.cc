@@ -13,9 +13,17 @@ namespace edgequant::codebook {
 namespace HWY_NAMESPACE {
 namespace hn = hwy::HWY_NAMESPACE;
 
-constexpr size_t kAtOnce = 32;  // vectors: two chains of sums on the widest target
+constexpr size_t kAtOnce = 64;  // vectors
 using DF = hn::CappedTag<float, 16>;
 using VF = hn::Vec<DF>;
+using VI = hn::Vec<hn::RebindToSigned<DF>>;
+
+// As many vectors of lanes at a time as registers hold: what is loaded of a row of the book serves them all.
+constexpr size_t Tiles(int dim, bool weights) {
+  const size_t numbers = size_t(dim) * (weights ? 2 : 1);
+  const size_t most = HWY_TARGET == HWY_SCALAR ? 1 : numbers <= 4 ? 4 : numbers <= 8 ? 2 : 1;
+  return hn::MaxLanes(DF()) == 16 ? most : (most + 1) / 2;
+}
 
 // t: x and w of kAtOnce vectors, transposed. The distance less x^2, halved: w * (row^2 / 2 - x * row).
 template <int kDim, bool kWeights>
@@ -23,31 +31,40 @@ HWY_INLINE void NearestOfTile(const float* HWY_RESTRICT x, const float* HWY_REST
                               const float* HWY_RESTRICT halves, int count, int32_t* HWY_RESTRICT best_row) {
   const DF d;
   const hn::RebindToSigned<DF> di;
+  constexpr size_t kTiles = Tiles(kDim, kWeights);
   const size_t lanes = hn::Lanes(d);
-  for (size_t c = 0; c < kAtOnce; c += lanes) {
-    VF xv[kDim], wv[kDim];
-    for (int k = 0; k < kDim; ++k) {
-      xv[k] = hn::Load(d, x + size_t(k) * kAtOnce + c);
-      if constexpr (kWeights) {
-        wv[k] = hn::Load(d, w + size_t(k) * kAtOnce + c);
-        xv[k] = hn::Mul(xv[k], wv[k]);
-      }
-    }
-    VF least = hn::Set(d, 3e38f);
-    auto row = hn::Zero(di);
-    for (int r = 0; r < count; ++r) {
-      const float* const value = rows + r * kDim;
-      VF distance = kWeights ? hn::Zero(d) : hn::Set(d, halves[r]);
+  for (size_t c = 0; c < kAtOnce; c += kTiles * lanes) {
+    VF xv[kTiles][kDim], wv[kTiles][kDim], least[kTiles];
+    VI row[kTiles], index = hn::Zero(di);
+    for (size_t t = 0; t < kTiles; ++t) {
       for (int k = 0; k < kDim; ++k) {
-        const VF v = hn::Set(d, value[k]);
-        if constexpr (kWeights) distance = hn::MulAdd(wv[k], hn::Set(d, value[k] * value[k] * 0.5f), distance);
-        distance = hn::NegMulAdd(xv[k], v, distance);
+        xv[t][k] = hn::Load(d, x + size_t(k) * kAtOnce + c + t * lanes);
+        if constexpr (kWeights) {
+          wv[t][k] = hn::Load(d, w + size_t(k) * kAtOnce + c + t * lanes);
+          xv[t][k] = hn::Mul(xv[t][k], wv[t][k]);
+        }
       }
-      const auto nearer = hn::Lt(distance, least);
-      least = hn::Min(distance, least);
-      row = hn::IfThenElse(hn::RebindMask(di, nearer), hn::Set(di, r), row);
+      least[t] = hn::Set(d, 3e38f);
+      row[t] = hn::Zero(di);
     }
-    hn::Store(row, di, best_row + c);
+    for (int r = 0; r < count; ++r) {
+      VF distance[kTiles];
+      for (size_t t = 0; t < kTiles; ++t) distance[t] = kWeights ? hn::Zero(d) : hn::Set(d, halves[r]);
+      for (int k = 0; k < kDim; ++k) {
+        const float value = rows[r * kDim + k];
+        const VF v = hn::Set(d, value);
+        for (size_t t = 0; t < kTiles; ++t) {
+          if constexpr (kWeights) distance[t] = hn::MulAdd(wv[t][k], hn::Set(d, value * value * 0.5f), distance[t]);
+          distance[t] = hn::NegMulAdd(xv[t][k], v, distance[t]);
+        }
+      }
+      for (size_t t = 0; t < kTiles; ++t) {
+        row[t] = hn::IfThenElse(hn::RebindMask(di, hn::Lt(distance[t], least[t])), index, row[t]);
+        least[t] = hn::Min(distance[t], least[t]);
+      }
+      index = hn::Add(index, hn::Set(di, 1));
+    }
+    for (size_t t = 0; t < kTiles; ++t) hn::Store(row[t], di, best_row + c + t * lanes);
   }
 }
 

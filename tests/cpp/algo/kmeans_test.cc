@@ -70,7 +70,7 @@ TEST(KMeans, RowsFindTheClustersTheyWereDrawnFrom) {
   for (float& v : centres) v = 10 * normal(random);
   for (size_t i = 0; i < n; ++i)
     for (size_t d = 0; d < dim; ++d) x[i * dim + d] = centres[i % k * dim + d] + 0.1f * normal(random);
-  const std::vector<float> rows = LearnRows(x.data(), nullptr, n, int(dim), int(k), 10);
+  const std::vector<float> rows = LearnRows(x.data(), nullptr, true, n, int(dim), int(k), 10);
   for (size_t c = 0; c < k; ++c) {
     double least = INFINITY;
     for (size_t r = 0; r < k; ++r) {
@@ -80,14 +80,14 @@ TEST(KMeans, RowsFindTheClustersTheyWereDrawnFrom) {
     }
     EXPECT_LT(least, 0.01) << "centre " << c;
   }
-  EXPECT_EQ(rows, LearnRows(x.data(), nullptr, n, int(dim), int(k), 10));
+  EXPECT_EQ(rows, LearnRows(x.data(), nullptr, true, n, int(dim), int(k), 10));
 }
 
 TEST(KMeans, FewerNumbersThanLevels) {
   const float x[2] = {-1, 3};
   EXPECT_EQ(BestLevels(x, nullptr, 2, 4), (std::vector<float>{-1, 3, 3, 3}));
   EXPECT_EQ(BestLevels(x, nullptr, 0, 2), (std::vector<float>{0, 0}));
-  for (float v : LearnRows(x, nullptr, 1, 2, 4, 3)) EXPECT_TRUE(std::isfinite(v));
+  for (float v : LearnRows(x, nullptr, true, 1, 2, 4, 3)) EXPECT_TRUE(std::isfinite(v));
 }
 
 }  // namespace
