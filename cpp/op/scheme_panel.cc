@@ -17,35 +17,66 @@ int PanelGroup(const Scheme& s) {
   return std::min(256, s.group & -s.group);
 }
 
-// The table as int8 times a factor; true if nothing was rounded.
-bool SetTable(const float* values, int codes, PanelLayout& layout) {
+// By what n numbers are multiplied so that the nearest whole numbers up to 127 are off the least; true if nothing is
+// rounded. Not all is tried for the many numbers of a codebook.
+bool FindUnit(const float* values, size_t n, float* unit) {
   const auto rounded = [&](float by) {
     double error = 0;
-    for (int k = 0; k < codes; ++k) {
+    for (size_t k = 0; k < n; ++k) {
       const float v = values[k] * by, whole = std::nearbyint(v);
       error += double(v - whole) * double(v - whole);
     }
     return error / (double(by) * double(by));
   };
   float most = 0;
-  for (int k = 0; k < codes; ++k) most = std::max(most, std::abs(values[k]));
-  float best = most > 0 ? 127 / most : 1;
-  double least = rounded(best);
+  for (size_t k = 0; k < n; ++k) most = std::max(most, std::abs(values[k]));
+  *unit = most > 0 ? 127 / most : 1;
+  double least = rounded(*unit);
   for (float by = 1; by <= 64 && most * by <= 127 && least > 0; by *= 2)  // whole numbers, halves, quarters
-    if (rounded(by) == 0) best = by, least = 0;
-  for (float to = 64; to < 127 && least > 0; to += 0.0625f)
-    if (rounded(to / most) < least) best = to / most, least = rounded(best);
-  layout.table = true;
-  layout.factor = 1 / best;
-  for (int k = 0; k < codes; ++k) layout.values[k] = int8_t(std::nearbyint(values[k] * best));
+    if (rounded(by) == 0) *unit = by, least = 0;
+  for (float to = 64; to < 127 && least > 0; to += n > 16 ? 1 : 0.0625f)
+    if (rounded(to / most) < least) *unit = to / most, least = rounded(*unit);
   return least == 0;
+}
+
+// The table of a panel; true if nothing was rounded.
+bool SetTable(const float* values, size_t codes, PanelLayout& layout) {
+  float unit;
+  const bool exact = FindUnit(values, codes, &unit);
+  layout.table = true;
+  layout.factor = 1 / unit;
+  for (size_t k = 0; k < codes; ++k) layout.values[k] = int8_t(std::nearbyint(values[k] * unit));
+  return exact;
 }
 
 // What a row of the panel is: codes as stored there, scales and minima of the panel's groups.
 struct RowRecipe {
-  float zero = 0;        // what the panel subtracts from the codes it is given
-  int code_offset = 0;   // subtracted from codes that are stored as signed bytes
+  float zero = 0;              // what the panel subtracts from the codes it is given
+  int code_offset = 0;         // subtracted from codes that are stored as signed bytes
+  std::vector<uint8_t> bytes;  // not empty: what each code becomes, `dim` codes of the panel
+  bool own_tables = false;     // of groups: entries become signed bytes, their largest the scale
 };
+
+// Codebooks and large tables: the few numbers that they consist of, or each number as a signed byte.
+bool SetNumbers(const Scheme& s, const float* table, PanelLayout& layout, RowRecipe& recipe) {
+  const size_t n = size_t(s.codes) * size_t(s.dim);
+  std::vector<float> different(table, table + n);
+  std::sort(different.begin(), different.end());
+  different.erase(std::unique(different.begin(), different.end()), different.end());
+  recipe.bytes.resize(size_t(s.dim) << s.bits);  // codes of a foreign file may lie past the table
+  if (different.size() <= 16) {
+    layout.bits = different.size() <= 4 ? 2 : 4;
+    for (size_t k = 0; k < n; ++k)
+      recipe.bytes[k] = uint8_t(std::lower_bound(different.begin(), different.end(), table[k]) - different.begin());
+    return SetTable(different.data(), different.size(), layout);
+  }
+  float unit;
+  const bool exact = FindUnit(table, n, &unit);
+  layout.bits = 8;
+  layout.factor = 1 / unit;
+  for (size_t k = 0; k < n; ++k) recipe.bytes[k] = uint8_t(int8_t(std::nearbyint(table[k] * unit)));
+  return exact;
+}
 
 bool LayoutOf(const SchemeView& q, PanelLayout& layout, RowRecipe& recipe) {
   const Scheme& s = *q.scheme;
@@ -68,20 +99,78 @@ bool LayoutOf(const SchemeView& q, PanelLayout& layout, RowRecipe& recipe) {
       layout.zero = int(recipe.zero) * (layout.bits == 1 ? 2 : 1);
       if (layout.bits == 1) layout.factor = 0.5f;
     }
+  } else if (s.values == Values::kGroupTable) {
+    recipe.own_tables = true;
+    layout.bits = 8;
+    layout.factor = 1 / 127.0f;
+    exact = false;
+  } else if (s.values == Values::kCodebook || (s.values == Values::kTable && s.bits > 4)) {
+    exact = SetNumbers(s, s.learned ? q.table : s.table.data(), layout, recipe) && exact;
   } else {
     const CodeValues values = ValuesOf(s, s.learned ? q.table : s.table.data());
     layout.bits = std::max(layout.bits, 2);
-    exact = SetTable(values.value, s.codes, layout) && exact;
+    exact = SetTable(values.value, size_t(s.codes), layout) && exact;
   }
   layout.min_factor = 1;
   return exact;
 }
 
+// Scales and minima of the rows, and codes as the panel has them.
+class RowReader {
+ public:
+  RowReader(const SchemeView& q, const RowRecipe& recipe)
+      : q_(q), recipe_(recipe), scales_(q), groups_(q.scheme->GroupsOf(q.cols)), scale(groups_), shift(groups_),
+        entries_(recipe.own_tables ? groups_ * size_t(q.scheme->codes) : 0) {}
+
+  // scale and shift of a row; the scale of a table is its largest magnitude.
+  void Read(size_t row) {
+    scales_.Read(row, scale.data(), shift.data(), entries_.empty() ? nullptr : entries_.data());
+    const size_t codes = size_t(q_.scheme->codes);
+    for (size_t g = 0; g < groups_ && recipe_.own_tables; ++g) {
+      scale[g] = 0;
+      for (size_t k = g * codes; k < (g + 1) * codes; ++k) scale[g] = std::max(scale[g], std::abs(entries_[k]));
+    }
+  }
+  // Codes of the row that was read, from those of the format.
+  void Recode(const uint8_t* codes, uint8_t* out) const {
+    const size_t dim = size_t(q_.scheme->dim), group = q_.scheme->GroupCols(q_.cols), count = size_t(q_.scheme->codes);
+    if (!recipe_.own_tables) {
+      for (size_t c = 0; c < q_.cols / dim; ++c, out += dim) std::copy_n(&recipe_.bytes[codes[c] * dim], dim, out);
+      return;
+    }
+    uint8_t bytes[256] = {};
+    for (size_t g = 0; g < groups_; ++g) {
+      const float unit = scale[g] > 0 ? 127 / scale[g] : 0;
+      for (size_t k = 0; k < count; ++k) bytes[k] = uint8_t(int8_t(std::nearbyint(entries_[g * count + k] * unit)));
+      for (size_t c = g * group; c < std::min(q_.cols, (g + 1) * group); ++c) out[c] = bytes[codes[c]];
+    }
+  }
+
+ private:
+  const SchemeView& q_;
+  const RowRecipe& recipe_;
+  ScaleReader scales_;
+  size_t groups_;
+
+ public:
+  std::vector<float> scale, shift;
+
+ private:
+  std::vector<float> entries_;
+};
+
 }  // namespace
 
 bool CanRepack(const Scheme& s) {
-  if (s.dim > 1 || s.values == Values::kGroupTable || PanelGroup(s) < 16 || s.codes > 256) return false;
-  return s.values == Values::kAffine ? s.zeros != Zero::kNone || s.zero == std::floor(s.zero) || s.bits <= 4 : s.bits <= 4;
+  if (PanelGroup(s) < 16) return false;
+  switch (s.values) {
+    case Values::kTable:
+    case Values::kGroupTable:
+    case Values::kCodebook: return true;
+    case Values::kMinifloat: return s.bits <= 4;
+    case Values::kAffine: break;
+  }
+  return s.zeros != Zero::kNone || s.zero == std::floor(s.zero) || s.bits <= 4;
 }
 
 SchemePanel Repack(const SchemeView& q) {
@@ -95,16 +184,15 @@ SchemePanel Repack(const SchemeView& q) {
   const size_t panel_groups = layout.GroupsOf(q.cols), panel_group = size_t(layout.group);
   // Scales that are no f16 anyway are moved, all by one power of two, to where f16 has its full precision.
   float unit = 1;
-  if (s.scaled() && (s.super.present() || s.scale.cell != Cell::kF16)) {
+  if (recipe.own_tables || (s.scaled() && (s.super.present() || s.scale.cell != Cell::kF16))) {
     std::vector<float> most(q.rows);
     ParallelFor(q.rows, 64, [&](size_t begin, size_t end) {
-      ScaleReader scales(q);
-      std::vector<float> scale(groups), shift(groups);
+      RowReader reader(q, recipe);
       for (size_t r = begin; r < end; ++r) {
-        scales.Read(r, scale.data(), shift.data(), nullptr);
+        reader.Read(r);
         for (size_t g = 0; g < groups; ++g) {
-          most[r] = std::max(most[r], std::abs(scale[g]));
-          if (s.zeros == Zero::kMinimum) most[r] = std::max(most[r], std::abs(shift[g]) / 64);
+          most[r] = std::max(most[r], std::abs(reader.scale[g]));
+          if (s.zeros == Zero::kMinimum) most[r] = std::max(most[r], std::abs(reader.shift[g]) / 64);
         }
       }
     });
@@ -122,8 +210,10 @@ SchemePanel Repack(const SchemeView& q) {
   ParallelFor(result.panel.panels(), 1, [&](size_t begin, size_t end) {
     std::vector<uint8_t> codes(kPanelRows * code_cols);
     std::vector<uint16_t> scales(kPanelRows * panel_groups), minima(kPanelRows * panel_groups);
-    std::vector<float> scale(groups), shift(groups);
-    ScaleReader reader(q);
+    const bool recoded = recipe.own_tables || !recipe.bytes.empty();
+    std::vector<uint8_t> own(recoded ? kPanelRows * q.cols : 0);
+    RowReader reader(q, recipe);
+    const std::vector<float>&scale = reader.scale, &shift = reader.shift;
     for (size_t p = begin; p < end; ++p) {
       const size_t first = p * kPanelRows, count = std::min<size_t>(kPanelRows, q.rows - first);
       ReadCodes(q, first, count, codes.data(), code_cols);
@@ -132,7 +222,8 @@ SchemePanel Repack(const SchemeView& q) {
       std::fill(scales.begin(), scales.end(), uint16_t{0});
       std::fill(minima.begin(), minima.end(), uint16_t{0});
       for (size_t r = 0; r < count; ++r) {
-        reader.Read(first + r, scale.data(), shift.data(), nullptr);
+        reader.Read(first + r);
+        if (recoded) reader.Recode(&codes[r * code_cols], &own[r * q.cols]);
         for (size_t k = 0; k < panel_groups && k * panel_group < q.cols; ++k) {
           const size_t g = k * panel_group / group;
           float minimum = shift[g];  // of the weight, beside (code - zero) * scale
@@ -142,7 +233,7 @@ SchemePanel Repack(const SchemeView& q) {
           minima[r * panel_groups + k] = F16FromF32(minimum / unit);
         }
       }
-      PackPanelCodes({codes.data(), code_cols, scales.data(), minima.data(), panel_groups, count}, layout, q.cols,
+      PackPanelCodes({recoded ? own.data() : codes.data(), recoded ? q.cols : code_cols, scales.data(), minima.data(), panel_groups, count}, layout, q.cols,
                      out + p * panel_bytes);
     }
   });

@@ -10,8 +10,8 @@ struct SchemePanel {
   bool exact = false;  // the panel holds the decoded weights; else scales, zeros or tables are rounded to f16 and int8
 };
 
-// True if there is a panel: codes of up to 6 or 8 bits that are whole numbers, or of up to 4 with a table, in groups that
-// 16 divides.
+// True if there is a panel: groups that 16 divides, and codes that are whole numbers or have a table. What has more than 16
+// values becomes signed bytes there: codebooks, large tables, tables of groups.
 bool CanRepack(const Scheme& s);
 
 SchemePanel Repack(const SchemeView& q);

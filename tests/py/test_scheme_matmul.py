@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import itertools
+
 import edgequant as eq
 import numpy as np
 import pytest
 
+SPARSE = [v for v in itertools.product((-1.0, 0.0, 1.0), repeat=4) if v.count(0.0) == 1]
+TABLE5 = [np.sinh((k - 15.5) / 6) for k in range(32)]
 FORMATS = [
     *(eq.Format(f"own{i + 1}", block=n, codes=i + 1) for i, n in enumerate((16, 32, 64, 128, 256, 48, 512, 32))),
     *(eq.Format(f"zero{bits}", block=32, codes=bits, zero="int") for bits in (2, 4, 8)),
@@ -20,12 +24,18 @@ FORMATS = [
     eq.Format("levels", block=32, codes=4, minimum="f16", sub_scale=(6, 8)),
     eq.Format("bf16", block=32, codes=4, scale="bf16"),
     eq.Format("vectors", block=64, codebook=(64, 4)),
+    eq.Format("vectors8", block=48, codebook=(200, 8), scale="bf16"),
+    eq.Format("sparse", block=64, codebook=SPARSE),
     eq.Format("tables", block=64, codes=2, learned="group"),
+    eq.Format("tables_f32", block=128, codes=4, learned="group", scale="f32"),
     eq.Format("table8", block=64, codes=8, table="learned"),
+    eq.Format("table5", block=32, codes=5, table=TABLE5, minimum="f16"),
+    eq.Format("small", block=8, codes=4),
     *(eq.planar_formats[f"mlx.affine{kind}"] for kind in ("4.g64", "8.g32")),
     *(eq.planar_formats[name] for name in ("onnx.nbits4.g32", "onnx.nbits8.g128.zp", "gptq.int4.g32")),
 ]  # fmt: skip
-EXACT = {"own", "minimum1", "minimum4", "minimum5", "half", "whole", "ternary", "table", "table1", "mlx.affine4.g64"}
+EXACT = {"own", "minimum1", "minimum4", "minimum5", "half", "whole", "ternary", "table", "table1", "sparse",
+         "mlx.affine4.g64"}  # fmt: skip
 
 
 @pytest.mark.parametrize("f", FORMATS, ids=lambda f: f.name)
@@ -50,13 +60,15 @@ def test_which_panels_hold_the_very_weights(f: eq.Format) -> None:
     q = eq.quantize(np.random.default_rng(2).standard_normal((16, 1536), dtype=np.float32), f)
     assert isinstance(q, eq.SchemeTensor)
     found = q.repack(16, 1536)
-    if f.name in ("vectors", "tables", "table8"):
+    if f.name == "small":
         assert found is None
     else:
         assert found is not None
         panel, exact = found
         assert exact == (f.name in EXACT or f.name.startswith("own"))
         assert (panel.rows, panel.cols, panel.format) == (16, 1536, f.name)
+    if f.name == "sparse":  # three different numbers, and a scale for 64
+        assert found is not None and found[0].nbytes == 16 * 1536 * (2 + 16 / 64) / 8
 
 
 def test_rows_that_end_within_a_group() -> None:
