@@ -33,9 +33,12 @@ Contestant = Callable[[int], None]
 
 
 def through_transformers(model: Any, ids: Any) -> Contestant:
+    # min_new_tokens would do as well, but searches the whole vocabulary for the end of text, twice a token
+    model.generation_config.eos_token_id = None
+
     def run(tokens: int) -> None:
         with torch.inference_mode():
-            model.generate(**ids, max_new_tokens=tokens, min_new_tokens=tokens, do_sample=False)
+            model.generate(**ids, max_new_tokens=tokens, do_sample=False)
 
     return run
 

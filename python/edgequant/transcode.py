@@ -17,7 +17,8 @@ import numpy as np
 
 from edgequant._core import Error
 from edgequant.arrays import split_shape
-from edgequant.formats import BlockFormat, FieldDict, first_bit, lookup
+from edgequant.block_parts import read_codes, read_level, read_numbers
+from edgequant.formats import BlockFormat, first_bit, lookup
 from edgequant.planar import find_scheme
 from edgequant.scheme import Format
 from edgequant.scheme_tensor import SchemeTensor
@@ -270,57 +271,15 @@ def _read(q: QuantizedTensor, a: Algebra) -> tuple[np.ndarray, np.ndarray, np.nd
         return q.scheme.core.read(q.scheme.core_arrays(q.planes), rows, cols)
     f = lookup(q.format)
     blocks = q.data.reshape(-1, f.bytes)
-    codes = np.zeros((len(blocks), f.block), np.uint8)
-    for field in f.codes:
-        codes |= _field(field, blocks, f.block).astype(np.uint8)
-    scale = _level(f.scale, blocks, f.block, a.group)
-    shift = np.zeros_like(scale) if f.offset is None else _level(f.offset, blocks, f.block, a.group)
+    codes = (read_codes(f, blocks) & (1 << f.code_bits) - 1).astype(np.uint8)
+
+    def groups(level: Any) -> np.ndarray:
+        numbers, group = read_level(level, blocks, f.block)
+        return np.repeat(numbers, group // a.group, axis=1)
+
+    scale = groups(f.scale)
+    shift = np.zeros_like(scale) if f.offset is None else groups(f.offset)
     return codes.reshape(rows, cols), scale.reshape(rows, -1), shift.reshape(rows, -1)
-
-
-def _field(f: FieldDict, blocks: np.ndarray, count: int) -> np.ndarray:
-    """Elements of a field of each block, shifted up; signed ones as stored."""
-    out = np.zeros((len(blocks), count), np.uint16)
-    begin, end = f["begin"], count if f["end"] is None else min(count, f["end"])
-    at = np.array([first_bit(f, i) for i in range(begin, end)])
-    if f["kind"] == "trits":
-        power = 3 ** ((np.arange(end - begin) // f["lanes"]) % f["slots"])
-        out[:, begin:end] = ((blocks[:, at // 8].astype(np.int64) * power & 255) * 3) >> 8
-        return out
-    wide = np.pad(blocks, ((0, 0), (0, 1))).astype(np.uint16)
-    raw = (wide[:, at // 8] | wide[:, at // 8 + 1] << 8) >> (at % 8).astype(np.uint16)
-    out[:, begin:end] = (raw & ((1 << f["bits"]) - 1)) << f["up"]
-    return out
-
-
-_DTYPES: dict[str, Any] = {"f32": "<f4", "f16": "<f2", "bf16": "<u2", "e8m0": "u1", "e8m0/2": "u1", "ue4m3": "u1"}
-
-
-def _level(level: FieldDict, blocks: np.ndarray, block: int, group: int) -> np.ndarray:
-    dtype = np.dtype(_DTYPES[level["type"]])
-    count = block // level["group"] if level["group"] else 1
-    at = level["byte"]
-    raw = np.ascontiguousarray(blocks[:, at : at + count * dtype.itemsize]).view(dtype)
-    numbers = np.repeat(_numbers(level["type"], raw) * np.float32(level["factor"]), (block // group) // count, axis=1)
-    if not level["sub_group"]:
-        return numbers
-    integers = sum(_field(f, blocks, block // level["sub_group"]).astype(np.int32) for f in level["sub"])
-    if level["sub"][0]["signed"]:
-        bits = level["sub"][0]["bits"]
-        integers = np.where(integers >> (bits - 1), integers - (1 << bits), integers)
-    return numbers * (np.asarray(integers, np.float32) - np.float32(level["sub_zero"]))
-
-
-def _numbers(kind: str, raw: np.ndarray) -> np.ndarray:
-    if kind == "bf16":
-        return (raw.astype(np.uint32) << 16).view(np.float32)
-    if kind in ("e8m0", "e8m0/2"):
-        return np.ldexp(np.float32(1), raw.astype(np.int32) - (127 if kind == "e8m0" else 128)).astype(np.float32)
-    if kind == "ue4m3":
-        code = raw.astype(np.int32) & 127
-        value = np.where(code < 8, code / 512, np.ldexp(1 + (code & 7) / 8, (code >> 3) - 7))
-        return np.where(code == 127, 0, value).astype(np.float32)
-    return raw.astype(np.float32)
 
 
 def _write_blocks(f: BlockFormat, codes: np.ndarray, scale: np.ndarray, shift: np.ndarray) -> np.ndarray:
@@ -351,7 +310,7 @@ def _stored(kind: str, numbers: np.ndarray) -> np.ndarray:
     if kind == "f16":
         with np.errstate(over="ignore"):
             return np.ascontiguousarray(numbers.astype("<f2"))
-    every = _numbers(kind, np.arange(256, dtype=np.uint8))
+    every = read_numbers(kind, np.arange(256, dtype=np.uint8))
     order = np.argsort(every, kind="stable")
     found = np.searchsorted(every[order], numbers)
     return order[np.minimum(found, 255)].astype(np.uint8)

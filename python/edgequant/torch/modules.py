@@ -48,7 +48,7 @@ class _Packed(nn.Module):
 
     def _take(self, data: torch.Tensor) -> None:
         ops.check_data(data, self.format, self._n, self._k)
-        self.qweight = data
+        self.qweight, self.qformat = data, spell(self.format, data.device)
 
     def check_format(self, name: str) -> None:
         """Raises Error unless the packed weights are what the layer takes them for."""
@@ -157,14 +157,8 @@ class QuantLinear(_Packed):
 
         Raises Error if shapes do not fit.
         """
-        if isinstance(q, QuantizedTensor):
-            if q.ndim != 2:
-                raise Error(f"a linear layer takes weights of shape (N, K), not {q.shape}")
-            (n, k), format, data = q.shape, q.format, packed_tensor(q)
-        else:
-            n, data = q.shape[0], q
+        n, k, format, data = _parts(q, format, k)
         layer = cls(k, n, format, bias=False, compute=compute, device="meta")
-        layer.qformat = spell(layer.format, data.device)
         layer._take(data)
         if bias is not None:
             ops.check_bias(bias, n)
@@ -273,14 +267,8 @@ class QuantEmbedding(_Packed):
         scale: float = 1.0,
     ) -> QuantEmbedding:
         """A layer over packed weights; arguments as for `QuantLinear.from_quantized`. Nothing is copied."""
-        if isinstance(q, QuantizedTensor):
-            if q.ndim != 2:
-                raise Error(f"an embedding takes weights of shape (N, K), not {q.shape}")
-            (n, k), format, data = q.shape, q.format, packed_tensor(q)
-        else:
-            n, data = q.shape[0], q
+        n, k, format, data = _parts(q, format, k)
         layer = cls(n, k, format, padding_idx, dtype, device="meta", scale=scale)
-        layer.qformat = spell(layer.format, data.device)
         layer._like = torch.empty(0, dtype=dtype, device=data.device)
         layer._take(data)
         return layer
@@ -297,6 +285,15 @@ class QuantEmbedding(_Packed):
 
     def extra_repr(self) -> str:
         return f"{self.num_embeddings}, {self.embedding_dim}, format={self.format}, dtype={self.dtype}"
+
+
+def _parts(q: QuantizedTensor | torch.Tensor, format: str, k: int) -> tuple[int, int, str, torch.Tensor]:
+    """N, K, format and bytes of packed weights, which say themselves what they are, or not."""
+    if not isinstance(q, QuantizedTensor):
+        return q.shape[0], k, format, q
+    if q.ndim != 2:
+        raise Error(f"a layer takes weights of shape (N, K), not {q.shape}")
+    return q.shape[0], q.shape[1], q.format, packed_tensor(q)
 
 
 def packed_tensor(q: QuantizedTensor) -> torch.Tensor:

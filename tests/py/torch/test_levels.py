@@ -26,6 +26,15 @@ def test_equals_the_decoder(format: str) -> None:
     np.testing.assert_array_equal(y.reshape(w.shape), q.dequantize())
 
 
+def test_any_bytes_of_nvfp4() -> None:
+    """Scales that no encoder writes, too: those of nvfp4 have a code for 0 apart."""
+    data = np.random.default_rng(1).integers(0, 256, (64, eq.formats["nvfp4"].row_bytes(512)), np.uint8)
+    q = eq.QuantizedTensor(data, "nvfp4", (64, 512))
+    levels = split_levels(q)
+    y = levels.integers.astype(np.float32) * levels.scale[..., None]
+    np.testing.assert_array_equal(y.reshape(64, 512), q.dequantize())
+
+
 def test_all_but_grids_and_floats_have_levels() -> None:
     without = {f for f in eq.formats if not has_levels(f)}
     assert without == {f for f in eq.formats if f[:3] in ("iq1", "iq2", "iq3")} | {"f32", "f16", "bf16"}
