@@ -1,23 +1,26 @@
 """Prints how fast formats described at run time are, beside a built-in format of the same class in the same run.
 
-    PYTHONPATH=python python benchmarks/schemes.py [--rows N] [--cols N] [--threads N]
+    PYTHONPATH=python python benchmarks/schemes.py [--rows N] [--cols N] [--threads N] [--turns N]
 
-Encoding: weights per second at the default effort, both searching (the built-in format at an effort that searches).
-Decoding: to float32, also as a share of what np.copyto moves in float32 bytes. Least processor time of all
-threads over several turns, in turns: this machine may be busy.
+Encoding at the default effort, both searching (the built-in format at an effort that searches); decoding to float32;
+products with int8 activations, of one row and of many. Least processor time of all threads over several turns, in
+turns: this machine may be busy.
 """
 
 from __future__ import annotations
 
 import argparse
+import itertools
 import time
 from collections.abc import Callable
 
 import edgequant as eq
 import numpy as np
 
+SPARSE = [v for v in itertools.product((-1.0, 0.0, 1.0), repeat=4) if v.count(0.0) == 1]
 E2M1 = [0, 0.5, 1, 1.5, 2, 3, 4, 6, -0.0, -0.5, -1, -1.5, -2, -3, -4, -6]
 IQ4 = [-127, -104, -83, -65, -49, -35, -22, -10, 1, 13, 25, 38, 53, 69, 89, 113]
+ROWS = (1, 64)  # of activations
 # format, built-in of the same class, the latter's effort that searches
 PAIRS = [
     (eq.Format("1 bit, g128", block=128, codes=1), "q1_0", "default"),
@@ -30,7 +33,11 @@ PAIRS = [
     (eq.Format("4-bit table, g32", block=32, codes=4, table=IQ4), "iq4_nl", "default"),
     (eq.Format("E2M1 over E8M0, g32", block=32, codes=4, table=E2M1, scale="e8m0"), "mxfp4", "default"),
     (eq.Format("4-bit over two levels", block=32, codes=4, minimum="f16", sub_scale=(6, 8)), "q4_k", "default"),
+    (eq.Format("2-bit learned, g64", block=64, codes=2, table="learned"), "q2_0", "default"),
+    (eq.Format("2-bit, tables of groups", block=64, codes=2, learned="group"), "q2_0", "default"),
     (eq.Format("vectors of 4, 256 rows", block=64, codebook=(256, 4)), "iq2_xxs", "default"),
+    (eq.Format("sparse ternary, g256", block=256, codebook=SPARSE), "tq1_0", "default"),
+    (eq.Format("4-bit, Hadamard", block=32, codes=4, transform="hadamard"), "q4_0", "best"),
     (eq.planar_formats["mlx.affine4.g32"], "q4_1", "best"),
     (eq.planar_formats["onnx.nbits4.g32"], "q4_0", "best"),
 ]  # fmt: skip
@@ -52,13 +59,18 @@ def main() -> None:
     parser.add_argument("--rows", type=int, default=2048)
     parser.add_argument("--cols", type=int, default=4096)
     parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--turns", type=int, default=9)
     args = parser.parse_args()
     eq.set_num_threads(args.threads)
-    w = np.random.default_rng(0).standard_normal((args.rows, args.cols), dtype=np.float32)
-    copy = np.empty_like(w)
-    print(f"{args.rows} x {args.cols}, {args.threads} threads; ratio: time over that of the built-in format")
-    head = f"{'built-in':>9} {'ratio':>6}"
-    print(f"{'format':24} {'encode':>9} {head} | {'decode':>9} {head} {'of copy':>8}")
+    rng = np.random.default_rng(0)
+    w = rng.standard_normal((args.rows, args.cols), dtype=np.float32)
+    x = {m: rng.standard_normal((m, args.cols), dtype=np.float32) for m in ROWS}
+    n = w.size / 1e6
+    print(f"{args.rows} x {args.cols}, {args.threads} threads; million weights per second of one core: own, built-in;")
+    print("ratio: time over that of the built-in format of the same class")
+    heads = ["encode", "decode", *(f"matmul, {m} row{'s' if m > 1 else ''}" for m in ROWS)]
+    print(f"{'format':26} {'built-in':9}" + "".join(f"| {head:>23} " for head in heads))
+    worst = dict.fromkeys(heads, (0.0, ""))
     for f, other, effort in PAIRS:
         mine, theirs = seconds(
             lambda f=f: eq.quantize(w, f),
@@ -66,12 +78,16 @@ def main() -> None:
             turns=2,
         )
         a, b = eq.quantize(w, f), eq.quantize(w, other)
-        own, builtin, moved = seconds(a.dequantize, b.dequantize, lambda: np.copyto(copy, w))
-        n = w.size / 1e6
-        print(
-            f"{f.name:24} {n / mine:9.0f} {n / theirs:9.0f} {mine / theirs:6.2f} | {n / own:9.0f} {n / builtin:9.0f} "
-            f"{own / builtin:6.2f} {moved / own:8.0%}  million weights per second of one core, {other}"
-        )
+        pairs = [(mine, theirs), tuple(seconds(a.dequantize, b.dequantize, turns=args.turns))]
+        for m in ROWS:
+            runs = [lambda q=q, m=m: eq.matmul(x[m], q) for q in (a, b)]  # type: ignore[misc]
+            pairs.append(tuple(seconds(*runs, turns=args.turns if m > 1 else 4 * args.turns)))
+        cells = []
+        for head, (own, builtin) in zip(heads, pairs, strict=True):
+            cells.append(f"| {n / own:8.0f} {n / builtin:8.0f} {own / builtin:5.2f}")
+            worst[head] = max(worst[head], (own / builtin, f.name))
+        print(f"{f.name:26} {other:9}" + " ".join(cells), flush=True)
+    print("highest ratios: " + "; ".join(f"{head} {ratio:.2f} ({name})" for head, (ratio, name) in worst.items()))
 
 
 if __name__ == "__main__":
