@@ -123,12 +123,14 @@ def _algebra(f: BlockFormat | Format) -> Algebra | None:
 @dataclass(frozen=True)
 class Way:
     """codes[code of a] is the code of b; the scale of b is that of a over `by`; `shift` is what b subtracts from
-    values: its zero point, or, times the scale, its minimum."""
+    values: its zero point, or, times the scale, its minimum. rounds: the results differ in their rounding to float32,
+    since b multiplies and adds where a only multiplies."""
 
     codes: tuple[int, ...]
     by: float
     shift: float
     exact: bool
+    rounds: bool = False
 
 
 def _way(a: Algebra, b: Algebra) -> Way | None:
@@ -137,8 +139,6 @@ def _way(a: Algebra, b: Algebra) -> Way | None:
         return None
     if a.group and b.group and a.group % b.group:
         return None
-    if b.minimum and not a.minimum and a.scale in ("f32", "product"):
-        return None  # (code - zero) * scale and code * scale + minimum are rounded differently
     if (a.minimum and not b.minimum) or (a.zero is not None and b.zero is None and b.minimum is None):
         return None
     where = {v: c for c, v in reversed(list(enumerate(b.values)))}
@@ -149,8 +149,16 @@ def _way(a: Algebra, b: Algebra) -> Way | None:
                 codes = tuple(where[v * by + shift] for v in a.values)
             except KeyError:
                 continue
-            return Way(codes, by, shift, _numbers_fit(a, b, by, shift))
+            rounds = _rounds(a, b, shift)
+            if not rounds or b.scale == b.minimum == "f32":
+                return Way(codes, by, shift, _numbers_fit(a, b, by, shift) and not rounds, rounds)
     return None
+
+
+def _rounds(a: Algebra, b: Algebra, shift: float) -> bool:
+    """Whether code * scale + minimum takes the place of (code - zero) * scale with a scale of many bits: both are
+    rounded, but to different numbers. A minimum of 0 changes nothing."""
+    return bool(b.minimum and not a.minimum and a.scale in ("f32", "product") and (shift != 0 or a.zero is not None))
 
 
 def _shifts(a: Algebra, b: Algebra, by: float) -> list[float]:
@@ -159,7 +167,7 @@ def _shifts(a: Algebra, b: Algebra, by: float) -> list[float]:
     if a.zero is not None:
         return [0.0] if b.minimum or (by == 1 and (b.zero or 0) >= a.zero) else []
     if b.minimum:
-        return [min(b.values) - min(a.values) * by, 0.0]
+        return [0.0, min(b.values) - min(a.values) * by]
     if b.zero is not None:
         middle = -min(a.values) * by
         return [middle] if 0 <= middle <= b.zero and middle == int(middle) else []
@@ -203,7 +211,7 @@ def _loss(a: BlockFormat | Format, b: BlockFormat | Format) -> TranscodeLoss:
         return TranscodeLoss("exact")
     x, y = _algebra(a), _algebra(b)
     way = _way(x, y) if x and y else None
-    if way is not None:
+    if way is not None and not way.rounds:
         return TranscodeLoss("exact" if way.exact else "widened")
     return TranscodeLoss("lossy", _measure(a, b))
 
@@ -213,8 +221,8 @@ def _measure(a: BlockFormat | Format, b: BlockFormat | Format) -> float:
 
     w = np.random.default_rng(0).standard_normal((64, 1024)).astype(np.float32)
     try:
-        decoded = quantize(w, a).dequantize()
-        return float(quantize(decoded, b).compare(decoded).sqnr_db)
+        q = quantize(w, a)
+        return float(transcode(q, b, lossy=True).compare(q).sqnr_db)
     except Error:  # one of them cannot be written
         return float("nan")
 
@@ -231,7 +239,7 @@ def transcode(q: QuantizedTensor, format: Any, lossy: bool = False) -> Quantized
     way = _way(a, b) if a and b else None
     if way is not None and a and b:
         found = _convert(q, a, target, b, way)
-        if np.array_equal(found.dequantize(), q.dequantize()):
+        if (lossy and way.rounds) or np.array_equal(found.dequantize(), q.dequantize()):
             return found
     if target.name == "f32":
         return quantize(q, "f32")

@@ -18,6 +18,8 @@ OWN = [
     eq.Format("zero4", block=32, codes=4, zero="int", scale="f32"),
     eq.Format("minimum4", block=16, codes=4, minimum="f32", scale="f32"),
     eq.Format("minimum8", block=32, codes=8, minimum="f16"),
+    eq.Format("centred", block=32, codes=4, zero=8, minimum="f16", scale="f32"),
+    eq.Format("centred5", block=32, codes=5, zero=16, minimum="f32", scale="f32"),
     eq.Format("levels", block=32, codes=4, minimum="f16", sub_scale=(6, 8)),
 ]
 PLANAR = ["mlx.affine4.g32", "mlx.affine4.g32.f32", "mlx.affine8.g32", "mlx.affine2.g64.bf16", "onnx.nbits4.g32",
@@ -94,6 +96,36 @@ def test_nothing_is_lost_unasked(a: object) -> None:
 )  # fmt: skip
 def test_known_pairs(a: str, b: str, kind: str) -> None:
     assert eq.transcode_loss(a, b).kind == kind
+
+
+@pytest.mark.parametrize(
+    ("a", "b", "kind"),
+    [
+        ("onnx.nbits4.g32", "centred", "exact"),  # a minimum of 0
+        ("onnx.nbits4.g32", "centred5", "exact"), ("q4_0", "centred", "exact"), ("q6_k", "centred5", "lossy"),
+        ("onnx.nbits4.g32.zp", "centred5", "lossy"), ("onnx.nbits4.g32", "minimum4", "lossy"),
+    ],
+)  # fmt: skip
+def test_minima_of_nothing(a: str, b: str, kind: str) -> None:
+    target = next(f for f in OWN if f.name == b)
+    assert eq.transcode_loss(a, target).kind == kind
+    if kind == "exact":
+        q = eq.quantize(np.random.default_rng(4).standard_normal((8, 512)).astype(np.float32), a)
+        found = q.to(target)
+        assert isinstance(found, eq.SchemeTensor)
+        assert not target.core.read(target.core_arrays(found.planes), 8, 512)[2].any()
+
+
+def test_what_only_rounding_changes() -> None:
+    """code * scale + minimum instead of (code - zero) * scale: the codes stay, the last bit of a weight may not."""
+    w = np.random.default_rng(4).standard_normal((8, 512)).astype(np.float32)
+    q = eq.quantize(w, "onnx.nbits4.g32")
+    loss = eq.transcode_loss("onnx.nbits4.g32", OWN[5])
+    assert loss.kind == "lossy" and loss.db is not None and loss.db > 130
+    with pytest.raises(eq.Error, match="would change the weights"):
+        q.to(OWN[5])
+    found = q.to(OWN[5], lossy=True)
+    np.testing.assert_allclose(found.dequantize(), q.dequantize(), atol=2**-22 * np.abs(w).max())
 
 
 def test_planar_and_back() -> None:
