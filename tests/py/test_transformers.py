@@ -130,16 +130,52 @@ def test_generates_alone_and_in_padded_batches(tmp_path: Path) -> None:
     assert torch.equal(batch[0, 6:], alone[0]) and torch.equal(batch[1, 6:], alone[1])
 
 
-def test_other_models_and_what_cannot_be_quantized(tmp_path: Path) -> None:
+def mixture(kind: str, **options: Any) -> Any:
     torch.manual_seed(0)
-    config = transformers.MixtralConfig(
-        vocab_size=64, hidden_size=64, intermediate_size=64, num_hidden_layers=1, num_attention_heads=2,
-        num_key_value_heads=2, num_local_experts=2,
+    settings = dict(
+        vocab_size=300, hidden_size=64, intermediate_size=96, moe_intermediate_size=32, num_hidden_layers=2,
+        num_attention_heads=2, num_key_value_heads=2, num_local_experts=4, num_experts=4, num_experts_per_tok=2,
+        head_dim=32, pad_token_id=0, eos_token_id=1,
     )  # fmt: skip
-    transformers.MixtralForCausalLM(config).save_pretrained(tmp_path)
-    model = load(tmp_path, EdgeQuantConfig("q8_0"))
+    return getattr(transformers, f"{kind}ForCausalLM")(getattr(transformers, f"{kind}Config")(**settings, **options))
+
+
+@pytest.mark.parametrize("kind", ["Mixtral", "Qwen3Moe", "Olmoe"])
+def test_experts_of_mixtures(kind: str, tmp_path: Path) -> None:
+    original = mixture(kind).eval()
+    original.save_pretrained(tmp_path)
+    model = load(tmp_path, EdgeQuantConfig("q4_0", rules={"down_proj": "q8_0"}, compute="exact"), dtype=torch.float32)
+    experts = model.model.layers[1].mlp.experts
+    assert {len(experts.up), len(experts.down)} == {4}
+    assert experts.up[3].format == "q4_0" and experts.down[0].format == "q8_0"
+    assert not any("experts" in name for name in model.hf_quantizer.report.unsupported)
+    with torch.no_grad():
+        for name, module in model.named_modules():
+            if type(module).__name__ == "QuantExperts":
+                twin = original.get_submodule(name)
+                twin.gate_up_proj.copy_(torch.stack([expert.dequantize() for expert in module.up]))
+                twin.down_proj.copy_(torch.stack([expert.dequantize() for expert in module.down]))
+            elif isinstance(module, QuantLinear | QuantEmbedding) and ".experts." not in name:
+                original.get_submodule(name).weight.copy_(module.dequantize())
+    with torch.inference_mode():
+        want = model(TOKENS).logits
+        torch.testing.assert_close(want, original(TOKENS).logits, rtol=1e-4, atol=1e-5)
+        tokens = model.generate(TOKENS, max_new_tokens=5, do_sample=False)
+        model.save_pretrained(tmp_path / "packed")
+        again = load(tmp_path / "packed", dtype=torch.float32)
+        assert torch.equal(again(TOKENS).logits, want)
+        assert torch.equal(again.generate(TOKENS, max_new_tokens=5, do_sample=False), tokens)
+
+
+def test_other_models_and_what_cannot_be_quantized(tmp_path: Path) -> None:
+    mixture("GptOss", layer_types=["full_attention"] * 2).save_pretrained(tmp_path / "biases")
+    model = load(tmp_path / "biases", EdgeQuantConfig("q8_0"))
     unsupported = model.hf_quantizer.report.unsupported
-    assert any("experts" in name for name in unsupported), unsupported
+    assert any(name.endswith("experts") for name in unsupported), unsupported
+    mixture("Mixtral").save_pretrained(tmp_path)
+    kept = load(tmp_path, EdgeQuantConfig("q8_0", skip=["experts"])).hf_quantizer.report
+    assert kept.kept["model.layers.0.mlp.experts"] == "gate_up_proj: skipped"
+    assert not any("experts" in name for name in kept.unsupported)
     with pytest.raises(eq.Error, match=r"the preset q4_k_m knows the models llama, .* not mixtral; give a format"):
         load(tmp_path, EdgeQuantConfig("q4_k_m"))
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -12,10 +12,10 @@ from torch import nn
 
 from edgequant import presets
 from edgequant._core import Error
-from edgequant.formats import formats, lookup
-from edgequant.models.architectures import ARCHITECTURES, Architecture
-from edgequant.plan import FLOATS, Rule, make_plan, parse_rules
-from edgequant.quantize import writable
+from edgequant.formats import lookup
+from edgequant.plan import FLOATS, Rule, parse_rules
+from edgequant.torch.choices import Choice, choices
+from edgequant.torch.experts import PARTS, are_experts
 
 
 @dataclass
@@ -57,11 +57,21 @@ class LayerPlan:
     gguf_name: str | None
 
 
+@dataclass(frozen=True)
+class ExpertsPlan:
+    """A module with the weights of several experts, and the plan of each expert for each of its PARTS; names are those
+    in QuantExperts."""
+
+    name: str
+    parts: dict[str, list[LayerPlan]]
+
+
 @dataclass
 class ModulePlan:
-    """The layers to quantize; names of those kept on purpose, and of those that cannot be quantized, with reasons."""
+    """What to quantize; names of layers kept on purpose, and of those that cannot be quantized, with reasons."""
 
     layers: list[LayerPlan] = field(default_factory=list)
+    experts: list[ExpertsPlan] = field(default_factory=list)
     kept: dict[str, str] = field(default_factory=dict)
     unsupported: dict[str, str] = field(default_factory=dict)
 
@@ -73,8 +83,30 @@ def plan_module(model: nn.Module, config: QuantConfig) -> ModulePlan:
     """
     rules, skip = parse_rules(config.rules), [_compile(pattern) for pattern in config.skip]
     unused: set[Any] = {*rules, *skip}
-    default, table = _choices(model, config.format, config.importance is not None)
+    default, table = choices(model, config.format, config.importance is not None)
     plan = ModulePlan()
+
+    def decide(known_as: list[str], choice: Choice, cols: int, keep: str | None) -> _Decision:
+        rule = next((r for r in rules if any(r.pattern.search(name) for name in known_as)), None)
+        skipped = next((p for p in skip if any(p.search(name) for name in known_as)), None)
+        wanted, why = choice.format, choice.why
+        if skipped is not None:
+            unused.discard(skipped)
+            wanted, why = None, "skipped"
+        elif rule is not None:
+            unused.discard(rule)
+            wanted, why = (None if rule.format == "keep" else lookup(rule.format).name), f"rule {rule}"
+        elif keep is not None:
+            wanted, why = None, keep
+        if wanted is None or wanted in FLOATS:
+            return _Decision(None, None, why, False)
+        format = presets.fallback(wanted, cols, lambda name: int(lookup(name).block))
+        if format in FLOATS:
+            reason = f"rows of {cols} divide the blocks of neither {wanted} nor its fallback"
+            return _Decision(None, None, reason, True)
+        instead = choice.instead_of if rule is None and choice.instead_of else wanted
+        return _Decision(format, instead if instead != format else None, "", False)
+
     for names in shared_layers(model):
         layers = [model.get_submodule(name) for name in names]
         why = next(filter(None, map(unsuitable, layers)), None)
@@ -83,35 +115,46 @@ def plan_module(model: nn.Module, config: QuantConfig) -> ModulePlan:
             continue
         rows, cols = layers[0].weight.shape  # type: ignore[misc]
         choice = next((table[name] for name in names if name in table), Choice(default, None, "not in the preset"))
-        wanted, why = choice.format, choice.why
         known_as = [*names, *([choice.gguf_name] if choice.gguf_name else [])]
-        rule = next((r for r in rules if any(r.pattern.search(name) for name in known_as)), None)
-        skipped = next((p for p in skip if any(p.search(name) for name in known_as)), None)
-        if skipped is not None:
-            unused.discard(skipped)
-            wanted, why = None, "skipped"
-        elif rule is not None:
-            unused.discard(rule)
-            wanted, why = (None if rule.format == "keep" else lookup(rule.format).name), f"rule {rule}"
-        elif not config.embeddings and any(isinstance(layer, nn.Embedding) for layer in layers):
-            wanted, why = None, "embeddings are kept"
-        if wanted is None or wanted in FLOATS:
-            plan.kept.update(dict.fromkeys(names, why))
+        embedded = any(isinstance(layer, nn.Embedding) for layer in layers)
+        found = decide(known_as, choice, cols, "embeddings are kept" if embedded and not config.embeddings else None)
+        if found.format is None:
+            (plan.unsupported if found.failed else plan.kept).update(dict.fromkeys(names, found.why))
             continue
-        format = presets.fallback(wanted, cols, lambda name: int(lookup(name).block))
-        if format in FLOATS:
-            reason = f"rows of {cols} divide the blocks of neither {wanted} nor its fallback"
-            plan.unsupported.update(dict.fromkeys(names, reason))
-            continue
-        instead = choice.instead_of if rule is None and choice.instead_of else wanted
-        plan.layers.append(
-            LayerPlan(tuple(names), (rows, cols), format, instead if instead != format else None, choice.gguf_name)
-        )
+        plan.layers.append(LayerPlan(tuple(names), (rows, cols), found.format, found.wanted, choice.gguf_name))
+    for name, module in model.named_modules():
+        if are_experts(module):
+            _plan_experts(plan, name, module, lambda names, cols: decide(names, Choice(default, None, ""), cols, None))
     useless = [f"rule '{r}'" for r in rules if r in unused] + [f"skip '{p.pattern}'" for p in skip if p in unused]
     if useless:
         raise Error(f"{useless[0]} decides no layer: none matches, or earlier ones did")
-    plan.unsupported.update(_unsupported_modules(model))
+    known = {experts.name for experts in plan.experts} | plan.kept.keys()
+    plan.unsupported.update({name: why for name, why in _unsupported_modules(model).items() if name not in known})
     return plan
+
+
+class _Decision(NamedTuple):
+    """The format of a layer, and the one that its rows do not divide; or None, why, and whether that is a failure."""
+
+    format: str | None
+    wanted: str | None
+    why: str
+    failed: bool
+
+
+def _plan_experts(plan: ModulePlan, name: str, module: Any, decide: Callable[[list[str], int], _Decision]) -> None:
+    """Adds a module with experts to the plan: all its parts are quantized, or none."""
+    parts: dict[str, list[LayerPlan]] = {}
+    for part, parameter in PARTS.items():
+        count, rows, cols = getattr(module, parameter).shape
+        found = decide([f"{name}.{parameter}"], cols)
+        if found.format is None:
+            (plan.unsupported if found.failed else plan.kept)[name] = f"{parameter}: {found.why or 'not in the preset'}"
+            return
+        parts[part] = [
+            LayerPlan((f"{name}.{part}.{i}",), (rows, cols), found.format, found.wanted, None) for i in range(count)
+        ]
+    plan.experts.append(ExpertsPlan(name, parts))
 
 
 def _compile(pattern: str) -> re.Pattern[str]:
@@ -176,94 +219,3 @@ def _unsupported_modules(model: nn.Module) -> dict[str, str]:
         if shapes:
             result[name or "(the model itself)"] = f"{type(module).__name__} with {', '.join(shapes)} is not supported"
     return result
-
-
-# ---- presets ----
-
-
-class Choice(NamedTuple):
-    """What a preset says of a layer; `instead_of` is the format that its rows do not divide."""
-
-    format: str | None
-    gguf_name: str | None
-    why: str
-    instead_of: str | None = None
-
-
-class _Tensor(NamedTuple):
-    name: str
-    shape: tuple[int, ...]
-    format: str = "f16"
-
-
-def _preset_of(name: str) -> presets.Preset | None:
-    key = name.lower()
-    if key.startswith("gguf:"):
-        return presets.find_preset(key.removeprefix("gguf:"))
-    return None if key in formats or key not in presets.PRESETS else presets.find_preset(key)
-
-
-class _InGguf(NamedTuple):
-    """A model as it would stand in a GGUF file: its tensors, and the layer that each belongs to."""
-
-    architecture: Architecture
-    tensors: list[_Tensor]
-    layers: dict[str, str]
-
-
-def _in_gguf(model: nn.Module) -> _InGguf | None:
-    """None for models that are not of transformers, or of an architecture that edgequant does not know."""
-    config = _text_config(model)
-    architecture = next((a for a in ARCHITECTURES.values() if config and config.model_type in a.model_types), None)
-    if architecture is None:
-        return None
-    shapes = {name: tuple(p.shape) for name, p in model.named_parameters(remove_duplicate=False)}
-    anchor = next((name for name in shapes if f".{name}".endswith("." + architecture.anchor)), "")
-    base = anchor.removesuffix(architecture.anchor)
-    tied = bool(getattr(config, "tie_word_embeddings", False)) or architecture.name == "bert"
-    found = _InGguf(architecture, [], {})
-    for _, gguf, hf in architecture.expand(config.num_hidden_layers):
-        name = hf[1:] if hf.startswith("/") else base + hf
-        if gguf == "output.weight" and not tied:  # the file has it, even if this model has no head
-            found.tensors.append(_Tensor(gguf, shapes.get(name, shapes.get(anchor, (1, 1)))))
-        elif name in shapes and gguf != "output.weight":
-            found.tensors.append(_Tensor(gguf, shapes[name]))
-        else:
-            continue
-        found.layers[gguf] = name.removesuffix(".weight")
-    return found
-
-
-def _text_config(model: nn.Module) -> Any:
-    config: Any = getattr(model, "config", None)
-    return config.get_text_config(decoder=True) if hasattr(config, "get_text_config") else None
-
-
-def _choices(model: nn.Module, format: str, importance: bool) -> tuple[str | None, dict[str, Choice]]:
-    """The format of all layers, None for a preset, and what is known of layers that have a name in GGUF."""
-    preset, known, config = _preset_of(format), _in_gguf(model), _text_config(model)
-    if preset is None:
-        default = writable(format)
-        layers = known.layers if known else {}
-        return default, {layer: Choice(default, gguf, "") for gguf, layer in layers.items()}
-    if config is None:
-        raise Error(f"{preset.name} is a preset for models of transformers; give a format, such as {preset.default}")
-    if known is None:
-        kinds = ", ".join(kind for a in ARCHITECTURES.values() for kind in a.model_types)
-        raise Error(
-            f"the preset {preset.name} knows the models {kinds}, not {config.model_type}; give a format, such as "
-            f"{preset.default}, which is then used for all layers"
-        )
-    prefix, heads = known.architecture.name + ".", config.num_attention_heads
-    metadata = {
-        "general.architecture": known.architecture.name,
-        prefix + "block_count": config.num_hidden_layers,
-        prefix + "attention.head_count": heads,
-        prefix + "attention.head_count_kv": getattr(config, "num_key_value_heads", None) or heads,
-    }
-    return None, {
-        known.layers[p.name]: Choice(
-            None if p.kept else p.target, p.name, "kept as in GGUF" if p.kept else p.reason, p.wanted
-        )
-        for p in make_plan(known.tensors, metadata, preset, importance=importance)
-    }

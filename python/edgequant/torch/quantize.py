@@ -13,8 +13,9 @@ from edgequant._core import Error
 from edgequant.importance import Importance
 from edgequant.quantize import quantize
 from edgequant.tensor import Comparison, QuantizedTensor
+from edgequant.torch.experts import PARTS, QuantExperts
 from edgequant.torch.modules import QuantEmbedding, QuantLinear
-from edgequant.torch.plan import LayerPlan, QuantConfig, embedding_scale, plan_module
+from edgequant.torch.plan import ExpertsPlan, LayerPlan, QuantConfig, embedding_scale, plan_module
 
 
 @dataclass(frozen=True)
@@ -76,7 +77,7 @@ class ModuleReport:
 
 @torch.no_grad()
 def quantize_module(model: nn.Module, config: QuantConfig | str) -> ModuleReport:
-    """Replaces the Linear and Embedding layers of a model by quantized ones, in place.
+    """Replaces the Linear and Embedding layers of a model, and experts of mixtures, by quantized ones, in place.
 
     One layer is quantized at a time, so memory grows by one layer at most. Layers that share their weights go on
     sharing the packed ones. The model must be on the CPU.
@@ -103,7 +104,25 @@ def quantize_module(model: nn.Module, config: QuantConfig | str) -> ModuleReport
         q, entry = quantize_layer(layer, weight, config)
         report.layers.append(entry)
         replace_layers(model, layer.names, q, config.compute)
+    for experts in plan.experts:
+        report.layers += quantize_experts(model, experts, config)
     return report
+
+
+@torch.no_grad()
+def quantize_experts(model: nn.Module, plan: ExpertsPlan, config: QuantConfig) -> list[LayerReport]:
+    """Replaces a module with the weights of several experts by QuantExperts; what became of each weight."""
+    old: Any = model.get_submodule(plan.name)
+    entries: list[LayerReport] = []
+    made: dict[str, list[QuantLinear]] = {}
+    for part, parameter in PARTS.items():
+        made[part] = []
+        for layer, weight in zip(plan.parts[part], getattr(old, parameter), strict=True):
+            q, entry = quantize_layer(layer, weight, config)
+            entries.append(entry)
+            made[part].append(QuantLinear.from_quantized(q, compute=config.compute))
+    model.set_submodule(plan.name, QuantExperts(made["up"], made["down"], old.act_fn).train(old.training))
+    return entries
 
 
 def quantize_layer(layer: LayerPlan, weight: torch.Tensor, config: QuantConfig) -> tuple[QuantizedTensor, LayerReport]:

@@ -21,10 +21,17 @@ except ImportError:
     raise Error(f"edgequant.transformers needs transformers 5.0 or newer; this is {_version}") from None
 
 from edgequant.torch.decoder import speed_up
+from edgequant.torch.experts import PARTS, QuantExperts, owner_of
 from edgequant.torch.memory import drop_pages
 from edgequant.torch.modules import QuantEmbedding, QuantLinear
-from edgequant.torch.plan import LayerPlan, QuantConfig, embedding_scale, plan_module, shared_layers
-from edgequant.torch.quantize import ModuleReport, quantize_layer, quantize_module, replace_layers
+from edgequant.torch.plan import ExpertsPlan, LayerPlan, QuantConfig, embedding_scale, plan_module, shared_layers
+from edgequant.torch.quantize import (
+    ModuleReport,
+    quantize_experts,
+    quantize_layer,
+    quantize_module,
+    replace_layers,
+)
 
 _METHOD = "edgequant"
 _logger = logging.get_logger(__name__)
@@ -93,6 +100,7 @@ class EdgeQuantizer(HfQuantizer):
         super().__init__(quantization_config, **kwargs)
         self.report = ModuleReport()
         self._layers: dict[str, LayerPlan] = {}
+        self._experts: list[ExpertsPlan] = []
         self._tied: list[tuple[str, str]] = []
         self._failure: Error | None = None
 
@@ -125,6 +133,7 @@ class EdgeQuantizer(HfQuantizer):
         plan = plan_module(model, self.quantization_config.to_quant_config())
         self.report = ModuleReport(kept=plan.kept, unsupported=plan.unsupported)
         self._layers = {name: layer for layer in plan.layers for name in layer.names}
+        self._experts = plan.experts
         self._untie(model)
 
     def _place_layers(self, model: Any) -> None:
@@ -132,6 +141,9 @@ class EdgeQuantizer(HfQuantizer):
         if self.quantization_config.modules is None:
             raise Error("quantization_config in config.json lists no modules: this is no model that edgequant saved")
         formats = dict(self.quantization_config.modules)
+        inside = {name: formats.pop(name) for name in list(formats) if owner_of(model, name) is not None}
+        for owner in sorted({name.rsplit(".", 2)[0] for name in inside}):
+            model.set_submodule(owner, _empty_experts(owner, model.get_submodule(owner), inside, self._compute))
         groups = [names for names in shared_layers(model) if not formats.keys().isdisjoint(names)]
         lost = formats.keys() - {name for names in groups for name in names}
         if lost:
@@ -187,6 +199,8 @@ class EdgeQuantizer(HfQuantizer):
     def _process_model_after_weight_loading(self, model: Any, **kwargs: Any) -> Any:
         if self._failure:
             raise self._failure
+        for experts in self._experts:
+            self.report.layers += quantize_experts(model, experts, self.quantization_config.to_quant_config())
         for target, source in self._tied if self.pre_quantized else ():
             layer, other = model.get_submodule(target), model.get_submodule(source)
             layer.register_buffer("qweight", other.qweight)
@@ -238,6 +252,19 @@ def _empty_layer(old: nn.Module, format: str, compute: str) -> QuantLinear | Qua
     layer = QuantLinear(old.in_features, old.out_features, format, bias=False, compute=compute, device="meta")
     layer.bias = old.bias
     return layer
+
+
+def _empty_experts(name: str, old: Any, formats: Mapping[str, str], compute: str) -> QuantExperts:
+    made: dict[str, list[QuantLinear]] = {}
+    for part, parameter in PARTS.items():
+        count, rows, cols = getattr(old, parameter).shape
+        made[part] = []
+        for i in range(count):
+            if (format := formats.get(f"{name}.{part}.{i}")) is None:
+                raise Error(f"config.json lists no format for {name}.{part}.{i}")
+            layer = QuantLinear(cols, rows, format, bias=False, compute=compute, device="meta")
+            made[part].append(layer)
+    return QuantExperts(made["up"], made["down"], old.act_fn)
 
 
 def _tied_names(keys: dict[str, str], prefix: str, quantized: Mapping[str, str]) -> dict[str, str]:
