@@ -77,6 +77,7 @@ GridProblem GridProblemOf(FormatId to, const QuantizeOptions& options) {
   if (p.delta != 0) p.delta_group = FirstBit(f.map.shift_sign, 0) == FirstBit(f.map.shift_sign, 1) ? p.sub : 8;
   SetWeights(to, options, &p);
   p.tuning = TuningOf(p, options.effort);
+  if (options.effort == Effort::kBest) p.also = TuningOf(p, Effort::kDefault);  // never worse than less effort
   return p;
 }
 

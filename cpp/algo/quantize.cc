@@ -65,7 +65,7 @@ class Encoder {
       : w_(w), to_(to), options_(options), in_bytes_(RowBytes(w.format, w.cols)), out_bytes_(RowBytes(to, w.cols)),
         limit_(LimitOf(to)), search_(UsesSearch(to, options)),
         weighting_(WeightingOf(to, options.objective, options.importance != nullptr)),
-        tuning_(TuningOf(to, options.effort, weighting_)) {
+        tuning_(TuningOf(to, options.effort, weighting_)), default_(TuningOf(to, Effort::kDefault, weighting_)) {
     std::memcpy(&limit_bits_, &limit_, sizeof limit_bits_);
     if (search_) importance_ = PrepareImportance(options.importance, w.cols, BlockOf(to));
   }
@@ -79,7 +79,8 @@ class Encoder {
     if (IsGrid(to_)) {
       QuantizeGrid(GridProblemOf(to_, options_), to_, x, rows, cols, importance, result);
     } else if (search_) {
-      SearchRows(to_, {x, rows, cols, importance, weighting_, &tuning_, result});
+      const Tuning* also = options_.effort == Effort::kBest ? &default_ : nullptr;  // never worse than less effort
+      SearchRows(to_, {x, rows, cols, importance, weighting_, &tuning_, also, result});
     } else {
       RoundBlocks(to_, x, rows * cols / size_t(BlockOf(to_).n), result);
     }
@@ -113,7 +114,7 @@ class Encoder {
   const float limit_;
   const bool search_;
   const Weighting weighting_;
-  const Tuning tuning_;
+  const Tuning tuning_, default_;
   std::vector<float> importance_;
   uint32_t limit_bits_;
 };

@@ -15,20 +15,18 @@ struct Span { float low, high; };
 Span SpanOf(const Shape& s, Effort effort) {
   const bool fast = effort == Effort::kFast, best = effort == Effort::kBest;
   if (s.affine) return {s.codes <= 4 || (fast && s.two_level) ? -0.6f : -1.0f, 1.1f};
-  if (s.codes >= 64) return best ? Span{-6, 2} : Span{-3, 1};
-  if (s.codes == 32) return fast ? Span{-1, 1} : best ? Span{-4, 2} : Span{-2.5f, 2};
+  if (s.codes >= 64) return best ? Span{-6, 2} : Span{-4, 0};
+  if (s.codes == 32) return best ? Span{-4, 2} : Span{-2.5f, 2};
   return best ? Span{-1.5f, 1.7f} : Span{-0.9f, 1.1f};
 }
 
-// Weights of x^2 put the minimum close to the extreme weight; even ones spread it out and need more starts.
+// Weights of x^2 put the minimum close to the extreme weight; even ones spread it out and need more starts. Less effort
+// makes fewer of them only where that saves much: for the rest, more effort can then not be worse by chance.
 int StartsOf(const Block& b, const Shape& s, Effort effort, WeightRule rule) {
   if (effort == Effort::kBest) return kMaxStarts;
-  const bool fast = effort == Effort::kFast;
-  if (s.affine) return s.two_level ? (fast ? 10 : 16) : (fast ? 26 : 28);
-  if (b.map.kind == MapKind::kTable && s.codes == 16) return fast ? 10 : 16;  // trials of 16 bits are cheap
-  if (rule == WeightRule::kSquare && s.codes <= 8) return fast ? 6 : 8;
-  if (rule == WeightRule::kSquare || s.codes >= 64) return fast ? 8 : 10;
-  return fast ? 20 : 24;
+  if (s.affine) return !s.two_level ? 28 : effort == Effort::kFast ? 10 : 16;
+  if (b.map.kind == MapKind::kTable && s.codes == 16) return 16;  // trials of 16 bits are cheap
+  return rule == WeightRule::kSquare || s.codes >= 64 ? 8 : 24;
 }
 
 void SetStarts(const Shape& s, Span span, Tuning& t) {
@@ -98,9 +96,11 @@ Tuning TuningOf(FormatId to, Effort effort, const Weighting& weighting) {
   const int least = s.affine || weighting.rule == WeightRule::kSquare ? 0 : 1;  // even weights need a bit more work
   t.rounds = 1 + std::max(least, level);
   t.neighbours = t.mirror = effort == Effort::kBest;
+  if (effort == Effort::kBest) t.polish = s.affine ? 6 : s.two_level ? 16 : 48;
   t.scale_steps = BlockOf(to).scale.type == Number::kUE4M3 ? 2 + 2 * level : 1 + level / 2;
   SetStarts(s, SpanOf(s, effort), t);
-  if (s.two_level) SetCandidates(s, 16 << std::max(least, level), t);
+  // Under x^2 few weights decide, and a block's best number is not where most groups want it.
+  if (s.two_level) SetCandidates(s, weighting.rule == WeightRule::kSquare && level < 2 ? 16 : 16 << std::max(least, level), t);
   return t;
 }
 

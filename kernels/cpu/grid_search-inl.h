@@ -23,13 +23,13 @@ class GridSearcher : public GridCurve<kDim, kLevels> {
  public:
   using Base::Base, Base::BlocksPerTile;
 
-  // n <= BlocksPerTile() blocks at x; importance[b] is the row of block b, or null.
-  void Run(const float* x, const float* const* importance, int n, GridBlock* out) {
+  // n <= BlocksPerTile() blocks at x; importance[b] is the row of block b, or null. least[b]: its error.
+  void Run(const float* x, const float* const* importance, int n, GridBlock* out, double* least) {
     Load(x, importance, n);
     Prepare(nullptr);
     Curve();
     float d[4], super[4][8] = {};
-    double least[4] = {1e300, 1e300, 1e300, 1e300};
+    std::fill_n(least, n, 1e300);
     for (int b = 0; b < n; ++b) ChooseSupers(b, super[b]);
     for (int candidate = 0; candidate < t_.supers; ++candidate) {
       for (int b = 0; b < n; ++b) d[b] = super[b][candidate];
@@ -138,11 +138,19 @@ void SearchGridAs(const GridProblem& p, const float* x, size_t blocks, const flo
                   size_t cols, GridWork& work, GridBlock* out) {
   GridSearcher<kDim, kLevels> searcher(p, work);
   const size_t step = size_t(searcher.BlocksPerTile());
+  GridProblem second = p;
+  if (p.also) second.tuning = *p.also;
   for (size_t b = 0; b < blocks; b += step) {
     const float* rows[4] = {};
+    double least[4], other[4];
     const size_t n = std::min(step, blocks - b);
     for (size_t i = 0; i < n && importance; ++i) rows[i] = importance + (column + (b + i) * kGridBlock) % cols;
-    searcher.Run(x + b * kGridBlock, rows, int(n), out + b);
+    searcher.Run(x + b * kGridBlock, rows, int(n), out + b, least);
+    if (!p.also) continue;
+    GridBlock found[4];
+    GridSearcher<kDim, kLevels>(second, work).Run(x + b * kGridBlock, rows, int(n), found, other);
+    for (size_t i = 0; i < n; ++i)
+      if (other[i] < least[i]) out[b + i] = found[i];
   }
 }
 

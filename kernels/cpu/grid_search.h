@@ -3,6 +3,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include <optional>
 #include <vector>
 
 #include "format/catalog.h"
@@ -74,6 +75,7 @@ struct GridProblem {
   GridWeights weights = GridWeights::kImportance;
   float sigma = 0;  // the `a` of GridWeights
   GridTuning tuning = {};
+  std::optional<GridTuning> also;  // a second search: each block keeps the better result
 };
 
 inline constexpr int kGridBlock = 256;

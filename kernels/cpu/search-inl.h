@@ -28,6 +28,40 @@ HWY_INLINE float MeanSquare(const float* x, size_t n) {  // n is a multiple of 1
   return SumOfBlock<kColumns>(sum) / float(n);
 }
 
+// What a tile's groups decode with, and for two levels what is stored.
+struct Found {
+  Super z;
+  alignas(64) float s[kColumns], m[kColumns];
+};
+
+template <const Block& kB, int S>
+HWY_NOINLINE void SearchTile(Tile<S>& tile, const Tuning& p, Found& found) {
+  if constexpr (ShapeOf(kB).two_level) {
+    SearchSuper<kB, S>(tile, p, found.z);
+    Decoded(found.z, found.s, found.m);
+  } else {
+    SearchOneLevel<kB, S>(tile, p, found.s, found.m);
+  }
+}
+
+// Takes the blocks of y (with one level: the groups) that have less error.
+template <const Block& kB, int S>
+HWY_NOINLINE void KeepBetter(const Tile<S>& tile, const Found& y, Found& found) {
+  static constexpr Shape shape = ShapeOf(kB);
+  alignas(64) float e0[kColumns], e1[kColumns];
+  Residual<kB, S>(tile, found.s, found.m, e0);
+  Residual<kB, S>(tile, y.s, y.m, e1);
+  if constexpr (shape.two_level) {
+    TakeBlocks<shape.groups>(y.z, [&](int b) {
+      return SumOfBlock<shape.groups>(e1 + b) < SumOfBlock<shape.groups>(e0 + b);
+    }, found.z);
+    Decoded(found.z, found.s, found.m);
+  } else {
+    for (int j = 0; j < kColumns; ++j)
+      if (e1[j] < e0[j]) found.s[j] = y.s[j], found.m[j] = y.m[j];
+  }
+}
+
 template <const Block& kB>
 HWY_NOINLINE void SearchBlocks(const SearchJob& job) {
   static constexpr Shape shape = ShapeOf(kB);
@@ -52,15 +86,15 @@ HWY_NOINLINE void SearchBlocks(const SearchJob& job) {
       if (++group_in_row == per_row) group_in_row = 0;
     }
     FillTile<S, shape.groups>(columns, job.weighting, tile);
-    alignas(64) float s[kColumns], m[kColumns];
-    Super z;
-    if constexpr (shape.two_level) {
-      if (shape.affine && p.mirror) SearchMirrored<kB, S>(tile, p, z);
-      else SearchTwoLevels<kB, S>(tile, p, z, nullptr);
-      Decoded(z, s, m);
-    } else {
-      SearchOneLevel<kB, S>(tile, p, s, m);
+    Found found;
+    SearchTile<kB, S>(tile, p, found);
+    if (job.also) {
+      Found other;
+      SearchTile<kB, S>(tile, *job.also, other);
+      KeepBetter<kB, S>(tile, other, found);
     }
+    const Super& z = found.z;
+    const float *s = found.s, *m = found.m;
     for (int b = 0; b < used; b += shape.groups, out += kB.bytes) {
       alignas(64) uint8_t codes[kB.n];
       for (int j = 0; j < shape.groups; ++j) EmitCodes<kB, S>(x + (b + j) * S, s[b + j], m[b + j], codes + j * S);

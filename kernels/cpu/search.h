@@ -33,6 +33,7 @@ struct Tuning {
   int refine = 0;           // further least-squares refits of the best start
   int rounds = 2;           // alternations of codes and scales once the scales are rounded as stored
   bool neighbours = false;  // in these, also try each integer scale one up and one down
+  int polish = 0;           // at the end, numbers tried on each side of those found, twice
   bool mirror = false;      // with a minimum: also try the block with its signs turned around
   int scale_steps = 1;      // 8-bit scale types: steps tried above and below the plain choice
   int candidates = 0;       // for the block's number over its groups' scales; a multiple of 16
@@ -46,6 +47,7 @@ struct SearchJob {
   const float* importance = nullptr;  // cols numbers, not all zero within a group; or null
   Weighting weighting;
   const Tuning* tuning = nullptr;
+  const Tuning* also = nullptr;       // a second search, or null: each block keeps the better result
   uint8_t* out = nullptr;             // the blocks, row after row
 };
 

@@ -97,6 +97,25 @@ HWY_INLINE void Evaluate(const Tile<S>& t, const float* s, const float* m, Fit& 
   }
 }
 
+// Each column's weighted squared error itself: where Evaluate's difference of large sums would be too coarse.
+template <const Block& kB, int S>
+HWY_NOINLINE void Residual(const Tile<S>& t, const float* s, const float* m, float* error) {
+  const DF d;
+  for (int c = 0; c < kColumns; c += LanesF()) {
+    const VF sv = hn::Load(d, s + c), mv = hn::Load(d, m + c), inverse = Inverse(d, sv), start = hn::Mul(mv, inverse);
+    VF sum = hn::Zero(d);
+    for (int i = 0; i < S; ++i) {
+      const VF x = hn::Load(d, &t.x[i][c]);
+      VF q;
+      if constexpr (ShapeOf(kB).affine) q = AffineValue<kB>(d, x, inverse, start);
+      else q = GridOf<kB>::Value(d, x, inverse);
+      const VF r = hn::NegMulAdd(sv, q, hn::Add(x, mv));
+      sum = hn::MulAdd(hn::Mul(r, r), hn::Load(d, &t.w[i][c]), sum);
+    }
+    hn::Store(sum, d, error + c);
+  }
+}
+
 // ---- Scale only
 
 template <const Block& kB, int S>

@@ -16,6 +16,65 @@ HWY_INLINE void RoundToF16(float* v) {
   for (int j = 0; j < kColumns; ++j) v[j] = RoundToF16(v[j]);
 }
 
+// Moves the scales by up to `span` of their size; a minimum follows from the codes of some minima around.
+template <const Block& kB, int S>
+HWY_NOINLINE void PolishF16(const Tile<S>& t, int steps, float span, Fit& f, float* best_s, float* best_m) {
+  constexpr bool affine = ShapeOf(kB).affine;
+  const DF d;
+  alignas(64) float s[kColumns], m[kColumns] = {}, error[kColumns], least[kColumns], center[kColumns], center_m[kColumns];
+  memcpy(center, best_s, sizeof center);
+  memcpy(center_m, best_m, sizeof center_m);
+  Residual<kB, S>(t, best_s, best_m, least);
+  const int shifts = affine ? 1 : 0;
+  for (int k = -steps; k <= steps; ++k) {
+    for (int j = 0; j < kColumns; ++j) s[j] = center[j] * (1 + span * float(k) / float(steps));
+    RoundToF16(s);
+    for (int shift = -shifts; shift <= shifts; ++shift) {
+      if constexpr (affine) {
+        // the middle of the range stays
+        const float middle = ShapeOf(kB).high / 2;
+        for (int j = 0; j < kColumns; ++j) m[j] = center_m[j] + (s[j] - center[j]) * middle + s[j] * float(shift) / 3;
+        Evaluate<kB, S>(t, s, m, f, error);
+        for (int c = 0; c < kColumns; c += LanesF()) {
+          const VF want = hn::MulSub(hn::Load(d, s + c), hn::Load(d, f.l + c), hn::Load(d, f.x + c));
+          hn::Store(hn::Mul(want, Inverse(d, hn::Load(d, f.w + c))), d, m + c);
+        }
+        RoundToF16(m);
+      }
+      Residual<kB, S>(t, s, m, error);
+      for (int j = 0; j < kColumns; ++j)
+        if (error[j] < least[j]) {
+          least[j] = error[j];
+          best_s[j] = s[j];
+          best_m[j] = m[j];
+        }
+    }
+  }
+}
+
+// The rule without a search: the ends of the range, or the extreme weight, on the ends of the grid. Kept where it is better.
+template <const Block& kB, int S>
+HWY_INLINE void TryPlain(const Tile<S>& t, float* best_s, float* best_m) {
+  constexpr Shape shape = ShapeOf(kB);
+  alignas(64) float s[kColumns], m[kColumns] = {}, error[kColumns], least[kColumns];
+  for (int j = 0; j < kColumns; ++j) {
+    float low = t.x[0][j], high = low;
+    for (int i = 1; i < S; ++i) {
+      low = HWY_MIN(low, t.x[i][j]);
+      high = HWY_MAX(high, t.x[i][j]);
+    }
+    if (shape.affine) s[j] = (high - low) / shape.high, m[j] = -low;
+    else s[j] = shape.low == -shape.high || high <= -low ? low / shape.low : high / shape.low;
+    if (!shape.affine && shape.low == -shape.high) s[j] = HWY_MAX(high, -low) / shape.high;
+  }
+  RoundToF16(s);
+  RoundToF16(m);
+  Residual<kB, S>(t, best_s, best_m, least);
+  Residual<kB, S>(t, s, m, error);
+  for (int j = 0; j < kColumns; ++j)
+    if (error[j] < least[j]) best_s[j] = s[j], best_m[j] = m[j];
+}
+
 // 16-bit scales: the search is done before rounding, then codes and stored scale are refitted in turns.
 template <const Block& kB, int S>
 HWY_INLINE void SearchF16(const Tile<S>& t, const Tuning& p, float* best_s, float* best_m) {
@@ -54,6 +113,10 @@ HWY_INLINE void SearchF16(const Tile<S>& t, const Tuning& p, float* best_s, floa
       hn::Store(next, d, f.s + c);
     }
   }
+  if (!p.polish) return;
+  TryPlain<kB, S>(t, best_s, best_m);
+  PolishF16<kB, S>(t, p.polish, 0.06f, f, best_s, best_m);
+  PolishF16<kB, S>(t, p.polish, 0.008f, f, best_s, best_m);
 }
 
 // 8-bit scales are few: the plain choice, which puts the greatest magnitude on the end of the grid, and its neighbours

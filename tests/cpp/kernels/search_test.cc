@@ -51,7 +51,7 @@ std::vector<uint8_t> Search(FormatId id, const std::vector<float>& x, const floa
   AddCandidates(id, t);
   const Block& b = BlockOf(id);
   std::vector<uint8_t> out(rows * kCols / size_t(b.n) * size_t(b.bytes) + 1, 0xa5);
-  SearchRows(id, {x.data(), rows, kCols, importance, {}, &t, out.data()});
+  SearchRows(id, {x.data(), rows, kCols, importance, {}, &t, nullptr, out.data()});
   EXPECT_EQ(out.back(), 0xa5);
   out.pop_back();
   return out;
