@@ -3,8 +3,8 @@
 
     python benchmarks/optimum.py [--blocks 8] [--importance] [--student] [formats ...]
 
-The optimum is found by enumeration in NumPy, without the engine: all f16 scales of the range in which the largest weight
-(two levels: the largest group scale) can lie, times all integer scales, each with the codes that are best for it.
+The optimum is found by enumeration in NumPy, without the engine: all f16 scales of the range in which the largest
+weight (two levels: the largest group scale) can lie, times all integer scales, each with the codes best for it.
 It is exact but for two cases. Formats with integer minima (Q2_K, Q4_K, Q5_K) have too many pairs of numbers for that:
 "bound" leaves the minima unrounded, so nothing can lie below it; "optimum" is the best of the scales that the bound
 likes most, times a grid of minima. And the integers of two-level formats use at least 45 % of their range.
@@ -205,7 +205,7 @@ def grid_points(
             other = [least(p[2], p[3], s) for p in part]
             return np.min([sum(kept) - kept[k] + other[k] for k in range(count)], axis=0)
 
-        def sub_block(j: int, s: Array) -> Array:
+        def sub_block(j: int, s: Array, sides: list = sides) -> Array:
             if not shift:
                 return sum(error(sides[0], k, 8 // dim, s) for k in range(j * sub // 8, (j + 1) * sub // 8))
             count = shift_group // 8

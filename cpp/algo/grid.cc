@@ -43,9 +43,9 @@ GridTuning TuningOf(const GridProblem& p, Effort effort) {
   t.high_max = ternary ? 0.85f : best ? 1.2f : 1.0f;
   t.candidates = best ? 64 : ternary || effort == Effort::kFast ? 16 : 32;
   const float top = float(2 * p.scales - 1) / 31;  // the largest integer scale, in 31sts
-  t.max_low = (best ? 25 : 27) * top;
+  t.max_low = (best ? 18 : 27) * top;
   t.max_high = (best ? 40 : 35) * top;
-  t.supers = best ? 3 : 1;
+  t.supers = best ? 8 : 1;
   t.neighbours = best ? 5 : ternary ? 1 : effort == Effort::kDefault ? 3 : p.index->dim == 4 ? 2 : 1;
   t.refine = best ? 3 : 0;
   t.both = best;
@@ -77,6 +77,7 @@ GridProblem GridProblemOf(FormatId to, const QuantizeOptions& options) {
   if (p.delta != 0) p.delta_group = FirstBit(f.map.shift_sign, 0) == FirstBit(f.map.shift_sign, 1) ? p.sub : 8;
   SetWeights(to, options, &p);
   p.tuning = TuningOf(p, options.effort);
+  p.mirror = options.effort == Effort::kBest && p.signs == GridSigns::kNone;
   if (options.effort == Effort::kBest) p.also = TuningOf(p, Effort::kDefault);  // never worse than less effort
   return p;
 }

@@ -145,12 +145,27 @@ void SearchGridAs(const GridProblem& p, const float* x, size_t blocks, const flo
     double least[4], other[4];
     const size_t n = std::min(step, blocks - b);
     for (size_t i = 0; i < n && importance; ++i) rows[i] = importance + (column + (b + i) * kGridBlock) % cols;
-    searcher.Run(x + b * kGridBlock, rows, int(n), out + b, least);
-    if (!p.also) continue;
+    const float* at = x + b * kGridBlock;
+    searcher.Run(at, rows, int(n), out + b, least);
     GridBlock found[4];
-    GridSearcher<kDim, kLevels>(second, work).Run(x + b * kGridBlock, rows, int(n), found, other);
-    for (size_t i = 0; i < n; ++i)
-      if (other[i] < least[i]) out[b + i] = found[i];
+    const auto keep = [&](uint16_t sign) {
+      for (size_t i = 0; i < n; ++i) {
+        if (!(other[i] < least[i])) continue;
+        least[i] = other[i];
+        out[b + i] = found[i];
+        out[b + i].d ^= sign;
+      }
+    };
+    if (p.also) {
+      GridSearcher<kDim, kLevels>(second, work).Run(at, rows, int(n), found, other);
+      keep(0);
+    }
+    if (p.mirror) {
+      float negated[4 * kGridBlock];
+      for (size_t i = 0; i < n * kGridBlock; ++i) negated[i] = -at[i];
+      searcher.Run(negated, rows, int(n), found, other);
+      keep(0x8000);
+    }
   }
 }
 

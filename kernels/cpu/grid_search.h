@@ -75,6 +75,7 @@ struct GridProblem {
   GridWeights weights = GridWeights::kImportance;
   float sigma = 0;  // the `a` of GridWeights
   GridTuning tuning = {};
+  bool mirror = false;              // without signs: also with all weights negated, which makes d negative
   std::optional<GridTuning> also;  // a second search: each block keeps the better result
 };
 
