@@ -45,7 +45,7 @@ GridTuning TuningOf(const GridProblem& p, Effort effort) {
   const float top = float(2 * p.scales - 1) / 31;  // the largest integer scale, in 31sts
   t.max_low = (best ? 18 : 27) * top;
   t.max_high = (best ? 40 : 35) * top;
-  t.supers = best ? 8 : 1;
+  t.supers = !best ? 1 : ternary ? 3 : 6;
   t.neighbours = best ? 5 : ternary ? 1 : effort == Effort::kDefault ? 3 : p.index->dim == 4 ? 2 : 1;
   t.refine = best ? 3 : 0;
   t.both = best;

@@ -64,8 +64,8 @@ HWY_INLINE void TryPlain(const Tile<S>& t, float* best_s, float* best_m) {
       high = HWY_MAX(high, t.x[i][j]);
     }
     if (shape.affine) s[j] = (high - low) / shape.high, m[j] = -low;
-    else s[j] = shape.low == -shape.high || high <= -low ? low / shape.low : high / shape.low;
-    if (!shape.affine && shape.low == -shape.high) s[j] = HWY_MAX(high, -low) / shape.high;
+    else if (kB.codes[0].is_signed) s[j] = HWY_MAX(high, -low) / shape.high;
+    else s[j] = (high > -low ? high : low) / shape.low;
   }
   RoundToF16(s);
   RoundToF16(m);
