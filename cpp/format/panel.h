@@ -39,6 +39,8 @@ struct PanelLayout {
   float min_factor = 0;
   int groups_per_header = 2;
 
+  // Scales of groups are whole numbers times one number per header: sums of a header stay integers.
+  constexpr bool two_level() const { return scale == PanelScale::kInt8 || scale == PanelScale::kNibble; }
   constexpr size_t header_bytes() const {
     const size_t codes = size_t(groups_per_header) * kPanelRows;
     switch (scale) {

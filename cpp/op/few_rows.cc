@@ -10,7 +10,7 @@ namespace {
 // Whether weights of both layouts go through the same kernel with the same numbers per group.
 bool SameProduct(const PanelLayout& a, const PanelLayout& b) {
   return a.bits == b.bits && a.table == b.table && a.zero == b.zero && a.group == b.group && a.factor == b.factor &&
-         a.min_factor == b.min_factor;
+         a.min_factor == b.min_factor && a.two_level() == b.two_level();
 }
 
 }  // namespace
@@ -40,20 +40,22 @@ void FewRows::Fit(const Panel& w) {
   start_ = start_memory_.Get<int32_t>(kMaxGemvRows * groups_);
   scale_ = scale_memory_.Get<float>(kMaxGemvRows * groups_);
   sum_ = sum_memory_.Get<float>(kMaxGemvRows * groups_);
+  x_sum_ = x_sum_memory_.Get<int32_t>(kMaxGemvRows * groups_);
   for (size_t r = 0; r < all; ++r) {
-    SumActivations(q_ + r * padded_, groups_, layout.group, start_ + r * groups_);
+    SumActivations(q_ + r * padded_, groups_, layout.group, x_sum_ + r * groups_);
     for (size_t g = 0; g < groups_; ++g) {
       const size_t at = r * groups_ + g;
       const float s = block_scale_[r * blocks + g * group / kActivationBlock];
-      sum_[at] = float(start_[at]) * s * layout.min_factor;
+      sum_[at] = float(x_sum_[at]) * s * layout.min_factor;
       scale_[at] = s * layout.factor;
-      start_[at] *= -zero;
+      start_[at] = x_sum_[at] * -zero;
     }
   }
   const size_t unused = (kernel_rows_ - all) * groups_;
   std::fill_n(start_ + all * groups_, unused, 0);
   std::fill_n(scale_ + all * groups_, unused, 0.0f);
   std::fill_n(sum_ + all * groups_, unused, 0.0f);
+  std::fill_n(x_sum_ + all * groups_, unused, 0);
 }
 
 void FewRows::Prefetch(const Panel& w, size_t panel) {
@@ -63,7 +65,8 @@ void FewRows::Prefetch(const Panel& w, size_t panel) {
 }
 
 void FewRows::Multiply(const Panel& w, size_t panel, float* y) const {
-  gemv_({&w.layout, w.data.get() + panel * w.panel_bytes(), groups_, q_, padded_, start_, scale_, sum_, groups_, y});
+  gemv_({&w.layout, w.data.get() + panel * w.panel_bytes(), groups_, q_, padded_, start_, scale_, sum_, x_sum_,
+         groups_, y});
   if (digits_ == 1) return;
   for (size_t i = 0; i < rows_; ++i) {
     const float* from = y + i * size_t(digits_) * kPanelRows;

@@ -27,10 +27,10 @@ class FewRows {
   int digits_ = 1;
   PanelLayout layout_;  // what the numbers per group are for, if groups_ is not 0
   GemvFn gemv_ = nullptr;
-  Scratch q_memory_, block_scale_memory_, start_memory_, scale_memory_, sum_memory_;
+  Scratch q_memory_, block_scale_memory_, start_memory_, scale_memory_, sum_memory_, x_sum_memory_;
   int8_t* q_ = nullptr;           // [row, digit][padded]
   float* block_scale_ = nullptr;  // [row, digit][block]
-  int32_t* start_ = nullptr;      // [row, digit][group], and so on
+  int32_t *start_ = nullptr, *x_sum_ = nullptr;  // [row, digit][group], and so on
   float *scale_ = nullptr, *sum_ = nullptr;
 };
 

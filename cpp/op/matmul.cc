@@ -56,10 +56,12 @@ constexpr size_t kRowsAtOnce = 256;  // rows of activations (digits) whose sums 
 
 struct GemmInput {
   size_t tiles, blocks, groups_per_block;
-  Scratch q_memory, scale_memory, sum_memory;
+  size_t groups_per_header, pairs_per_header, pairs_per_block;
+  Scratch q_memory, scale_memory, sum_memory, pair_memory;
   uint8_t* q;      // [block][tile][256 / 4][4][4]
   float* scale;    // [block][tile][4]
-  float* sum;      // [block][tile][group][4]
+  float* sum;      // [block][tile][group][4]; layouts with two levels have pairs instead
+  int32_t* pair;   // [block][tile][pair][4]
 
   void Fill(const RowsView& x, int digits, const Panel& w) {
     const PanelLayout& layout = w.layout;
@@ -70,6 +72,10 @@ struct GemmInput {
     q = q_memory.Get<uint8_t>(tiles * blocks * kTileRows * kBlockK);
     scale = scale_memory.Get<float>(tiles * blocks * kTileRows);
     sum = sum_memory.Get<float>(tiles * blocks * groups_per_block * kTileRows);
+    groups_per_header = size_t(layout.groups_per_header);
+    pairs_per_header = (groups_per_header + 1) / 2;
+    pairs_per_block = layout.two_level() ? groups_per_block / groups_per_header * pairs_per_header : 0;
+    pair = pair_memory.Get<int32_t>(tiles * blocks * pairs_per_block * kTileRows);
     const bool plus128 = ActivationsPlus128();
     const float min_ratio = layout.min_factor / layout.factor;
     ParallelFor(tiles, 1, [&](size_t begin, size_t end) {
@@ -95,8 +101,13 @@ struct GemmInput {
           for (size_t r = 0; r < kTileRows; ++r) {
             scale[at * kTileRows + r] = row_scale[r * blocks + b] * layout.factor;
             SumActivations(row + r * padded + b * kBlockK, groups_per_block, layout.group, sums);
-            for (size_t g = 0; g < groups_per_block; ++g)
+            for (size_t g = 0; g < groups_per_block && pairs_per_block == 0; ++g)
               sum[(at * groups_per_block + g) * kTileRows + r] = float(sums[g]) * min_ratio;
+            for (size_t p = 0; p < pairs_per_block; ++p) {
+              const size_t first = p / pairs_per_header * groups_per_header + p % pairs_per_header * 2;
+              const int32_t second = p % pairs_per_header * 2 + 1 < groups_per_header ? sums[first + 1] : 0;
+              pair[(at * pairs_per_block + p) * kTileRows + r] = int32_t(uint32_t(second) << 16 | (uint32_t(sums[first]) & 0xffff));
+            }
           }
         }
       }
@@ -106,11 +117,12 @@ struct GemmInput {
 
 // What one thread needs for a strip.
 struct StripMemory {
-  Scratch values, scale, minimum, start, sums;
+  Scratch values, scale, minimum, start, sub_scale, sub_minimum, sums;
   DecodedStrip Strip(int panels, size_t groups) {
     const size_t columns = size_t(panels) * kPanelRows;
     return {panels, values.Get<int8_t>(kBlockK * columns), scale.Get<float>(groups * columns),
-            minimum.Get<float>(groups * columns), start.Get<int32_t>(groups * columns)};
+            minimum.Get<float>(groups * columns), start.Get<int32_t>(groups * columns),
+            sub_scale.Get<int32_t>(groups * columns), sub_minimum.Get<int32_t>(groups * columns)};
   }
 };
 
@@ -124,7 +136,7 @@ void MultiplyStrip(const GemmInput& in, size_t first_tile, size_t last_tile, con
   float* sums = memory.sums.Get<float>(kRowsAtOnce * columns);
   memset(sums, 0, (last_tile - first_tile) * kTileRows * columns * sizeof(float));
   const DecodeFn decode = FindDecode(layout);
-  const TileFn multiply = FindTile(panels, layout.minima);
+  const TileFn multiply = FindTile(layout, panels);
   for (size_t b = 0; b < in.blocks; ++b) {
     const size_t first = b * in.groups_per_block, count = std::min(in.groups_per_block, groups - first);
     for (int v = 0; v < panels; ++v)
@@ -132,7 +144,8 @@ void MultiplyStrip(const GemmInput& in, size_t first_tile, size_t last_tile, con
     for (size_t t = first_tile; t < last_tile; ++t) {
       const size_t at = b * in.tiles + t;
       multiply({&strip, in.q + at * kTileRows * kBlockK, in.sum + at * in.groups_per_block * kTileRows,
-                in.scale + at * kTileRows, int(count), layout.group, sums + (t - first_tile) * kTileRows * columns});
+                in.pair + at * in.pairs_per_block * kTileRows, in.scale + at * kTileRows, int(count), layout.group,
+                layout.groups_per_header, sums + (t - first_tile) * kTileRows * columns});
     }
   }
   const size_t column = first_panel * kPanelRows, n = std::min(columns, w.rows - column),

@@ -47,9 +47,27 @@ void DecodePanel(const PanelLayout& layout, const uint8_t* HWY_RESTRICT panel, s
   const Table16 table = LoadTable(layout.values);
   for (size_t g = first; g < first + count;) {
     const size_t in_header = g % per_header, n = HWY_MIN(per_header - in_header, first + count - g);
-    float* scale = out.scale + (g - first) * columns + at;
-    float* minimum = layout.minima ? out.minimum + (g - first) * columns + at : nullptr;
-    ReadScales(layout, panel + layout.HeaderAt(g), int(in_header), int(n), columns, scale, minimum);
+    const uint8_t* HWY_RESTRICT header = panel + layout.HeaderAt(g);
+    const size_t row = layout.two_level() ? (g - first) / per_header : g - first;  // of scales
+    Ints start = SetInts(0);
+    if (layout.two_level()) {
+      StoreFloats(FromF16(header), out.scale + row * columns + at);
+      for (size_t j = 0; j < n; ++j) StoreInts(SubScale(layout, header, j), out.sub_scale + (g - first + j) * columns + at);
+      if (layout.minima) {
+        StoreFloats(Times(FromF16(header + 32), layout.min_factor / layout.factor), out.minimum + row * columns + at);
+        for (size_t j = 0; j < n; j += 2)
+          StoreInts(JoinPairs(SubMinimum(layout, header, j), j + 1 < n ? SubMinimum(layout, header, j + 1) : SetInts(0)),
+                    out.sub_minimum + (row * ((per_header + 1) / 2) + j / 2) * columns + at);
+      }
+    } else {
+      ReadScales(layout, header, int(in_header), int(n), columns, out.scale + row * columns + at,
+                 layout.minima ? out.minimum + row * columns + at : nullptr);
+    }
+    const auto finish = [&](const Ints& sum) EDGEQUANT_UNROLLED {
+      if (layout.two_level()) start = TimesPlus(LoadInts(out.sub_scale + (g - first) * columns + at), sum, start);
+      else StoreNegated(sum, out.start + (g - first) * columns + at);
+      ++g;
+    };
     const uint8_t* p = panel + layout.CodesAt(g);
     for (const size_t end = g + n; g < end;) {
       Ints sum = SetInts(0);
@@ -57,87 +75,153 @@ void DecodePanel(const PanelLayout& layout, const uint8_t* HWY_RESTRICT panel, s
         UnitReader<C> unit{p, {}, {}};
         DecodeSteps<C, 0, kHalfUnits ? 4 : 8>(unit, table, layout.zero, stride, values, sum);
         if constexpr (kHalfUnits) {
-          StoreNegated(sum, out.start + (g - first) * columns + at);
-          ++g;
+          finish(sum);
           sum = SetInts(0);
           DecodeSteps<C, 4, 4>(unit, table, layout.zero, stride, values, sum);
         }
         p += C::kUnitBytes;
         values += 8 * stride;
       }
-      StoreNegated(sum, out.start + (g - first) * columns + at);
-      ++g;
+      finish(sum);
     }
+    if (layout.two_level()) StoreNegated(start, out.start + row * columns + at);
   }
 }
 
+// Adds the products of `steps` steps; x and w move on.
+template <int kPanels>
+HWY_INLINE void DotGroup(int steps, const uint8_t* HWY_RESTRICT& x, const int8_t* HWY_RESTRICT& w,
+                         Regs<Ints, kTileRows * kPanels>& sums) {
+  for (int s = 0; s < steps; ++s) {
+    Regs<Line, kPanels> values;
+    For<kPanels>([&](auto v) EDGEQUANT_UNROLLED { values.template At<v>() = LoadLine(w + v * kPanelLine); });
+    For<kTileRows>([&](auto r) EDGEQUANT_UNROLLED {
+      const Quad quad = LoadQuad(x + r * 4);
+      For<kPanels>([&](auto v) EDGEQUANT_UNROLLED {
+        Ints& sum = sums.template At<decltype(r)::value * kPanels + v>();
+        sum = DotValues(sum, quad, values.template At<v>());
+      });
+    });
+    x += kTileRows * 4;
+    w += kPanels * kPanelLine;
+  }
+}
+// The same 16 numbers per panel for all rows.
+template <int kPanels>
+HWY_INLINE void StartSums(const int32_t* HWY_RESTRICT start, Regs<Ints, kTileRows * kPanels>& sums) {
+  For<kPanels>([&](auto v) EDGEQUANT_UNROLLED {
+    const Ints s = LoadInts(start + v * kPanelRows);
+    For<kTileRows>([&](auto r) EDGEQUANT_UNROLLED {
+      constexpr int at = r * kPanels + decltype(v)::value;
+      sums.template At<at>() = s;
+      Keep(sums.template At<at>());
+    });
+  });
+}
+
+// Number i of a tile's totals, which are in registers or in memory.
+template <int i, class V, int kCount, class T>
+HWY_INLINE V TotalOf(const Regs<V, kCount>& registers, [[maybe_unused]] const T* memory) {
+  if constexpr (kSumsInRegisters) return registers.template At<i>();
+  else if constexpr (std::is_same_v<T, float>) return LoadFloats(memory + i * kPanelRows);
+  else return LoadInts(memory + i * kPanelRows);
+}
+template <int i, class V, int kCount, class T>
+HWY_INLINE void SetTotal(const V& v, Regs<V, kCount>& registers, [[maybe_unused]] T* memory) {
+  if constexpr (kSumsInRegisters) registers.template At<i>() = v;
+  else if constexpr (std::is_same_v<T, float>) StoreFloats(v, memory + i * kPanelRows);
+  else StoreInts(v, memory + i * kPanelRows);
+}
+
+// f(row constant, panel constant, number constant) for all numbers of a tile, panel by panel.
+template <int kPanels, class F>
+HWY_INLINE void ForTile(const F& f) {
+  For<kPanels>([&](auto v) EDGEQUANT_UNROLLED {
+    For<kTileRows>([&](auto r) EDGEQUANT_UNROLLED {
+      f(r, v, std::integral_constant<int, decltype(r)::value * kPanels + decltype(v)::value>());
+    });
+  });
+}
+
+// One level: float sums of all groups.
 template <int kPanels, bool kMinima>
 void MultiplyTile(const TileArgs& a) {
   constexpr int kColumns = kPanels * kPanelRows, kSums = kTileRows * kPanels;
   const uint8_t* HWY_RESTRICT x = a.x;
   const int8_t* HWY_RESTRICT w = a.strip->values;
-  const float* HWY_RESTRICT scale = a.strip->scale;
-  const float* HWY_RESTRICT minimum = a.strip->minimum;
-  const float* HWY_RESTRICT x_sum = a.x_sum;
-  const int32_t* HWY_RESTRICT start = a.strip->start;
   alignas(64) float memory[kSumsInRegisters ? 1 : kTileRows * kColumns];
   Regs<Floats, kSumsInRegisters ? kSums : 0> total;
-  if constexpr (kSumsInRegisters) For<kSums>([&](auto i) EDGEQUANT_UNROLLED { total.template At<i>() = ZeroFloats(); });
-  else memset(memory, 0, sizeof memory);
-
+  ForTile<kPanels>([&](auto, auto, auto i) EDGEQUANT_UNROLLED { SetTotal<i>(ZeroFloats(), total, memory); });
   for (int g = 0; g < a.groups; ++g) {
     Regs<Ints, kSums> sums;
+    StartSums<kPanels>(a.strip->start + g * kColumns, sums);
+    DotGroup<kPanels>(a.group / 4, x, w, sums);
     For<kPanels>([&](auto v) EDGEQUANT_UNROLLED {
-      const Ints s = LoadInts(start + v * kPanelRows);
+      const Floats scale = LoadFloats(a.strip->scale + g * kColumns + v * kPanelRows);
+      Floats minimum;
+      if constexpr (kMinima) minimum = LoadFloats(a.strip->minimum + g * kColumns + v * kPanelRows);
       For<kTileRows>([&](auto r) EDGEQUANT_UNROLLED {
-        constexpr int at = r * kPanels + decltype(v)::value;
-        sums.template At<at>() = s;
-        Keep(sums.template At<at>());
+        constexpr int i = r * kPanels + decltype(v)::value;
+        Floats t = TimesPlus(ToFloats(sums.template At<i>()), scale, TotalOf<i>(total, memory));
+        if constexpr (kMinima) t = TimesPlus(minimum, a.x_sum[g * kTileRows + r], t);
+        SetTotal<i>(t, total, memory);
       });
     });
-    for (int s = 0; s < a.group / 4; ++s) {
-      Regs<Line, kPanels> values;
-      For<kPanels>([&](auto v) EDGEQUANT_UNROLLED { values.template At<v>() = LoadLine(w + v * kPanelLine); });
-      For<kTileRows>([&](auto r) EDGEQUANT_UNROLLED {
-        const Quad quad = LoadQuad(x + r * 4);
-        For<kPanels>([&](auto v) EDGEQUANT_UNROLLED {
-          Ints& sum = sums.template At<decltype(r)::value * kPanels + v>();
-          sum = DotValues(sum, quad, values.template At<v>());
+  }
+  ForTile<kPanels>([&](auto r, auto, auto i) EDGEQUANT_UNROLLED {
+    float* y = a.y + i * kPanelRows;
+    StoreFloats(TimesPlus(TotalOf<i>(total, memory), a.x_scale[r], LoadFloats(y)), y);
+  });
+}
+
+// Two levels: sums of a header's groups stay integers, which on Zen 4 leaves the pipes of the dot products to them.
+template <int kPanels, bool kMinima>
+void MultiplyTwoLevelTile(const TileArgs& a) {
+  constexpr int kColumns = kPanels * kPanelRows, kSums = kTileRows * kPanels;
+  const uint8_t* HWY_RESTRICT x = a.x;
+  const int8_t* HWY_RESTRICT w = a.strip->values;
+  alignas(64) int32_t memory[kSumsInRegisters ? 1 : kTileRows * kColumns];
+  const int headers = a.groups / a.groups_per_header, pairs = (a.groups_per_header + 1) / 2;
+  for (int h = 0; h < headers; ++h) {
+    Regs<Ints, kSumsInRegisters ? kSums : 0> total;
+    {
+      Regs<Ints, kSums> start;
+      StartSums<kPanels>(a.strip->start + h * kColumns, start);
+      ForTile<kPanels>([&](auto, auto, auto i) EDGEQUANT_UNROLLED { SetTotal<i>(start.template At<i>(), total, memory); });
+    }
+    const int32_t* HWY_RESTRICT sub_scale = a.strip->sub_scale + h * a.groups_per_header * kColumns;
+    for (int g = 0; g < a.groups_per_header; ++g, sub_scale += kColumns) {
+      Regs<Ints, kSums> sums;
+      ForTile<kPanels>([&](auto, auto, auto i) EDGEQUANT_UNROLLED { sums.template At<i>() = SetInts(0); });
+      DotGroup<kPanels>(a.group / 4, x, w, sums);
+      For<kPanels>([&](auto v) EDGEQUANT_UNROLLED {
+        const Ints scale = LoadInts(sub_scale + v * kPanelRows);
+        For<kTileRows>([&](auto r) EDGEQUANT_UNROLLED {
+          constexpr int i = r * kPanels + decltype(v)::value;
+          SetTotal<i>(TimesPlus(scale, sums.template At<i>(), TotalOf<i>(total, memory)), total, memory);
         });
       });
-      x += kTileRows * 4;
-      w += kPanels * kPanelLine;
     }
-    For<kPanels>([&](auto v) EDGEQUANT_UNROLLED {
-      const Floats s = LoadFloats(scale + v * kPanelRows);
-      Floats m;
-      if constexpr (kMinima) m = LoadFloats(minimum + v * kPanelRows);
-      For<kTileRows>([&](auto r) EDGEQUANT_UNROLLED {
-        constexpr int at = r * kPanels + decltype(v)::value;
-        Floats t;
-        if constexpr (kSumsInRegisters) t = total.template At<at>();
-        else t = LoadFloats(memory + at * kPanelRows);
-        t = TimesPlus(ToFloats(sums.template At<at>()), s, t);
-        if constexpr (kMinima) t = TimesPlus(m, x_sum[r], t);
-        if constexpr (kSumsInRegisters) total.template At<at>() = t;
-        else StoreFloats(t, memory + at * kPanelRows);
-      });
-    });
-    scale += kColumns;
-    if constexpr (kMinima) minimum += kColumns;
-    start += kColumns;
-    x_sum += kTileRows;
-  }
-  For<kTileRows>([&](auto r) EDGEQUANT_UNROLLED {
-    For<kPanels>([&](auto v) EDGEQUANT_UNROLLED {
-      constexpr int at = decltype(r)::value * kPanels + v;
-      float* y = a.y + at * kPanelRows;
-      Floats t;
-      if constexpr (kSumsInRegisters) t = total.template At<at>();
-      else t = LoadFloats(memory + at * kPanelRows);
+    Regs<Ints, kMinima ? kSums : 0> low;
+    if constexpr (kMinima) {
+      ForTile<kPanels>([&](auto, auto, auto i) EDGEQUANT_UNROLLED { low.template At<i>() = SetInts(0); });
+      for (int p = h * pairs; p < (h + 1) * pairs; ++p)
+        For<kPanels>([&](auto v) EDGEQUANT_UNROLLED {
+          const Ints minimum = LoadInts(a.strip->sub_minimum + p * kColumns + v * kPanelRows);
+          For<kTileRows>([&](auto r) EDGEQUANT_UNROLLED {
+            Ints& sum = low.template At<r * kPanels + decltype(v)::value>();
+            sum = DotPairs(sum, minimum, a.x_pair[p * kTileRows + r]);
+          });
+        });
+    }
+    ForTile<kPanels>([&](auto r, auto v, auto i) EDGEQUANT_UNROLLED {
+      const int column = h * kColumns + v * kPanelRows;
+      float* y = a.y + i * kPanelRows;
+      Floats t = Times(ToFloats(TotalOf<i>(total, memory)), LoadFloats(a.strip->scale + column));
+      if constexpr (kMinima) t = TimesPlus(ToFloats(low.template At<i>()), LoadFloats(a.strip->minimum + column), t);
       StoreFloats(TimesPlus(t, a.x_scale[r], LoadFloats(y)), y);
     });
-  });
+  }
 }
 
 template <int kBits, bool kTable>
@@ -145,9 +229,10 @@ DecodeFn PickDecode(const PanelLayout& layout) {
   return layout.group < kPanelUnit ? DecodePanel<Codes<kBits, kTable>, true> : DecodePanel<Codes<kBits, kTable>, false>;
 }
 template <int kPanels>
-TileFn PickTile(bool minima) {
+TileFn PickTile(const PanelLayout& layout) {
   if constexpr (kPanels > kStripPanels) return nullptr;
-  else return minima ? MultiplyTile<kPanels, true> : MultiplyTile<kPanels, false>;
+  else if (layout.two_level()) return layout.minima ? MultiplyTwoLevelTile<kPanels, true> : MultiplyTwoLevelTile<kPanels, false>;
+  else return layout.minima ? MultiplyTile<kPanels, true> : MultiplyTile<kPanels, false>;
 }
 
 }  // namespace HWY_NAMESPACE

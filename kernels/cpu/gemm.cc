@@ -23,8 +23,8 @@ DecodeFn DecodeOf(const PanelLayout& layout) {
     default: return PickDecode<8, false>(layout);
   }
 }
-TileFn TileOf(int panels, bool minima) {
-  return panels == 1 ? PickTile<1>(minima) : panels == 2 ? PickTile<2>(minima) : PickTile<3>(minima);
+TileFn TileOf(const PanelLayout& layout, int panels) {
+  return panels == 1 ? PickTile<1>(layout) : panels == 2 ? PickTile<2>(layout) : PickTile<3>(layout);
 }
 int StripPanelsOf() { return kStripPanels; }
 bool Plus128() { return kUnsignedDot; }
@@ -46,7 +46,7 @@ HWY_EXPORT(Plus128);
 using namespace panel;
 
 DecodeFn FindDecode(const PanelLayout& layout) { return HWY_DYNAMIC_DISPATCH(DecodeOf)(layout); }
-TileFn FindTile(int panels, bool minima) { return HWY_DYNAMIC_DISPATCH(TileOf)(panels, minima); }
+TileFn FindTile(const PanelLayout& layout, int panels) { return HWY_DYNAMIC_DISPATCH(TileOf)(layout, panels); }
 int StripPanels() { return HWY_DYNAMIC_DISPATCH(StripPanelsOf)(); }
 bool ActivationsPlus128() { return HWY_DYNAMIC_DISPATCH(Plus128)(); }
 

@@ -11,13 +11,16 @@ inline constexpr int kTileRows = 4;      // rows of activations in a tile
 inline constexpr int kBlockK = 256;      // k in a block; activations have one scale per block and row
 inline constexpr int kMaxStripPanels = 3;
 
-// `panels` panels of a strip, decoded for one block of k. One group has 16 * panels columns.
+// `panels` panels of a strip, decoded for one block of k. A row of numbers is one per column, 16 * panels. Layouts with
+// two levels have the integers of groups apart, and scale, minimum and start once per header.
 struct DecodedStrip {
   int panels;
-  int8_t* values;     // [k / 4][panels][64]
-  float* scale;       // [groups][panels * 16]
-  float* minimum;     // the same, only if the layout has minima
-  int32_t* start;     // what sums of products begin with
+  int8_t* values;         // [k / 4][panels][64]
+  float* scale;           // [groups] rows
+  float* minimum;         // the same, only if the layout has minima
+  int32_t* start;         // what sums of products begin with
+  int32_t* sub_scale;     // [groups] rows
+  int32_t* sub_minimum;   // [groups / 2] rows of two 16-bit numbers each
 };
 // Panel number `index` of the strip, groups [first, first + count) of the panel at `panel`; first is even for groups
 // of 16.
@@ -29,14 +32,15 @@ struct TileArgs {
   const DecodedStrip* strip;
   const uint8_t* x;       // [k / 4][kTileRows][4]
   const float* x_sum;     // [groups][kTileRows], times minima
+  const int32_t* x_pair;  // [groups / 2][kTileRows], times sub-minima: the sums of two groups, 16 bits each
   const float* x_scale;   // [kTileRows]
-  int groups, group;
+  int groups, group, groups_per_header;
   float* y;               // [kTileRows][panels * 16], added to
 };
 using TileFn = void (*)(const TileArgs&);
 
 DecodeFn FindDecode(const PanelLayout& layout);
-TileFn FindTile(int panels, bool minima);
+TileFn FindTile(const PanelLayout& layout, int panels);
 int StripPanels();          // panels in a strip on this machine
 bool ActivationsPlus128();  // how the tile wants x
 

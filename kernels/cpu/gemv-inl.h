@@ -47,7 +47,7 @@ HWY_INLINE void DotSteps(UnitReader<C>& unit, const Table16& table, const int8_t
   });
 }
 
-template <class C, int kRows, bool kHalfUnits>
+template <class C, int kRows, bool kHalfUnits, bool kTwoLevel>
 void GemvPanel(const GemvArgs& a) {
   const PanelLayout& layout = *a.layout;
   const uint8_t* HWY_RESTRICT p = a.panel;
@@ -55,8 +55,9 @@ void GemvPanel(const GemvArgs& a) {
   const size_t per_header = size_t(layout.groups_per_header), header_bytes = layout.header_bytes();
   const int units_per_group = layout.group / kPanelUnit;
   const Table16 table = GemvTable<C>(layout);
-  alignas(64) float scale[16 * 16], minimum[16 * 16];
+  alignas(64) float scale[kTwoLevel ? 1 : 16 * 16], minimum[kTwoLevel ? 1 : 16 * 16];
   Regs<Floats, kRows> y;
+  Regs<Ints, kTwoLevel ? kRows : 0> total, low;  // of a header
   For<kRows>([&](auto r) EDGEQUANT_UNROLLED { y.template At<r>() = ZeroFloats(); });
 
   const auto begin = [&](size_t g, RowSums<kRows>& sums) EDGEQUANT_UNROLLED {
@@ -65,29 +66,51 @@ void GemvPanel(const GemvArgs& a) {
       if constexpr (ChainsOf(kRows) == 2) sums.template At<2 * r + 1>() = SetInts(0);
     });
   };
-  const auto finish = [&](size_t g, const float* s, RowSums<kRows>& sums) EDGEQUANT_UNROLLED {
-    const Floats weight_scale = LoadFloats(s);
-    For<kRows>([&](auto r) EDGEQUANT_UNROLLED {
-      Ints sum = sums.template At<ChainsOf(kRows) * r>();
-      if constexpr (ChainsOf(kRows) == 2) sum = Plus(sum, sums.template At<2 * r + 1>());
-      y.template At<r>() =
-          TimesPlus(ToFloats(sum), Times(weight_scale, a.scale[size_t(r) * a.group_stride + g]), y.template At<r>());
-    });
-  };
-
   for (size_t g0 = 0; g0 < a.groups; g0 += per_header) {
     const size_t count = HWY_MIN(per_header, a.groups - g0);
+    const uint8_t* const header = p;
     for (size_t i = 0; i < header_bytes; i += kPanelLine) hwy::Prefetch(p + kAhead + i);
-    ReadScales(layout, p, 0, int(count), kPanelRows, scale, minimum);
     p += header_bytes;
-    if (layout.minima) {
-      for (size_t g = 0; g < count; ++g) {
+    if constexpr (kTwoLevel) {
+      For<kRows>([&](auto r) EDGEQUANT_UNROLLED { total.template At<r>() = low.template At<r>() = SetInts(0); });
+      for (size_t g = 0; g < count && layout.minima; ++g) {
+        const Ints m = SubMinimum(layout, header, g);
+        For<kRows>([&](auto r) EDGEQUANT_UNROLLED {
+          low.template At<r>() = TimesPlus(m, SetInts(a.x_sum[size_t(r) * a.group_stride + g0 + g]), low.template At<r>());
+        });
+      }
+    } else {
+      ReadScales(layout, header, 0, int(count), kPanelRows, scale, minimum);
+      for (size_t g = 0; g < count && layout.minima; ++g) {
         const Floats m = LoadFloats(minimum + g * kPanelRows);
         For<kRows>([&](auto r) EDGEQUANT_UNROLLED {
           y.template At<r>() = TimesPlus(m, a.sum[size_t(r) * a.group_stride + g0 + g], y.template At<r>());
         });
       }
     }
+    const auto finish = [&](size_t g, RowSums<kRows>& sums) EDGEQUANT_UNROLLED {
+      const auto add = [&](auto r, const auto& f) EDGEQUANT_UNROLLED {
+        Ints sum = sums.template At<ChainsOf(kRows) * r>();
+        if constexpr (ChainsOf(kRows) == 2) sum = Plus(sum, sums.template At<2 * r + 1>());
+        f(sum);
+      };
+      if constexpr (kTwoLevel) {
+        const Ints weight_scale = SubScale(layout, header, g);
+        For<kRows>([&](auto r) EDGEQUANT_UNROLLED {
+          add(r, [&](const Ints& sum) EDGEQUANT_UNROLLED {
+            total.template At<r>() = TimesPlus(weight_scale, sum, total.template At<r>());
+          });
+        });
+      } else {
+        const Floats weight_scale = LoadFloats(scale + g * kPanelRows);
+        For<kRows>([&](auto r) EDGEQUANT_UNROLLED {
+          add(r, [&](const Ints& sum) EDGEQUANT_UNROLLED {
+            y.template At<r>() = TimesPlus(
+                ToFloats(sum), Times(weight_scale, a.scale[size_t(r) * a.group_stride + g0 + g]), y.template At<r>());
+          });
+        });
+      }
+    };
     for (size_t g = 0; g < count;) {
       RowSums<kRows> sums;
       begin(g0 + g, sums);
@@ -97,7 +120,7 @@ void GemvPanel(const GemvArgs& a) {
         UnitReader<C> unit{p, {}, {}};
         DotSteps<C, kRows, 0, kHalfUnits ? 4 : 8>(unit, table, x, a.x_stride, sums);
         if constexpr (kHalfUnits) {  // two groups of 16 share the unit
-          finish(g0 + g, scale + g * kPanelRows, sums);
+          finish(g, sums);
           ++g;
           begin(g0 + g, sums);
           DotSteps<C, kRows, 4, 4>(unit, table, x, a.x_stride, sums);
@@ -105,8 +128,18 @@ void GemvPanel(const GemvArgs& a) {
         p += C::kUnitBytes;
         x += kPanelUnit;
       }
-      finish(g0 + g, scale + g * kPanelRows, sums);
+      finish(g, sums);
       ++g;
+    }
+    if constexpr (kTwoLevel) {
+      const Floats d = FromF16(header);
+      const float min_ratio = layout.min_factor / layout.factor;
+      const Floats m = layout.minima ? Times(FromF16(header + 32), min_ratio) : ZeroFloats();
+      For<kRows>([&](auto r) EDGEQUANT_UNROLLED {
+        Floats t = Times(ToFloats(total.template At<r>()), d);
+        t = TimesPlus(ToFloats(low.template At<r>()), m, t);
+        y.template At<r>() = TimesPlus(t, a.scale[size_t(r) * a.group_stride + g0], y.template At<r>());
+      });
     }
   }
   For<kRows>([&](auto r) EDGEQUANT_UNROLLED { StoreFloats(y.template At<r>(), a.y + r * kPanelRows); });
@@ -115,7 +148,9 @@ void GemvPanel(const GemvArgs& a) {
 template <int kBits, bool kTable, int kRows>
 GemvFn PickGemv(const PanelLayout& layout) {
   using C = Codes<kBits, kTable>;
-  return layout.group < kPanelUnit ? GemvPanel<C, kRows, true> : GemvPanel<C, kRows, false>;
+  if (layout.two_level())
+    return layout.group < kPanelUnit ? GemvPanel<C, kRows, true, true> : GemvPanel<C, kRows, false, true>;
+  return layout.group < kPanelUnit ? GemvPanel<C, kRows, true, false> : GemvPanel<C, kRows, false, false>;
 }
 template <int kRows>
 GemvFn PickGemv(const PanelLayout& layout) {

@@ -11,7 +11,8 @@ inline constexpr int kMaxGemvRows = 4;
 
 // Row r of the activations: x[r * x_stride + k], and per group g of weights, at r * group_stride + g: `start` is what
 // the sum of products begins with (-zero * sum of the group's activations), `scale` and `sum` multiply the group's
-// scales and minima.
+// scales and minima; layouts with two levels take the scale of a header's first group, and `x_sum`, the sums of the
+// groups' activations.
 struct GemvArgs {
   const PanelLayout* layout;
   const uint8_t* panel;     // aligned to 64
@@ -21,6 +22,7 @@ struct GemvArgs {
   const int32_t* start;
   const float* scale;
   const float* sum;
+  const int32_t* x_sum;
   size_t group_stride;
   float* y;                 // [rows][16], aligned to 64
 };

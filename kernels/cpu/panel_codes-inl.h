@@ -48,41 +48,28 @@ struct UnitReader {
 };
 
 // Scales, and minima if there are any, of groups [first, first + count) of the header at p: 16 floats per group,
-// `stride` apart. Aligned.
+// `stride` apart. Aligned. For layouts with one level.
 HWY_INLINE void ReadScales(const PanelLayout& layout, const uint8_t* HWY_RESTRICT p, int first, int count,
                            size_t stride, float* HWY_RESTRICT scale, float* HWY_RESTRICT minimum) {
-  const int end = first + count, groups = layout.groups_per_header;
-  switch (layout.scale) {
-    case PanelScale::kF16:
-      for (int g = first; g < end; ++g, scale += stride, minimum += stride) {
+  for (int g = first; g < first + count; ++g, scale += stride, minimum += stride) {
+    switch (layout.scale) {
+      case PanelScale::kE8M0: StoreFloats(FromE8M0(p + 16 * g), scale); break;
+      case PanelScale::kUE4M3: StoreFloats(FromUE4M3(p + 16 * g), scale); break;
+      default:
         StoreFloats(FromF16(p + 32 * g), scale);
         if (layout.minima) StoreFloats(FromF16(p + 64 + 32 * g), minimum);
-      }
-      return;
-    case PanelScale::kInt8: {
-      const Floats d = FromF16(p), m = FromF16(p + 32);
-      for (int g = first; g < end; ++g, scale += stride, minimum += stride) {
-        StoreFloats(Times(d, FromInt8(p + 64 + 16 * g)), scale);
-        if (layout.minima) StoreFloats(Times(m, FromInt8(p + 64 + 16 * (groups + g))), minimum);
-      }
-      return;
     }
-    case PanelScale::kNibble: {
-      const Floats d = FromF16(p), m = FromF16(p + 32);
-      for (int g = first; g < end; ++g, scale += stride, minimum += stride) {
-        const Ints both = LoadBytes(p + 64 + 16 * g);
-        StoreFloats(Times(d, FromLowNibble(both)), scale);
-        StoreFloats(Times(m, FromHighNibble(both)), minimum);
-      }
-      return;
-    }
-    case PanelScale::kE8M0:
-      for (int g = first; g < end; ++g, scale += stride) StoreFloats(FromE8M0(p + 16 * g), scale);
-      return;
-    case PanelScale::kUE4M3:
-      for (int g = first; g < end; ++g, scale += stride) StoreFloats(FromUE4M3(p + 16 * g), scale);
-      return;
   }
+}
+
+// Layouts with two levels: the integers of group g of the header at p.
+HWY_INLINE Ints SubScale(const PanelLayout& layout, const uint8_t* HWY_RESTRICT p, size_t g) {
+  return layout.scale == PanelScale::kNibble ? LowNibble(LoadBytes(p + 64 + 16 * g)) : LoadSignedBytes(p + 64 + 16 * g);
+}
+HWY_INLINE Ints SubMinimum(const PanelLayout& layout, const uint8_t* HWY_RESTRICT p, size_t g) {
+  return layout.scale == PanelScale::kNibble
+             ? HighNibble(LoadBytes(p + 64 + 16 * g))
+             : LoadSignedBytes(p + 64 + 16 * (size_t(layout.groups_per_header) + g));
 }
 
 }  // namespace HWY_NAMESPACE

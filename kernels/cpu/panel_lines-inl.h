@@ -232,6 +232,34 @@ HWY_INLINE Ints LoadInts(const int32_t* p) {
 HWY_INLINE void StoreNegated(const Ints& v, int32_t* p) {
   For<kParts>([&](auto i) EDGEQUANT_UNROLLED { hn::Store(hn::Neg(v.template At<i>()), D32(), p + i * kLanes); });
 }
+HWY_INLINE void StoreInts(const Ints& v, int32_t* p) {
+  For<kParts>([&](auto i) EDGEQUANT_UNROLLED { hn::Store(v.template At<i>(), D32(), p + i * kLanes); });
+}
+// Lanes of two 16-bit numbers, `low` and `high`.
+HWY_INLINE Ints JoinPairs(const Ints& low, const Ints& high) {
+  return Parts<Ints>([&](auto i) EDGEQUANT_UNROLLED {
+    return hn::Or(hn::And(low.template At<i>(), hn::Set(D32(), 0xffff)), hn::ShiftLeft<16>(high.template At<i>()));
+  });
+}
+// Both products of such pairs.
+HWY_INLINE Ints DotPairs(const Ints& sum, const Ints& pairs, int32_t pair) {
+  return Parts<Ints>([&](auto i) EDGEQUANT_UNROLLED {
+    const V32 a = pairs.template At<i>(), b = hn::Set(D32(), pair);
+    V32 s = sum.template At<i>();
+#if HWY_ARCH_X86 && HWY_TARGET <= HWY_AVX3_DL
+    asm("vpdpwssd %2, %1, %0" : "+v"(s.raw) : "v"(a.raw), "v"(b.raw));
+    return s;
+#else
+    s = hn::Add(s, hn::Mul(hn::ShiftRight<16>(a), hn::ShiftRight<16>(b)));
+    return hn::Add(s, hn::Mul(hn::ShiftRight<16>(hn::ShiftLeft<16>(a)), hn::ShiftRight<16>(hn::ShiftLeft<16>(b))));
+#endif
+  });
+}
+HWY_INLINE Ints TimesPlus(const Ints& a, const Ints& b, const Ints& c) {
+  return Parts<Ints>([&](auto i) EDGEQUANT_UNROLLED {
+    return hn::Add(hn::Mul(a.template At<i>(), b.template At<i>()), c.template At<i>());
+  });
+}
 HWY_INLINE Ints Plus(const Ints& a, const Ints& b) {
   return Parts<Ints>([&](auto i) EDGEQUANT_UNROLLED { return hn::Add(a.template At<i>(), b.template At<i>()); });
 }
@@ -277,23 +305,21 @@ HWY_INLINE Floats FromF16(const uint8_t* p) {
     return hn::PromoteTo(DF(), hn::Load(DH(), reinterpret_cast<const hwy::float16_t*>(p) + i * kLanes));
   });
 }
-HWY_INLINE Floats FromInt8(const uint8_t* p) {
+HWY_INLINE Ints LoadSignedBytes(const uint8_t* p) {
   using DQ = hn::CappedTag<int8_t, kLanes>;
-  return Parts<Floats>([&](auto i) EDGEQUANT_UNROLLED {
-    return hn::ConvertTo(DF(), hn::PromoteTo(D32(), hn::Load(DQ(), reinterpret_cast<const int8_t*>(p) + i * kLanes)));
+  return Parts<Ints>([&](auto i) EDGEQUANT_UNROLLED {
+    return hn::PromoteTo(D32(), hn::Load(DQ(), reinterpret_cast<const int8_t*>(p) + i * kLanes));
   });
 }
 HWY_INLINE Ints LoadBytes(const uint8_t* p) {
   using DQ = hn::CappedTag<uint8_t, kLanes>;
   return Parts<Ints>([&](auto i) EDGEQUANT_UNROLLED { return hn::PromoteTo(D32(), hn::Load(DQ(), p + i * kLanes)); });
 }
-HWY_INLINE Floats FromLowNibble(const Ints& v) {
-  return Parts<Floats>(
-      [&](auto i) EDGEQUANT_UNROLLED { return hn::ConvertTo(DF(), hn::And(v.template At<i>(), hn::Set(D32(), 15))); });
+HWY_INLINE Ints LowNibble(const Ints& v) {
+  return Parts<Ints>([&](auto i) EDGEQUANT_UNROLLED { return hn::And(v.template At<i>(), hn::Set(D32(), 15)); });
 }
-HWY_INLINE Floats FromHighNibble(const Ints& v) {
-  return Parts<Floats>([&](auto i)
-                           EDGEQUANT_UNROLLED { return hn::ConvertTo(DF(), hn::ShiftRight<4>(v.template At<i>())); });
+HWY_INLINE Ints HighNibble(const Ints& v) {
+  return Parts<Ints>([&](auto i) EDGEQUANT_UNROLLED { return hn::ShiftRight<4>(v.template At<i>()); });
 }
 HWY_INLINE Floats FromE8M0(const uint8_t* p) {  // 2^(e - 128)
   const D32 d;

@@ -65,6 +65,18 @@ inline HWY_NOINLINE Ints DotValues(const Ints& sum, const Quad& x, const Line& v
 inline HWY_NOINLINE Ints SetInts(int32_t v) { return Each<Ints, 16>([&](int) { return v; }); }
 inline HWY_NOINLINE Ints LoadInts(const int32_t* p) { return Each<Ints, 16>([&](int i) { return p[i]; }); }
 inline HWY_NOINLINE void StoreNegated(const Ints& v, int32_t* p) { for (int i = 0; i < 16; ++i) p[i] = -v.v[i]; }
+inline HWY_NOINLINE void StoreInts(const Ints& v, int32_t* p) { memcpy(p, v.v, 64); }
+inline HWY_NOINLINE Ints JoinPairs(const Ints& low, const Ints& high) {
+  return Each<Ints, 16>([&](int i) { return int32_t((uint32_t(low.v[i]) & 0xffff) | uint32_t(high.v[i]) << 16); });
+}
+inline HWY_NOINLINE Ints DotPairs(const Ints& sum, const Ints& pairs, int32_t pair) {
+  return Each<Ints, 16>([&](int i) {
+    return sum.v[i] + int16_t(pairs.v[i]) * int16_t(pair) + (pairs.v[i] >> 16) * (pair >> 16);
+  });
+}
+inline HWY_NOINLINE Ints TimesPlus(const Ints& a, const Ints& b, const Ints& c) {
+  return Each<Ints, 16>([&](int i) { return a.v[i] * b.v[i] + c.v[i]; });
+}
 inline HWY_NOINLINE Ints Plus(const Ints& a, const Ints& b) {
   return Each<Ints, 16>([&](int i) { return a.v[i] + b.v[i]; });
 }
@@ -91,16 +103,12 @@ inline HWY_NOINLINE Floats TimesPlus(const Floats& a, float b, const Floats& c) 
 inline HWY_NOINLINE Floats FromF16(const uint8_t* p) {
   return Each<Floats, 16>([&](int i) { return ReadNumber(Number::kF16, p + 2 * i); });
 }
-inline HWY_NOINLINE Floats FromInt8(const uint8_t* p) {
-  return Each<Floats, 16>([&](int i) { return float(int8_t(p[i])); });
+inline HWY_NOINLINE Ints LoadSignedBytes(const uint8_t* p) {
+  return Each<Ints, 16>([&](int i) { return int32_t(int8_t(p[i])); });
 }
 inline HWY_NOINLINE Ints LoadBytes(const uint8_t* p) { return Each<Ints, 16>([&](int i) { return int32_t(p[i]); }); }
-inline HWY_NOINLINE Floats FromLowNibble(const Ints& v) {
-  return Each<Floats, 16>([&](int i) { return float(v.v[i] & 15); });
-}
-inline HWY_NOINLINE Floats FromHighNibble(const Ints& v) {
-  return Each<Floats, 16>([&](int i) { return float(v.v[i] >> 4); });
-}
+inline HWY_NOINLINE Ints LowNibble(const Ints& v) { return Each<Ints, 16>([&](int i) { return v.v[i] & 15; }); }
+inline HWY_NOINLINE Ints HighNibble(const Ints& v) { return Each<Ints, 16>([&](int i) { return v.v[i] >> 4; }); }
 inline HWY_NOINLINE Floats FromE8M0(const uint8_t* p) {
   return Each<Floats, 16>([&](int i) { return ReadNumber(Number::kE8M0Half, p + i); });
 }
