@@ -38,6 +38,7 @@ struct PanelLayout {
   float factor = 1;          // weight = factor * scale * value + min_factor * minimum
   float min_factor = 0;
   int groups_per_header = 2;
+  int fold = 0;              // two levels: 1 if value * sub-scale is always an int8, -1 if its negative is
 
   // Scales of groups are whole numbers times one number per header: sums of a header stay integers.
   constexpr bool two_level() const { return scale == PanelScale::kInt8 || scale == PanelScale::kNibble; }
@@ -149,6 +150,27 @@ constexpr bool SetValues(const Block& b, PanelLayout* p) {
   return p->values[0] == -p->values[1];
 }
 
+// The least and largest of products of [a, b] and [c, d].
+constexpr int LeastProduct(int a, int b, int c, int d) {
+  const int products[] = {a * c, a * d, b * c, b * d};
+  int least = products[0];
+  for (int v : products) least = v < least ? v : least;
+  return least;
+}
+constexpr int FoldOf(const Level& s, const PanelLayout& p) {
+  int low = p.table ? 127 : -p.zero, high = p.table ? -128 : (1 << p.bits) - 1 - p.zero;
+  if (p.bits > 4 || p.bits == 1) return 0;
+  for (int c = 0; p.table && c < 1 << p.bits; ++c) {
+    low = p.values[c] < low ? p.values[c] : low;
+    high = p.values[c] > high ? p.values[c] : high;
+  }
+  const int bits = SubBits(s), doubled = IsWhole(s.sub_zero) ? 1 : 2, zero = int(doubled * s.sub_zero);
+  if (s.sub[0].is_signed) return 0;
+  const int first = -zero, last = ((1 << bits) - 1) * doubled - zero;
+  const int least = LeastProduct(low, high, first, last), most = -LeastProduct(low, high, -last, -first);
+  return least >= -128 && most <= 127 ? 1 : least >= -127 && most <= 128 ? -1 : 0;
+}
+
 constexpr bool SetScales(const Block& b, PanelLayout* p) {
   const Level &s = b.scale, &m = b.offset;
   p->minima = m.type != Number::kNone;
@@ -173,6 +195,7 @@ constexpr bool SetScales(const Block& b, PanelLayout* p) {
   p->scale =
       p->minima && SubBits(s) <= 4 && SubBits(m) <= 4 && s.sub_zero == 0 ? PanelScale::kNibble : PanelScale::kInt8;
   if (!IsWhole(s.sub_zero)) p->factor *= 0.5f;  // the codes are doubled
+  p->fold = FoldOf(s, *p);
   return true;
 }
 

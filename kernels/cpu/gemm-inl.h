@@ -24,20 +24,22 @@ HWY_INLINE Line SignedValues(const Line& codes, [[maybe_unused]] const Table16& 
   else return Minus(codes, zero);
 }
 
-template <class C, int kFirst, int kSteps>
-HWY_INLINE void DecodeSteps(UnitReader<C>& unit, const Table16& table, int zero, size_t stride,
+// kFold: values are multiplied by the group's sub-scale, which `sub_scale` holds twice in each lane.
+template <class C, bool kFold, int kFirst, int kSteps>
+HWY_INLINE void DecodeSteps(UnitReader<C>& unit, const Table16& table, int zero, const Ints& sub_scale, size_t stride,
                             int8_t* HWY_RESTRICT out, Ints& sum) {
   static constexpr uint8_t k128[4] = {128, 128, 128, 128};
   [[maybe_unused]] const Quad offset = LoadQuad(k128);
   For<kSteps>([&](auto i) EDGEQUANT_UNROLLED {
     constexpr int step = kFirst + i;
-    const Line v = SignedValues<C>(unit.template Next<step>(), table, zero);
+    Line v = SignedValues<C>(unit.template Next<step>(), table, zero);
+    if constexpr (kFold) v = TimesBytes(v, sub_scale);
     if constexpr (kUnsignedDot) sum = DotValues(sum, offset, v);
     StoreLine(v, out + step * stride);
   });
 }
 
-template <class C, bool kHalfUnits>
+template <class C, bool kHalfUnits, bool kFold>
 void DecodePanel(const PanelLayout& layout, const uint8_t* HWY_RESTRICT panel, size_t first, size_t count, int index,
                  const DecodedStrip& out) {
   const size_t per_header = size_t(layout.groups_per_header), columns = size_t(out.panels) * kPanelRows;
@@ -51,8 +53,8 @@ void DecodePanel(const PanelLayout& layout, const uint8_t* HWY_RESTRICT panel, s
     const size_t row = layout.two_level() ? (g - first) / per_header : g - first;  // of scales
     Ints start = SetInts(0);
     if (layout.two_level()) {
-      StoreFloats(FromF16(header), out.scale + row * columns + at);
-      for (size_t j = 0; j < n; ++j) StoreInts(SubScale(layout, header, j), out.sub_scale + (g - first + j) * columns + at);
+      StoreFloats(Times(FromF16(header), layout.fold < 0 ? -1.0f : 1.0f), out.scale + row * columns + at);
+      for (size_t j = 0; j < n && !kFold; ++j) StoreInts(SubScale(layout, header, j), out.sub_scale + (g - first + j) * columns + at);
       if (layout.minima) {
         StoreFloats(Times(FromF16(header + 32), layout.min_factor / layout.factor), out.minimum + row * columns + at);
         for (size_t j = 0; j < n; j += 2)
@@ -64,20 +66,27 @@ void DecodePanel(const PanelLayout& layout, const uint8_t* HWY_RESTRICT panel, s
                  layout.minima ? out.minimum + row * columns + at : nullptr);
     }
     const auto finish = [&](const Ints& sum) EDGEQUANT_UNROLLED {
-      if (layout.two_level()) start = TimesPlus(LoadInts(out.sub_scale + (g - first) * columns + at), sum, start);
+      if constexpr (kFold) start = Plus(start, sum);
+      else if (layout.two_level()) start = TimesPlus(LoadInts(out.sub_scale + (g - first) * columns + at), sum, start);
       else StoreNegated(sum, out.start + (g - first) * columns + at);
       ++g;
     };
+    const auto sub_scale = [&]() EDGEQUANT_UNROLLED {
+      Ints s = SetInts(0);
+      if constexpr (kFold) s = TimesPlus(SubScale(layout, header, g % per_header), SetInts(layout.fold), s);
+      return JoinPairs(s, s);
+    };
     const uint8_t* p = panel + layout.CodesAt(g);
     for (const size_t end = g + n; g < end;) {
-      Ints sum = SetInts(0);
+      Ints sum = SetInts(0), fold = sub_scale();
       for (int u = 0; u < (kHalfUnits ? 1 : layout.group / kPanelUnit); ++u) {
         UnitReader<C> unit{p, {}, {}};
-        DecodeSteps<C, 0, kHalfUnits ? 4 : 8>(unit, table, layout.zero, stride, values, sum);
+        DecodeSteps<C, kFold, 0, kHalfUnits ? 4 : 8>(unit, table, layout.zero, fold, stride, values, sum);
         if constexpr (kHalfUnits) {
           finish(sum);
           sum = SetInts(0);
-          DecodeSteps<C, 4, 4>(unit, table, layout.zero, stride, values, sum);
+          fold = sub_scale();
+          DecodeSteps<C, kFold, 4, 4>(unit, table, layout.zero, fold, stride, values, sum);
         }
         p += C::kUnitBytes;
         values += 8 * stride;
@@ -175,7 +184,8 @@ void MultiplyTile(const TileArgs& a) {
 }
 
 // Two levels: sums of a header's groups stay integers, which on Zen 4 leaves the pipes of the dot products to them.
-template <int kPanels, bool kMinima>
+// Folded, a header is one group.
+template <int kPanels, bool kMinima, bool kFold>
 void MultiplyTwoLevelTile(const TileArgs& a) {
   constexpr int kColumns = kPanels * kPanelRows, kSums = kTileRows * kPanels;
   const uint8_t* HWY_RESTRICT x = a.x;
@@ -184,13 +194,12 @@ void MultiplyTwoLevelTile(const TileArgs& a) {
   const int headers = a.groups / a.groups_per_header, pairs = (a.groups_per_header + 1) / 2;
   for (int h = 0; h < headers; ++h) {
     Regs<Ints, kSumsInRegisters ? kSums : 0> total;
-    {
-      Regs<Ints, kSums> start;
-      StartSums<kPanels>(a.strip->start + h * kColumns, start);
-      ForTile<kPanels>([&](auto, auto, auto i) EDGEQUANT_UNROLLED { SetTotal<i>(start.template At<i>(), total, memory); });
-    }
+    Regs<Ints, kSums> start;
+    StartSums<kPanels>(a.strip->start + h * kColumns, start);
+    if constexpr (kFold) DotGroup<kPanels>(a.groups_per_header * a.group / 4, x, w, start);
+    ForTile<kPanels>([&](auto, auto, auto i) EDGEQUANT_UNROLLED { SetTotal<i>(start.template At<i>(), total, memory); });
     const int32_t* HWY_RESTRICT sub_scale = a.strip->sub_scale + h * a.groups_per_header * kColumns;
-    for (int g = 0; g < a.groups_per_header; ++g, sub_scale += kColumns) {
+    for (int g = 0; g < a.groups_per_header && !kFold; ++g, sub_scale += kColumns) {
       Regs<Ints, kSums> sums;
       ForTile<kPanels>([&](auto, auto, auto i) EDGEQUANT_UNROLLED { sums.template At<i>() = SetInts(0); });
       DotGroup<kPanels>(a.group / 4, x, w, sums);
@@ -224,15 +233,26 @@ void MultiplyTwoLevelTile(const TileArgs& a) {
   }
 }
 
+template <class C, bool kFold>
+DecodeFn PickDecode(const PanelLayout& layout) {
+  return layout.group < kPanelUnit ? DecodePanel<C, true, kFold> : DecodePanel<C, false, kFold>;
+}
 template <int kBits, bool kTable>
 DecodeFn PickDecode(const PanelLayout& layout) {
-  return layout.group < kPanelUnit ? DecodePanel<Codes<kBits, kTable>, true> : DecodePanel<Codes<kBits, kTable>, false>;
+  using C = Codes<kBits, kTable>;
+  if constexpr (kBits > 1 && kBits <= 4)
+    if (layout.fold != 0) return PickDecode<C, true>(layout);
+  return PickDecode<C, false>(layout);
+}
+template <int kPanels, bool kMinima>
+TileFn PickTile(const PanelLayout& layout) {
+  if (!layout.two_level()) return MultiplyTile<kPanels, kMinima>;
+  return layout.fold != 0 ? MultiplyTwoLevelTile<kPanels, kMinima, true> : MultiplyTwoLevelTile<kPanels, kMinima, false>;
 }
 template <int kPanels>
 TileFn PickTile(const PanelLayout& layout) {
   if constexpr (kPanels > kStripPanels) return nullptr;
-  else if (layout.two_level()) return layout.minima ? MultiplyTwoLevelTile<kPanels, true> : MultiplyTwoLevelTile<kPanels, false>;
-  else return layout.minima ? MultiplyTile<kPanels, true> : MultiplyTile<kPanels, false>;
+  else return layout.minima ? PickTile<kPanels, true>(layout) : PickTile<kPanels, false>(layout);
 }
 
 }  // namespace HWY_NAMESPACE

@@ -255,6 +255,15 @@ HWY_INLINE Ints DotPairs(const Ints& sum, const Ints& pairs, int32_t pair) {
 #endif
   });
 }
+// The low bytes of the products of the 4 bytes of each lane with a number that the lane of `pairs` holds twice.
+HWY_INLINE Line TimesBytes(const Line& v, const Ints& pairs) {
+  const D16 d;
+  return Parts<Line>([&](auto i) EDGEQUANT_UNROLLED {
+    const auto a = hn::BitCast(d, v.template At<i>()), b = hn::BitCast(d, pairs.template At<i>());
+    const auto low = hn::And(hn::Mul(a, b), hn::Set(d, uint16_t{0x00ff}));
+    return hn::BitCast(D8(), hn::Or(low, hn::Mul(hn::And(a, hn::Set(d, uint16_t{0xff00})), b)));
+  });
+}
 HWY_INLINE Ints TimesPlus(const Ints& a, const Ints& b, const Ints& c) {
   return Parts<Ints>([&](auto i) EDGEQUANT_UNROLLED {
     return hn::Add(hn::Mul(a.template At<i>(), b.template At<i>()), c.template At<i>());

@@ -74,6 +74,9 @@ inline HWY_NOINLINE Ints DotPairs(const Ints& sum, const Ints& pairs, int32_t pa
     return sum.v[i] + int16_t(pairs.v[i]) * int16_t(pair) + (pairs.v[i] >> 16) * (pair >> 16);
   });
 }
+inline HWY_NOINLINE Line TimesBytes(const Line& v, const Ints& pairs) {
+  return Each<Line, 64>([&](int i) { return uint8_t(v.v[i] * pairs.v[i / 4]); });
+}
 inline HWY_NOINLINE Ints TimesPlus(const Ints& a, const Ints& b, const Ints& c) {
   return Each<Ints, 16>([&](int i) { return a.v[i] * b.v[i] + c.v[i]; });
 }
