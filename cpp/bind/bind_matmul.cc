@@ -66,7 +66,31 @@ void PyMatmul(const py::array& x, const std::string& type, const Panel& w, const
   });
 }
 
-// The same for callers that have addresses of numbers side by side, such as PyTorch: nothing is looked at but the
+void PyMatmulGrouped(const py::array& x, const std::string& type, const std::vector<const Panel*>& experts,
+                     const py::array_t<int64_t, py::array::c_style>& index, size_t per_row, const py::array& out,
+                     const std::string& out_type, const std::string& compute,
+                     const std::optional<py::array_t<float, py::array::c_style | py::array::forcecast>>& bias) {
+  const Rows from(x, type, false), to(out, out_type, true);
+  const Compute how = ComputeNamed(compute);
+  if (bias && size_t(bias->size()) != experts.size() * size_t(to.info.shape[1]))
+    Fail("the bias has ", bias->size(), " numbers, not ", experts.size(), " x ", to.info.shape[1]);
+  const float* const b = bias ? bias->data() : nullptr;
+  if (size_t(index.size()) != size_t(from.info.shape[0]) * per_row || index.size() != to.info.shape[0])
+    Fail("there are ", from.info.shape[0], " rows and ", index.size(), " numbers of experts, but space for ",
+         to.info.shape[0], " results");
+  const int64_t* const numbers = index.data();
+  const size_t weights = experts.empty() ? 0 : experts[0]->rows * experts[0]->cols * per_row;
+  ForSlices(size_t(from.info.shape[0]), weights, kSlice, [&](size_t begin, size_t count) {
+    MatmulGrouped({from.type, static_cast<const uint8_t*>(from.info.ptr) + ptrdiff_t(begin) * from.info.strides[0], count,
+                   size_t(from.info.shape[1]), from.info.strides[0]},
+                  experts, numbers + begin * per_row, per_row,
+                  {to.type, static_cast<uint8_t*>(to.info.ptr) + ptrdiff_t(begin * per_row) * to.info.strides[0],
+                   count * per_row, size_t(to.info.shape[1]), to.info.strides[0]},
+                  how, b);
+  });
+}
+
+// PyMatmul for callers that have addresses of numbers side by side, such as PyTorch: nothing is looked at but the
 // names, which saves most of the time of a call.
 void PyMatmulAt(const Panel& w, uintptr_t x, const std::string& type, size_t rows, uintptr_t out,
                 const std::string& compute, uintptr_t bias) {
@@ -109,6 +133,10 @@ void BindMatmul(py::module_& m) {
   m.def("matmul", &PyMatmul, py::arg("x"), py::arg("type"), py::arg("panel"), py::arg("out"), py::arg("out_type"),
         py::arg("compute"), py::arg("bias") = py::none(),
         "out = x * weights^T + bias, for matrices of f32, f16 or bf16 (any 2-byte type) numbers.");
+  m.def("matmul_grouped", &PyMatmulGrouped, py::arg("x"), py::arg("type"), py::arg("experts"), py::arg("index"),
+        py::arg("per_row"), py::arg("out"), py::arg("out_type"), py::arg("compute"), py::arg("bias") = py::none(),
+        "Row i of out = row i / per_row of x times the weights of Panel experts[index[i]] (plus row index[i] of bias); "
+        "index: int64.");
   m.def("matmul_at", &PyMatmulAt, py::arg("panel"), py::arg("x"), py::arg("type"), py::arg("rows"), py::arg("out"),
         py::arg("compute"), py::arg("bias") = 0,
         "matmul on addresses: x (rows, K) and out (rows, N) contiguous numbers of `type`, bias N floats or 0.");

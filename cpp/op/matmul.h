@@ -1,5 +1,7 @@
 // Activations times quantized weights.
 #pragma once
+#include <vector>
+
 #include "op/repack.h"
 
 namespace edgequant {
@@ -25,6 +27,12 @@ enum class Compute { kInt8, kExact };
 
 // y = x * w^T + bias: x (M, K), w (N, K), y (M, N); bias: N floats or null. The same at any number of threads.
 void Matmul(const RowsView& x, const Panel& w, const MutableRowsView& y, Compute compute, const float* bias = nullptr);
+
+// Row i of y = row i / per_row of x, times the weights of expert e = index[i], all of which are (N, K), plus row e of
+// `bias` (experts, N), if there is one: the product of a mixture of experts, whose rows go to per_row experts each. An
+// Error if there is no such expert. All experts share the threads; each is read once.
+void MatmulGrouped(const RowsView& x, const std::vector<const Panel*>& experts, const int64_t* index, size_t per_row,
+                   const MutableRowsView& y, Compute compute, const float* bias = nullptr);
 
 // For benchmarks, on all threads: reads all of w's panels; multiplies about `products` pairs of bytes in registers, and
 // returns how many.

@@ -54,11 +54,13 @@ void DecodePanel(const PanelLayout& layout, const uint8_t* HWY_RESTRICT panel, s
     Ints start = SetInts(0);
     if (layout.two_level()) {
       StoreFloats(Times(FromF16(header), layout.fold < 0 ? -1.0f : 1.0f), out.scale + row * columns + at);
-      for (size_t j = 0; j < n && !kFold; ++j) StoreInts(SubScale(layout, header, j), out.sub_scale + (g - first + j) * columns + at);
+      for (size_t j = 0; j < n && !kFold; ++j)
+        StoreInts(SubScale(layout, header, j), out.sub_scale + (g - first + j) * columns + at);
       if (layout.minima) {
         StoreFloats(Times(FromF16(header + 32), layout.min_factor / layout.factor), out.minimum + row * columns + at);
         for (size_t j = 0; j < n; j += 2)
-          StoreInts(JoinPairs(SubMinimum(layout, header, j), j + 1 < n ? SubMinimum(layout, header, j + 1) : SetInts(0)),
+          StoreInts(JoinPairs(SubMinimum(layout, header, j),
+                              j + 1 < n ? SubMinimum(layout, header, j + 1) : SetInts(0)),
                     out.sub_minimum + (row * ((per_header + 1) / 2) + j / 2) * columns + at);
       }
     } else {
@@ -197,7 +199,8 @@ void MultiplyTwoLevelTile(const TileArgs& a) {
     Regs<Ints, kSums> start;
     StartSums<kPanels>(a.strip->start + h * kColumns, start);
     if constexpr (kFold) DotGroup<kPanels>(a.groups_per_header * a.group / 4, x, w, start);
-    ForTile<kPanels>([&](auto, auto, auto i) EDGEQUANT_UNROLLED { SetTotal<i>(start.template At<i>(), total, memory); });
+    ForTile<kPanels>(
+        [&](auto, auto, auto i) EDGEQUANT_UNROLLED { SetTotal<i>(start.template At<i>(), total, memory); });
     const int32_t* HWY_RESTRICT sub_scale = a.strip->sub_scale + h * a.groups_per_header * kColumns;
     for (int g = 0; g < a.groups_per_header && !kFold; ++g, sub_scale += kColumns) {
       Regs<Ints, kSums> sums;
@@ -247,7 +250,8 @@ DecodeFn PickDecode(const PanelLayout& layout) {
 template <int kPanels, bool kMinima>
 TileFn PickTile(const PanelLayout& layout) {
   if (!layout.two_level()) return MultiplyTile<kPanels, kMinima>;
-  return layout.fold != 0 ? MultiplyTwoLevelTile<kPanels, kMinima, true> : MultiplyTwoLevelTile<kPanels, kMinima, false>;
+  return layout.fold != 0 ? MultiplyTwoLevelTile<kPanels, kMinima, true>
+                          : MultiplyTwoLevelTile<kPanels, kMinima, false>;
 }
 template <int kPanels>
 TileFn PickTile(const PanelLayout& layout) {

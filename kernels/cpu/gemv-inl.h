@@ -76,7 +76,8 @@ void GemvPanel(const GemvArgs& a) {
       for (size_t g = 0; g < count && layout.minima; ++g) {
         const Ints m = SubMinimum(layout, header, g);
         For<kRows>([&](auto r) EDGEQUANT_UNROLLED {
-          low.template At<r>() = TimesPlus(m, SetInts(a.x_sum[size_t(r) * a.group_stride + g0 + g]), low.template At<r>());
+          const Ints x_sum = SetInts(a.x_sum[size_t(r) * a.group_stride + g0 + g]);
+          low.template At<r>() = TimesPlus(m, x_sum, low.template At<r>());
         });
       }
     } else {

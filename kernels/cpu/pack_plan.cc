@@ -1,7 +1,6 @@
 #include "kernels/cpu/pack_plan.h"
 
 #include <algorithm>
-#include <array>
 
 #include "core/error.h"
 #include "format/decode.h"
@@ -92,7 +91,8 @@ std::vector<uint64_t> GridCodes(const Block& b, const PanelLayout& layout) {
     codes.resize(move == shift ? 0 : 2048);  // the bit that says which is bit 11
     for (int row = 0; row < grid.rows; ++row) {
       uint64_t v = 0;
-      for (int k = 0; k < grid.dim; ++k) v |= uint64_t(code_of[uint8_t(GridValue(grid, row, k) * unit + move)]) << 8 * k;
+      for (int k = 0; k < grid.dim; ++k)
+        v |= uint64_t(code_of[uint8_t(GridValue(grid, row, k) * unit + move)]) << 8 * k;
       codes.push_back(v);
     }
     if (shift == 0) break;
@@ -103,9 +103,8 @@ std::vector<uint64_t> GridCodes(const Block& b, const PanelLayout& layout) {
 }  // namespace
 
 const PackPlan& BytePlan(int bits) {
-  static const std::array<PackPlan, 8> plans = [] {
-    std::array<PackPlan, 8> made{PackPlan(kPackChunk), PackPlan(kPackChunk), PackPlan(kPackChunk), PackPlan(kPackChunk),
-                                 PackPlan(kPackChunk), PackPlan(kPackChunk), PackPlan(kPackChunk), PackPlan(kPackChunk)};
+  static const std::vector<PackPlan> plans = [] {
+    std::vector<PackPlan> made(8, PackPlan(kPackChunk));
     for (int n : {1, 2, 3, 4, 5, 6, 8}) {
       for (int k = 0; k < kPackChunk; ++k)
         for (int bit = 0; bit < n; ++bit) MoveCodeBit(made[size_t(n - 1)], 8 * k + bit, 0, n, k, bit);
@@ -151,7 +150,8 @@ PackRecipe::PackRecipe(const Block& b, const PanelLayout& panel)
       for (const Field& f : b.codes) {
         if (!Covers(f, k % b.n)) continue;
         digit[k / 4] = uint8_t(SlotOf(f, k % b.n));
-        if (k % 4 != 0 && SlotOf(f, k % b.n) != SlotOf(f, k % b.n - 1)) Fail("four digits of a step differ in their place");
+        if (k % 4 != 0 && SlotOf(f, k % b.n) != SlotOf(f, k % b.n - 1))
+          Fail("four digits of a step differ in their place");
         ForBits(f, k / b.n * b.bytes, k % b.n,
                 [&](int from, int phase, int bit) { codes.Move(from, phase, k / 4, k % 4 * 8 + bit); });
       }
@@ -187,7 +187,8 @@ PackRecipe::PackRecipe(const Block& b, const PanelLayout& panel)
         const int g = i * groups + j;
         numbers.push_back({uint16_t(at + b.scale.byte + 2 * j), uint16_t(g), 0});
         if (layout.minima)
-          numbers.push_back({uint16_t(at + b.offset.byte + 2 * j), uint16_t(g), uint16_t((two_level ? 2 : 4) * kPanelRows)});
+          numbers.push_back(
+              {uint16_t(at + b.offset.byte + 2 * j), uint16_t(g), uint16_t((two_level ? 2 : 4) * kPanelRows)});
       }
     if (layout.scale == PanelScale::kF16) continue;
     for (int j = 0; j < groups; ++j) {

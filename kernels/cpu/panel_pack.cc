@@ -35,7 +35,8 @@ HWY_INLINE void TransposeFour(const uint8_t* const from[4], size_t at, uint32_t*
   const hn::Repartition<uint8_t, decltype(d)> d8;
   const auto a = hn::BitCast(d, hn::LoadU(d8, from[0] + at)), b = hn::BitCast(d, hn::LoadU(d8, from[1] + at));
   const auto c = hn::BitCast(d, hn::LoadU(d8, from[2] + at)), e = hn::BitCast(d, hn::LoadU(d8, from[3] + at));
-  const auto ab_low = hn::BitCast(d64, hn::InterleaveLower(d, a, b)), ce_low = hn::BitCast(d64, hn::InterleaveLower(d, c, e));
+  const auto ab_low = hn::BitCast(d64, hn::InterleaveLower(d, a, b)),
+             ce_low = hn::BitCast(d64, hn::InterleaveLower(d, c, e));
   const auto ab_high = hn::BitCast(d64, hn::InterleaveUpper(d, a, b)),
              ce_high = hn::BitCast(d64, hn::InterleaveUpper(d, c, e));
   hn::Store(hn::BitCast(d, hn::InterleaveLower(d64, ab_low, ce_low)), d, out);
@@ -60,8 +61,9 @@ void ReadWords(const PackPlan& plan, const uint8_t* const rows[kPanelRows], Word
     for (size_t r = 0; r < kPanelRows; r += hn::Lanes(d)) {
       // which bits change places: PanelOrder() of the plan says the same for one bit
       auto v = hn::Load(d, out[s.source] + r);
-      if (s.bits == 1) v = SwapBits<1>(SwapBits<2>(SwapBits<7>(SwapBits<14>(v, 0x0000cccc), 0x00aa00aa), 0x0c0c0c0c), 0x22222222);
-      else v = SwapBits<6>(SwapBits<12>(v, 0x0000f0f0), 0x00cc00cc);
+      v = s.bits == 1 ? SwapBits<7>(SwapBits<14>(v, 0x0000cccc), 0x00aa00aa)
+                      : SwapBits<6>(SwapBits<12>(v, 0x0000f0f0), 0x00cc00cc);
+      if (s.bits == 1) v = SwapBits<1>(SwapBits<2>(v, 0x0c0c0c0c), 0x22222222);
       hn::Store(v, d, out[s.source] + r);
     }
 }
@@ -233,7 +235,8 @@ template <class F>
 HWY_INLINE void ForChunks(const uint8_t* const rows[kPanelRows], size_t row_bytes, size_t chunk_bytes,
                           const PanelLayout& layout, size_t cols, uint8_t* out, const F& pack) {
   alignas(64) uint8_t padded[kPanelRows][kMaxChunkBytes];
-  const size_t groups = layout.GroupsOf(cols), group = size_t(layout.group), per_header = size_t(layout.groups_per_header);
+  const size_t groups = layout.GroupsOf(cols), group = size_t(layout.group),
+               per_header = size_t(layout.groups_per_header);
   if (groups % per_header != 0) memset(out + layout.HeaderAt(groups), 0, layout.header_bytes());
   // No processor follows 16 streams by itself; the next panel's rows, which follow each other, are one.
   const uint8_t* const next = rows[kPanelRows - 1] ? rows[kPanelRows - 1] + row_bytes : nullptr;
@@ -241,7 +244,8 @@ HWY_INLINE void ForChunks(const uint8_t* const rows[kPanelRows], size_t row_byte
     if (next)
       for (size_t i = 0; i < kPanelRows * chunk_bytes; i += kPanelLine)
         __builtin_prefetch(next + kPanelRows * at + i, 0, 2);  // to the L2 cache
-    const size_t end = std::min(k0 + kPackChunk, groups * group), count = at < row_bytes ? std::min(chunk_bytes, row_bytes - at) : 0;
+    const size_t end = std::min(k0 + kPackChunk, groups * group);
+    const size_t count = at < row_bytes ? std::min(chunk_bytes, row_bytes - at) : 0;
     const uint8_t* chunk[kPanelRows];
     for (size_t r = 0; r < kPanelRows; ++r) {
       if (rows[r] && count == chunk_bytes) {

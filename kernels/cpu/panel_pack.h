@@ -13,7 +13,8 @@ namespace edgequant {
 void PackPanel(const PackRecipe& recipe, const uint8_t* const rows[kPanelRows], size_t cols, uint8_t* out);
 
 // The same from codes: 16 rows of one byte per code (8-bit codes as signed numbers), code_stride apart, and f16 scales
-// and minima (where the layout has them) of each of the panel's groups, group_stride apart. Rows from `count` on are missing.
+// and minima (where the layout has them) of each of the panel's groups, group_stride apart. Rows from `count` on are
+// missing.
 struct PanelCodes {
   const uint8_t* codes;
   size_t code_stride;

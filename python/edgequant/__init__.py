@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from edgequant.evaluate import Evaluation, evaluate
     from edgequant.formats import formats
     from edgequant.importance import Importance, load_importance
-    from edgequant.matmul import matmul
+    from edgequant.matmul import matmul, matmul_grouped
     from edgequant.models import open_model
     from edgequant.planar import planar_formats
     from edgequant.quantize import from_bytes, quantize
@@ -54,6 +54,7 @@ __all__ = [
     "load",
     "load_importance",
     "matmul",
+    "matmul_grouped",
     "num_threads",
     "open_model",
     "planar_formats",
@@ -82,6 +83,7 @@ _MODULES = {
     "load": "store",
     "load_importance": "importance",
     "matmul": "matmul",
+    "matmul_grouped": "matmul",
     "open_model": "models",
     "planar_formats": "planar",
     "quantize": "quantize",

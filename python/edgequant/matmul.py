@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import sys
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
@@ -106,23 +106,104 @@ def matmul(x: Any, q: QuantizedTensor, out: Any = None, compute: str = "int8", b
     if not numbers.shape or numbers.shape[-1] != k:
         raise Error(f"x of shape {numbers.shape} does not fit weights of shape {q.shape}: expected (..., {k})")
     rows, shape = _rows(numbers, k), (*numbers.shape[:-1], n)
-    if out is None:
-        out = _empty_like(x, numbers, shape)
-    target, target_kind = _numbers(out)
-    if target.shape != shape or not target.flags.c_contiguous or target_kind is None:
-        raise Error(f"out must be contiguous, of shape {shape}; it has shape {target.shape}")
-    if bias is not None:
-        bias = np.ascontiguousarray(
-            bias.detach().float().numpy() if hasattr(bias, "detach") else bias, dtype=np.float32
-        )
-    if compute not in ("int8", "exact"):
-        raise Error(f"compute is 'int8' or 'exact', not '{compute}'")
+    out, target, target_kind = _target(out, x, numbers, shape)
+    bias = _bias(bias)
+    _check_compute(compute)
     panel = _panel_for(q, compute)
     if panel is not None:
         _core.matmul(rows, kind, panel, target.reshape(-1, n), target_kind, compute, bias)
     else:
         _multiply_decoded(rows, kind, cast("SchemeTensor", q), target.reshape(-1, n), target_kind, bias)
     return out
+
+
+def matmul_grouped(
+    x: Any, experts: Sequence[QuantizedTensor], index: Any, out: Any = None, compute: str = "int8", bias: Any = None
+) -> Any:
+    """Each row of x times the weights of the experts that `index` names: the products of a mixture of experts.
+
+    All experts are worked on at once by all threads, and the weights of each are read once, however the rows are
+    ordered. Results are those of `matmul` with one expert after the other, at any number of threads.
+
+    Args:
+      x: activations (..., K), as for `matmul`.
+      experts: weights (N, K) each; their formats may differ.
+      index: whole numbers, one expert per row, of shape x.shape[:-1]; or several, of shape (*x.shape[:-1], S). Several
+        rows of a router's top-k need no copies of x: S products are made of each row.
+      out: where to put the result (*index.shape, N), as for `matmul`. Default: a new array of the kind and type of `x`.
+      compute: "int8" or "exact", as for `matmul`.
+      bias: (len(experts), N) numbers to add, or None.
+
+    Returns: `out`, or the new array. Raises Error if shapes or types do not fit, or a number names no expert.
+
+    Example:
+      >>> experts = [edgequant.quantize(c * np.eye(32, dtype="float32"), "q8_0") for c in (1, 2)]
+      >>> edgequant.matmul_grouped(np.ones((2, 32), "float32"), experts, [1, 0], compute="exact")[:, 5]
+      array([2., 1.], dtype=float32)
+    """
+    if not experts:
+        raise Error("matmul_grouped takes at least one expert")
+    for q in experts:
+        if len(q.shape) != 2 or q.shape != experts[0].shape:
+            raise Error(f"experts are weights of one shape (N, K), not {experts[0].shape} and {q.shape}")
+    n, k = experts[0].shape
+    numbers, kind = _numbers(x)
+    if not numbers.shape or numbers.shape[-1] != k:
+        raise Error(f"x of shape {numbers.shape} does not fit experts of shape {(n, k)}: expected (..., {k})")
+    index = np.asarray(index.detach() if hasattr(index, "detach") else index)
+    if index.dtype.kind not in "iu":
+        raise Error(f"index holds whole numbers, not {index.dtype}")
+    rows_shape = numbers.shape[:-1]
+    if index.shape != rows_shape and index.shape[:-1] != rows_shape:
+        raise Error(f"index of shape {index.shape} does not fit x of shape {numbers.shape}")
+    if index.size and not 0 <= index.min() <= index.max() < len(experts):
+        raise Error(f"index names expert {index.min() if index.min() < 0 else index.max()} of {len(experts)}")
+    per_row = 1 if index.shape == rows_shape else index.shape[-1]
+    flat = np.ascontiguousarray(index, np.int64).reshape(-1)
+    rows, shape = _rows(numbers, k), (*index.shape, n)
+    out, target, target_kind = _target(out, x, numbers, shape)
+    target = target.reshape(-1, n)
+    bias = _bias(bias)
+    if bias is not None and bias.shape != (len(experts), n):
+        raise Error(f"the bias has shape {bias.shape}, not {(len(experts), n)}")
+    _check_compute(compute)
+    panels = [_panel_for(q, compute) for q in experts]
+    if None not in panels:
+        _core.matmul_grouped(
+            rows, kind, cast("list[_core.Panel]", panels), flat, per_row, target, target_kind, compute, bias
+        )
+        return out
+    for e in np.unique(flat):
+        found = np.flatnonzero(flat == e)
+        part = np.empty((len(found), n), target.dtype)
+        own = None if bias is None else bias[e]
+        if panels[e] is not None:
+            _core.matmul(rows[found // per_row], kind, panels[e], part, target_kind, compute, own)
+        else:
+            _multiply_decoded(rows[found // per_row], kind, cast("SchemeTensor", experts[e]), part, target_kind, own)
+        target[found] = part
+    return out
+
+
+def _target(out: Any, x: Any, numbers: np.ndarray, shape: tuple[int, ...]) -> tuple[Any, np.ndarray, str]:
+    """`out` or a new one, and its numbers and their type."""
+    if out is None:
+        out = _empty_like(x, numbers, shape)
+    target, kind = _numbers(out)
+    if target.shape != shape or not target.flags.c_contiguous or kind is None:
+        raise Error(f"out must be contiguous, of shape {shape}; it has shape {target.shape}")
+    return out, target, kind
+
+
+def _bias(bias: Any) -> np.ndarray | None:
+    if bias is None:
+        return None
+    return np.ascontiguousarray(bias.detach().float().numpy() if hasattr(bias, "detach") else bias, dtype=np.float32)
+
+
+def _check_compute(compute: str) -> None:
+    if compute not in ("int8", "exact"):
+        raise Error(f"compute is 'int8' or 'exact', not '{compute}'")
 
 
 def _numbers(x: Any) -> tuple[np.ndarray, str]:

@@ -141,3 +141,79 @@ def test_errors() -> None:
         eq.matmul(np.ones((2, 64), np.int32), q)
     with pytest.raises(eq.Error, match="no panel"):
         eq.matmul(activations(2, 64), eq.quantize(activations(16, 64), "f16"))
+
+
+def grouped_by_loop(
+    x: np.ndarray, experts: list[eq.QuantizedTensor], index: np.ndarray, compute: str, bias: np.ndarray | None = None
+) -> np.ndarray:
+    """The same products one row after the other."""
+    wide = x if index.ndim == x.ndim - 1 else np.repeat(x[..., None, :], index.shape[-1], axis=-2)
+    y = np.empty((*index.shape, experts[0].shape[0]), x.dtype)
+    for at in np.ndindex(index.shape):
+        e = index[at]
+        y[at] = eq.matmul(wide[at], experts[e], compute=compute, bias=None if bias is None else bias[e])
+    return y
+
+
+@pytest.mark.parametrize("compute", ["int8", "exact"])
+@pytest.mark.parametrize("tokens", [0, 1, 3, 40])
+def test_grouped_equals_a_loop(tokens: int, compute: str) -> None:
+    # formats of all kinds of scales; an expert without rows, experts with few rows and one with many
+    formats = ["q4_k", "q2_k", "q3_k", "q8_0", "iq4_xs", "q4_1", "tq2_0"]
+    experts = [weights(name, 53, 512, seed) for seed, name in enumerate(formats)]
+    x, bias = activations(tokens, 512), activations(len(experts), 53, seed=3)
+    index = np.random.default_rng(2).choice(6, (tokens, 2), p=[0.5, 0.2, 0.1, 0.1, 0.05, 0.05])
+    got = eq.matmul_grouped(x, experts, index, compute=compute)
+    assert got.shape == (tokens, 2, 53)
+    np.testing.assert_allclose(got, grouped_by_loop(x, experts, index, compute), rtol=1e-5, atol=1e-5)
+    got = eq.matmul_grouped(x, experts, index[:, 1], compute=compute, bias=bias)
+    np.testing.assert_allclose(got, grouped_by_loop(x, experts, index[:, 1], compute, bias), rtol=1e-5, atol=1e-5)
+
+
+def test_grouped_is_the_same_at_any_number_of_threads_and_in_any_layout() -> None:
+    experts = [weights("q4_k", 160, 768, seed) for seed in range(3)]
+    x = activations(2, 30, 768)
+    index = np.random.default_rng(5).integers(0, 3, (2, 30, 4))
+    want = eq.matmul_grouped(x, experts, index)
+    wide = np.zeros((2, 30, 1000), np.float32)
+    wide[..., 100:868] = x
+    before = eq.num_threads()
+    try:
+        for threads in (1, 2, 5):
+            eq.set_num_threads(threads)
+            np.testing.assert_array_equal(eq.matmul_grouped(wide[..., 100:868], experts, index), want)
+    finally:
+        eq.set_num_threads(before)
+    out = np.empty((2, 30, 4, 160), np.float16)
+    assert eq.matmul_grouped(x, experts, index.astype(np.uint8), out=out) is out
+    np.testing.assert_array_equal(out, want.astype(np.float16))
+
+
+def test_grouped_takes_formats_without_a_panel_and_torch() -> None:
+    torch = pytest.importorskip("torch")
+    plain = eq.Format("grouped_table", block=32, codes=8, table=list(np.linspace(-1, 1, 256)), scale="f16")
+    experts = [weights("q4_0", 24, 64), eq.quantize(activations(24, 64, seed=9), plain)]
+    x, index = torch.from_numpy(activations(5, 64)), torch.tensor([1, 0, 1, 1, 0])
+    got = eq.matmul_grouped(x, experts, index, compute="exact")
+    assert isinstance(got, torch.Tensor)
+    want = np.stack([eq.matmul(x[i].numpy(), experts[e], compute="exact") for i, e in enumerate(index)])
+    np.testing.assert_allclose(got.numpy(), want, rtol=1e-5, atol=1e-5)
+
+
+def test_grouped_refuses_what_does_not_fit() -> None:
+    experts = [weights("q4_0", 24, 64), weights("q8_0", 24, 64)]
+    x = activations(3, 64)
+    with pytest.raises(eq.Error, match="names expert 2 of 2"):
+        eq.matmul_grouped(x, experts, [0, 1, 2])
+    with pytest.raises(eq.Error, match="names expert -1 of 2"):
+        eq.matmul_grouped(x, experts, [0, 1, -1])
+    with pytest.raises(eq.Error, match="index of shape"):
+        eq.matmul_grouped(x, experts, [0, 1])
+    with pytest.raises(eq.Error, match="whole numbers"):
+        eq.matmul_grouped(x, experts, [0.0, 1.0, 1.0])
+    with pytest.raises(eq.Error, match="one shape"):
+        eq.matmul_grouped(x, [*experts, weights("q4_0", 25, 64)], [0, 1, 1])
+    with pytest.raises(eq.Error, match="at least one"):
+        eq.matmul_grouped(x, [], [])
+    with pytest.raises(eq.Error, match="bias has shape"):
+        eq.matmul_grouped(x, experts, [0, 1, 1], bias=np.zeros(24))

@@ -29,6 +29,37 @@ TEST(Gemm, ManyRowsInSeveralChunks) {
   CheckProduct(FormatId::kQ6_K, {131, 17, 3}, Compute::kExact, rng);
 }
 
+// Several experts of each row, some without rows, with few and with many: as one product per row.
+TEST(Gemm, GroupedEqualsOneRowAfterTheOther) {
+  std::mt19937 rng(13);
+  const size_t n = 37, k = 512, tokens = 23, per_row = 2;
+  std::vector<RandomWeights> q;
+  for (FormatId format : {FormatId::kQ4_K, FormatId::kQ2_K, FormatId::kQ5_1, FormatId::kIQ4_XS, FormatId::kQ8_0})
+    q.emplace_back(format, n, k, rng);
+  std::vector<Panel> panels;
+  std::vector<const Panel*> experts;
+  for (const RandomWeights& w : q) panels.push_back(Repack(w.View()));
+  for (const Panel& p : panels) experts.push_back(&p);
+  std::vector<int64_t> index(tokens * per_row);
+  for (int64_t& e : index) e = rng() % 3 ? 0 : int64_t(rng() % 4);
+  const std::vector<float> x = RandomRow(tokens * k, rng), bias = RandomRow(experts.size() * n, rng);
+  for (Compute compute : {Compute::kInt8, Compute::kExact}) {
+    std::vector<float> y(index.size() * n), want(n);
+    MatmulGrouped({FormatId::kF32, x.data(), tokens, k, ptrdiff_t(4 * k)}, experts, index.data(), per_row,
+                  {FormatId::kF32, y.data(), index.size(), n, ptrdiff_t(4 * n)}, compute, bias.data());
+    for (size_t i = 0; i < index.size(); ++i) {
+      Matmul({FormatId::kF32, &x[i / per_row * k], 1, k, ptrdiff_t(4 * k)}, *experts[size_t(index[i])],
+             {FormatId::kF32, want.data(), 1, n, ptrdiff_t(4 * n)}, compute, &bias[size_t(index[i]) * n]);
+      for (size_t j = 0; j < n; ++j) ASSERT_NEAR(y[i * n + j], want[j], 1e-4 * (1 + std::fabs(want[j]))) << i << " " << j;
+    }
+  }
+  index[3] = 5;
+  std::vector<float> y(index.size() * n);
+  EXPECT_THROW(MatmulGrouped({FormatId::kF32, x.data(), tokens, k, ptrdiff_t(4 * k)}, experts, index.data(), per_row,
+                             {FormatId::kF32, y.data(), index.size(), n, ptrdiff_t(4 * n)}, Compute::kInt8),
+               Error);
+}
+
 TEST(Gemm, AnythingGoesForEmptyShapes) {
   std::mt19937 rng(9);
   const RandomWeights q(FormatId::kQ4_0, 4, 32, rng);

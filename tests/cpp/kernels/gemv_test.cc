@@ -2,6 +2,7 @@
 
 #include "core/threads.h"
 #include "kernels/products.h"
+#include "op/few_rows.h"
 
 namespace edgequant {
 namespace {
@@ -48,6 +49,26 @@ TEST(Gemv, TakesStridedHalfPrecisionAtAnyAddress) {
         memcpy(&got, &y[1 + i * y_stride + 2 * j], 2);
         EXPECT_EQ(got, type == FormatId::kF16 ? F16FromF32(want[i * n + j]) : BF16FromF32(want[i * n + j]));
       }
+  }
+}
+
+// Weights alike in all but the levels of their scales take different kernels.
+TEST(Gemv, RowsFitTheNextWeightsToo) {
+  std::mt19937 rng(14);
+  const size_t n = 16, k = 512;
+  const std::vector<float> x = RandomRow(k, rng);
+  FewRows rows;
+  rows.Quantize({FormatId::kF32, x.data(), 1, k, ptrdiff_t(4 * k)}, Compute::kInt8);
+  for (FormatId format : {FormatId::kIQ4_NL, FormatId::kIQ4_XS, FormatId::kIQ4_NL, FormatId::kQ4_K, FormatId::kQ4_1}) {
+    const RandomWeights q(format, n, k, rng);
+    const Panel w = Repack(q.View());
+    alignas(64) float y[kMaxGemvRows * kPanelRows];
+    std::vector<float> want(n);
+    rows.Fit(w);
+    rows.Multiply(w, 0, y);
+    Matmul({FormatId::kF32, x.data(), 1, k, ptrdiff_t(4 * k)}, w, {FormatId::kF32, want.data(), 1, n, ptrdiff_t(4 * n)},
+           Compute::kInt8);
+    for (size_t j = 0; j < n; ++j) EXPECT_EQ(y[j], want[j]) << NameOf(format);
   }
 }
 

@@ -1,0 +1,130 @@
+#include "op/many_rows.h"
+
+#include <string.h>
+
+#include <algorithm>
+
+#include "core/threads.h"
+#include "kernels/cpu/gemm.h"
+
+namespace edgequant {
+namespace {
+
+static_assert(kBlockK == int(kActivationBlock));
+
+constexpr size_t kTilesAtOnce = ManyRows::kAtOnce / kTileRows;
+
+// What one thread needs for a strip.
+struct StripMemory {
+  Scratch values, scale, minimum, start, sub_scale, sub_minimum, sums;
+  DecodedStrip Strip(int panels, size_t groups) {
+    const size_t columns = size_t(panels) * kPanelRows;
+    return {panels, values.Get<int8_t>(kBlockK * columns), scale.Get<float>(groups * columns),
+            minimum.Get<float>(groups * columns), start.Get<int32_t>(groups * columns),
+            sub_scale.Get<int32_t>(groups * columns), sub_minimum.Get<int32_t>(groups * columns)};
+  }
+};
+
+}  // namespace
+
+void WriteRow(const MutableRowsView& y, size_t i, size_t first, size_t n, float* sums, const float* bias) {
+  if (bias)
+    for (size_t k = 0; k < n; ++k) sums[k] += bias[first + k];
+  const size_t size = y.type == FormatId::kF32 ? 4 : 2;
+  StoreOutputs(sums, n, y.type, static_cast<uint8_t*>(y.data) + ptrdiff_t(i) * y.stride + first * size);
+}
+
+void ManyRows::Fill(const RowsView& x, Compute compute, const Panel& w) {
+  digits_ = DigitsOf(compute);
+  const PanelLayout& layout = w.layout;
+  const size_t rows = x.rows * size_t(digits_), per_tile = kTileRows / size_t(digits_);
+  tiles_ = (rows + kTileRows - 1) / kTileRows;
+  blocks_ = (w.cols + kBlockK - 1) / kBlockK;
+  groups_per_block_ = size_t(kBlockK / layout.group);
+  q_ = q_memory_.Get<uint8_t>(tiles_ * blocks_ * kTileRows * kBlockK);
+  scale_ = scale_memory_.Get<float>(tiles_ * blocks_ * kTileRows);
+  sum_ = sum_memory_.Get<float>(tiles_ * blocks_ * groups_per_block_ * kTileRows);
+  const size_t groups_per_header = size_t(layout.groups_per_header), pairs_per_header = (groups_per_header + 1) / 2;
+  pairs_per_block_ = layout.two_level() ? groups_per_block_ / groups_per_header * pairs_per_header : 0;
+  pair_ = pair_memory_.Get<int32_t>(tiles_ * blocks_ * pairs_per_block_ * kTileRows);
+  const bool plus128 = ActivationsPlus128();
+  const float min_ratio = layout.min_factor / layout.factor;
+  ParallelFor(tiles_, 1, [&](size_t begin, size_t end) {
+    static thread_local Scratch row_memory, scale_row_memory;
+    const size_t padded = blocks_ * kBlockK;
+    int8_t* row = row_memory.Get<int8_t>(kTileRows * padded);
+    float* row_scale = scale_row_memory.Get<float>(kTileRows * blocks_);
+    int32_t sums[kBlockK / 16];
+    for (size_t t = begin; t < end; ++t) {
+      for (size_t i = 0; i < per_tile; ++i) {
+        const size_t from = t * per_tile + i, to = i * size_t(digits_);
+        if (from < x.rows) {
+          QuantizeActivations(x.type, static_cast<const uint8_t*>(x.data) + ptrdiff_t(from) * x.stride, w.cols, digits_,
+                              row + to * padded, padded, row_scale + to * blocks_, blocks_);
+        } else {
+          memset(row + to * padded, 0, padded);
+          std::fill_n(row_scale + to * blocks_, blocks_, 0.0f);
+        }
+      }
+      for (size_t b = 0; b < blocks_; ++b) {
+        const size_t at = b * tiles_ + t;
+        InterleaveActivations(row + b * kBlockK, padded, kBlockK, plus128, q_ + at * kTileRows * kBlockK);
+        for (size_t r = 0; r < kTileRows; ++r) {
+          scale_[at * kTileRows + r] = row_scale[r * blocks_ + b] * layout.factor;
+          SumActivations(row + r * padded + b * kBlockK, groups_per_block_, layout.group, sums);
+          for (size_t g = 0; g < groups_per_block_ && pairs_per_block_ == 0; ++g)
+            sum_[(at * groups_per_block_ + g) * kTileRows + r] = float(sums[g]) * min_ratio;
+          for (size_t p = 0; p < pairs_per_block_; ++p) {
+            const size_t first = p / pairs_per_header * groups_per_header + p % pairs_per_header * 2;
+            const int32_t second = p % pairs_per_header * 2 + 1 < groups_per_header ? sums[first + 1] : 0;
+            pair_[(at * pairs_per_block_ + p) * kTileRows + r] =
+                int32_t(uint32_t(second) << 16 | (uint32_t(sums[first]) & 0xffff));
+          }
+        }
+      }
+    }
+  });
+}
+
+size_t ManyRows::Chunks() const { return (tiles_ + kTilesAtOnce - 1) / kTilesAtOnce; }
+
+size_t ManyRows::Tasks(const Panel& w) const {
+  const size_t strip = size_t(StripPanels());
+  return (w.panels() + strip - 1) / strip * Chunks();
+}
+
+void ManyRows::Multiply(const Panel& w, size_t task, const Rows& rows, const MutableRowsView& y,
+                        const float* bias) const {
+  const size_t chunk = task % Chunks(), first_panel = task / Chunks() * size_t(StripPanels());
+  const size_t first_tile = chunk * kTilesAtOnce, last_tile = std::min(tiles_, first_tile + kTilesAtOnce);
+  const int panels = int(std::min(size_t(StripPanels()), w.panels() - first_panel));
+  static thread_local StripMemory memory;
+  const PanelLayout& layout = w.layout;
+  const DecodedStrip strip = memory.Strip(panels, groups_per_block_);
+  const size_t columns = size_t(panels) * kPanelRows, groups = layout.GroupsOf(w.cols), panel_bytes = w.panel_bytes();
+  float* sums = memory.sums.Get<float>(kAtOnce * columns);
+  memset(sums, 0, (last_tile - first_tile) * kTileRows * columns * sizeof(float));
+  const DecodeFn decode = FindDecode(layout);
+  const TileFn multiply = FindTile(layout, panels);
+  for (size_t b = 0; b < blocks_; ++b) {
+    const size_t first = b * groups_per_block_, count = std::min(groups_per_block_, groups - first);
+    for (int v = 0; v < panels; ++v)
+      decode(layout, w.data.get() + (first_panel + size_t(v)) * panel_bytes, first, count, v, strip);
+    for (size_t t = first_tile; t < last_tile; ++t) {
+      const size_t at = b * tiles_ + t;
+      multiply({&strip, q_ + at * kTileRows * kBlockK, sum_ + at * groups_per_block_ * kTileRows,
+                pair_ + at * pairs_per_block_ * kTileRows, scale_ + at * kTileRows, int(count), layout.group,
+                layout.groups_per_header, sums + (t - first_tile) * kTileRows * columns});
+    }
+  }
+  const size_t column = first_panel * kPanelRows, n = std::min(columns, w.rows - column),
+               per_tile = kTileRows / size_t(digits_);
+  for (size_t i = first_tile * per_tile; i < std::min(last_tile * per_tile, rows.count); ++i) {
+    float* s = sums + (i * size_t(digits_) - first_tile * kTileRows) * columns;
+    for (int d = 1; d < digits_; ++d)
+      for (size_t k = 0; k < n; ++k) s[k] += s[size_t(d) * columns + k];
+    WriteRow(y, rows[i], column, n, s, bias);
+  }
+}
+
+}  // namespace edgequant
