@@ -81,8 +81,9 @@ void PyMatmulGrouped(const py::array& x, const std::string& type, const std::vec
   const int64_t* const numbers = index.data();
   const size_t weights = experts.empty() ? 0 : experts[0]->rows * experts[0]->cols * per_row;
   ForSlices(size_t(from.info.shape[0]), weights, kSlice, [&](size_t begin, size_t count) {
-    MatmulGrouped({from.type, static_cast<const uint8_t*>(from.info.ptr) + ptrdiff_t(begin) * from.info.strides[0], count,
-                   size_t(from.info.shape[1]), from.info.strides[0]},
+    const ptrdiff_t stride = from.info.strides[0];
+    MatmulGrouped({from.type, static_cast<const uint8_t*>(from.info.ptr) + ptrdiff_t(begin) * stride, count,
+                   size_t(from.info.shape[1]), stride},
                   experts, numbers + begin * per_row, per_row,
                   {to.type, static_cast<uint8_t*>(to.info.ptr) + ptrdiff_t(begin * per_row) * to.info.strides[0],
                    count * per_row, size_t(to.info.shape[1]), to.info.strides[0]},

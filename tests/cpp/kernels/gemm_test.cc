@@ -50,7 +50,8 @@ TEST(Gemm, GroupedEqualsOneRowAfterTheOther) {
     for (size_t i = 0; i < index.size(); ++i) {
       Matmul({FormatId::kF32, &x[i / per_row * k], 1, k, ptrdiff_t(4 * k)}, *experts[size_t(index[i])],
              {FormatId::kF32, want.data(), 1, n, ptrdiff_t(4 * n)}, compute, &bias[size_t(index[i]) * n]);
-      for (size_t j = 0; j < n; ++j) ASSERT_NEAR(y[i * n + j], want[j], 1e-4 * (1 + std::fabs(want[j]))) << i << " " << j;
+      for (size_t j = 0; j < n; ++j)
+        ASSERT_NEAR(y[i * n + j], want[j], 1e-4 * (1 + std::fabs(want[j]))) << i << " " << j;
     }
   }
   index[3] = 5;
