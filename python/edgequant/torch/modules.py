@@ -280,7 +280,8 @@ class QuantEmbedding(_Packed):
 
     def forward(self, indices: torch.Tensor) -> torch.Tensor:
         dtype = self._like.dtype
-        y = torch.ops.edgequant.embedding(indices, self.qweight, self.format, self._n, self._k, dtype)
+        look_up = ops.embedding if ops.runs_plainly(indices) else torch.ops.edgequant.embedding
+        y = look_up(indices, self.qweight, self.format, self._n, self._k, dtype)
         return y if self.scale == 1.0 else y * torch.tensor(self.scale, dtype=dtype)
 
     def extra_repr(self) -> str:
