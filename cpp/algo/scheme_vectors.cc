@@ -8,6 +8,7 @@
 #include "core/threads.h"
 #include "format/cell.h"
 #include "kernels/cpu/codebook.h"
+#include "kernels/cpu/group_levels.h"
 
 namespace edgequant {
 namespace {
@@ -130,32 +131,58 @@ void EncodeVectors(const Encoder& e, SchemeWriter& out) {
   });
 }
 
+namespace {
+
+// Levels of the groups of one row, one group after the other.
+class RowLevels {
+ public:
+  explicit RowLevels(const Encoder& e) : e_(e), k_(size_t(e.s.codes)), sorted_(e.group()), weight_(e.group()), order_(e.group()) {}
+
+  void Run(const float* x, float* levels) {
+    const size_t n = e_.group();
+    if (k_ <= kMostGroupLevels && n <= kMostGroupWeights && e_.cols % n == 0)
+      return BestGroupLevels(x, e_.importance, e_.groups(), n, int(k_), levels);
+    for (size_t g = 0; g < e_.groups(); ++g) {
+      const size_t first = g * n, count = std::min(n, e_.cols - first);
+      std::iota(order_.begin(), order_.begin() + ptrdiff_t(count), first);
+      std::sort(order_.begin(), order_.begin() + ptrdiff_t(count), [&](size_t a, size_t b) { return x[a] < x[b]; });
+      for (size_t i = 0; i < count; ++i) {
+        sorted_[i] = x[order_[i]];
+        if (e_.importance) weight_[i] = e_.importance[order_[i]];
+      }
+      const std::vector<float> found = BestLevels(sorted_.data(), e_.importance ? weight_.data() : nullptr, count, int(k_));
+      std::copy(found.begin(), found.end(), levels + g * k_);
+    }
+  }
+
+ private:
+  const Encoder& e_;
+  size_t k_;
+  std::vector<float> sorted_, weight_;
+  std::vector<size_t> order_;
+};
+
+}  // namespace
+
 void EncodeGroupTables(const Encoder& e, SchemeWriter& out) {
   const size_t groups = e.groups(), k = size_t(e.s.codes);
   ParallelFor(e.rows, 1, [&](size_t begin, size_t end) {
-    std::vector<float> tables(groups * k), sorted(e.group()), weight(e.group());
+    RowLevels best(e);
+    std::vector<float> tables(groups * k);
     std::vector<uint8_t> codes(out.code_cols());
-    std::vector<size_t> order(e.group());
     for (size_t r = begin; r < end; ++r) {
       CheckMagnitudes(e, r, 1);
+      const float* const row = e.x + r * e.cols;
+      best.Run(row, tables.data());
+      for (float& v : tables) v = AsStored(e.s.entries.cell, v);
       for (size_t g = 0; g < groups; ++g) {
         const size_t first = g * e.group(), n = std::min(e.group(), e.cols - first);
-        const float* const x = e.x + r * e.cols + first;
-        if (e.importance) {
-          std::iota(order.begin(), order.begin() + ptrdiff_t(n), size_t{0});
-          std::sort(order.begin(), order.begin() + ptrdiff_t(n), [&](size_t a, size_t b) { return x[a] < x[b]; });
-          for (size_t i = 0; i < n; ++i) sorted[i] = x[order[i]], weight[i] = e.importance[first + order[i]];
-        } else {
-          std::copy_n(x, n, sorted.begin());
-          std::sort(sorted.begin(), sorted.begin() + ptrdiff_t(n));
-        }
-        std::vector<float> levels = BestLevels(sorted.data(), e.importance ? weight.data() : nullptr, n, int(k));
-        for (float& v : levels) v = AsStored(e.s.entries.cell, v);
-        std::copy(levels.begin(), levels.end(), tables.begin() + ptrdiff_t(g * k));
-        std::fill_n(codes.begin() + ptrdiff_t(first), n, uint8_t{0});
+        const float *const x = row + first, *const levels = &tables[g * k];
+        uint8_t* const code = &codes[first];
+        std::fill_n(code, n, uint8_t{0});
         for (size_t level = 1; level < k; ++level) {
           const float limit = levels[level - 1] / 2 + levels[level] / 2;
-          for (size_t i = 0; i < n; ++i) codes[first + i] = uint8_t(codes[first + i] + (x[i] > limit));
+          for (size_t i = 0; i < n; ++i) code[i] = uint8_t(code[i] + (x[i] > limit));
         }
       }
       out.PutCodes(r, codes.data());

@@ -4,7 +4,11 @@
 
 #include <algorithm>
 #include <cmath>
+#include <numeric>
 #include <random>
+
+#include "kernels/cpu/group_levels.h"
+#include "kernels/cpu/targets.h"
 
 namespace edgequant {
 namespace {
@@ -60,6 +64,42 @@ TEST(KMeans, AHistogramOfNumbersGivesNearlyTheSame) {
   for (float v : x) histogram.Add(v, 1);
   const double best = ErrorOf(x, ones, BestLevels(x.data(), nullptr, x.size(), 16));
   EXPECT_LT(ErrorOf(x, ones, histogram.BestLevels(16)), 1.001 * best);
+}
+
+// Many groups at once are as good as one after the other: on all targets, with and without weights, for constant groups too.
+TEST(KMeans, LevelsOfGroups) {
+  std::mt19937 random(5);
+  std::normal_distribution<float> normal;
+  for (const std::string& target : KernelTargets()) {
+    ASSERT_TRUE(UseKernelTarget(target));
+    for (size_t n : {1, 3, 16, 50, 64, 96})
+      for (int k : {2, 3, 4, 16}) {
+        const size_t groups = 19;
+        std::vector<float> x(groups * n), w(groups * n), found(groups * size_t(k));
+        for (float& v : x) v = 3e4f * normal(random) + 1e4f;
+        for (float& v : w) v = std::pow(normal(random), 4.0f);
+        std::fill_n(x.begin(), n, -7.0f);
+        for (const float* weights : {static_cast<const float*>(nullptr), static_cast<const float*>(w.data())}) {
+          BestGroupLevels(x.data(), weights, groups, n, k, found.data());
+          for (size_t g = 0; g < groups; ++g) {
+            const float* const levels = &found[g * size_t(k)];
+            for (int level = 0; level < k; ++level) {
+              ASSERT_TRUE(std::isfinite(levels[level]));
+              ASSERT_GE(levels[level], levels[std::max(level - 1, 0)]);
+            }
+            std::vector<size_t> order(n);
+            std::iota(order.begin(), order.end(), g * n);
+            std::sort(order.begin(), order.end(), [&](size_t a, size_t b) { return x[a] < x[b]; });
+            std::vector<float> sorted, weight;
+            for (size_t i : order) sorted.push_back(x[i]), weight.push_back(weights ? weights[i] : 1);
+            const double least = ErrorOf(sorted, weight, BestLevels(sorted.data(), weight.data(), n, k));
+            const double all = ErrorOf(sorted, weight, {0});
+            EXPECT_LE(ErrorOf(sorted, weight, {levels, levels + k}), 1.0001 * least + 1e-6 * all) << target << ", " << n << " numbers, " << k;
+          }
+        }
+      }
+  }
+  UseKernelTarget("");
 }
 
 TEST(KMeans, RowsFindTheClustersTheyWereDrawnFrom) {
