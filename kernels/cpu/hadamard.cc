@@ -30,27 +30,40 @@ HWY_INLINE VF WithinVector([[maybe_unused]] DF d, VF v) {
   return v;
 }
 
-// Distances from that of a vector up: two of them in one pass.
-HWY_INLINE void Across(DF d, size_t n, float* HWY_RESTRICT x) {
-  const size_t lanes = hn::Lanes(d);
-  size_t h = lanes;
-  for (; h * 4 <= n; h *= 4)
-    for (size_t first = 0; first < n; first += 4 * h)
-      for (size_t i = first; i < first + h; i += lanes) {
-        const VF a = hn::LoadU(d, x + i), b = hn::LoadU(d, x + i + h), c = hn::LoadU(d, x + i + 2 * h), e = hn::LoadU(d, x + i + 3 * h);
-        const VF ab = hn::Add(a, b), a_b = hn::Sub(a, b), ce = hn::Add(c, e), c_e = hn::Sub(c, e);
-        hn::StoreU(hn::Add(ab, ce), d, x + i);
-        hn::StoreU(hn::Add(a_b, c_e), d, x + i + h);
-        hn::StoreU(hn::Sub(ab, ce), d, x + i + 2 * h);
-        hn::StoreU(hn::Sub(a_b, c_e), d, x + i + 3 * h);
-      }
-  if (h * 2 > n) return;
-  for (size_t first = 0; first < n; first += 2 * h)
-    for (size_t i = first; i < first + h; i += lanes) {
-      const VF a = hn::LoadU(d, x + i), b = hn::LoadU(d, x + i + h);
-      hn::StoreU(hn::Add(a, b), d, x + i);
-      hn::StoreU(hn::Sub(a, b), d, x + i + h);
+// Sums and differences of 2^n vectors, all distances from the least up: in the order of a pass for each.
+template <int kCount>
+HWY_INLINE void Butterflies(VF* v) {
+  if constexpr (kCount > 1) {
+    Butterflies<kCount / 2>(v);
+    Butterflies<kCount / 2>(v + kCount / 2);
+    for (int i = 0; i < kCount / 2; ++i) {
+      const VF a = v[i], b = v[i + kCount / 2];
+      v[i] = hn::Add(a, b);
+      v[i + kCount / 2] = hn::Sub(a, b);
     }
+  }
+}
+
+// Several distances, h and its multiples below kCount * h, in one pass.
+template <int kCount>
+HWY_INLINE void Pass(DF d, size_t h, size_t n, float* HWY_RESTRICT x) {
+  for (size_t first = 0; first < n; first += kCount * h)
+    for (size_t i = first; i < first + h; i += hn::Lanes(d)) {
+      VF v[kCount];
+      for (size_t k = 0; k < kCount; ++k) v[k] = hn::LoadU(d, x + i + k * h);
+      Butterflies<kCount>(v);
+      for (size_t k = 0; k < kCount; ++k) hn::StoreU(v[k], d, x + i + k * h);
+    }
+}
+
+// Distances from that of a vector up.
+HWY_INLINE void Across(DF d, size_t n, float* HWY_RESTRICT x) {
+  constexpr int kMost = hn::MaxLanes(DF()) == 16 ? 16 : 8;  // as registers hold
+  size_t h = hn::Lanes(d);
+  for (; h * kMost <= n; h *= kMost) Pass<kMost>(d, h, n, x);
+  if (h * 8 <= n) Pass<8>(d, h, n, x);
+  else if (h * 4 <= n) Pass<4>(d, h, n, x);
+  else if (h * 2 <= n) Pass<2>(d, h, n, x);
 }
 
 void After(const float* HWY_RESTRICT factors, size_t block, size_t n, float* HWY_RESTRICT x) {
