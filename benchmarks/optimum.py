@@ -5,9 +5,10 @@
 
 The optimum is found by enumeration in NumPy, without the engine: all f16 scales of the range in which the largest
 weight (two levels: the largest group scale) can lie, times all integer scales, each with the codes best for it.
-It is exact but for two cases. Formats with integer minima (Q2_K, Q4_K, Q5_K) have too many pairs of numbers for that:
-"bound" leaves the minima unrounded, so nothing can lie below it; "optimum" is the best of the scales that the bound
-likes most, times a grid of minima. And the integers of two-level formats use at least 45 % of their range.
+Two-level formats: the integer that the largest group scale wants lies at 40 to 200 % of the last one, where it is cut.
+Q2_K, Q4_K and Q5_K, with integer minima, have too many pairs of numbers to try them all: their "bound" leaves the
+minima unrounded, so nothing lies below it; their "optimum" is the best of the scales that the bound likes most, times
+a grid of minima. All others are exact.
 Errors are root mean squares, plain or with a random importance.
 """
 
@@ -85,13 +86,13 @@ class Optimum:
 
 def one_level(x: Array, w: Array, levels: Array) -> Optimum:
     most, reach = np.abs(x).max(), np.abs(levels).max()
-    scales = f16_between(0.2 * most / reach, 8 * most / np.abs(levels[levels != 0]).min() / 2)
+    scales = f16_between(0.02 * most / reach, 8 * most / np.abs(levels[levels != 0]).min() / 2)
     return Optimum(min(error_of_scales(sign * x, w, levels, scales).min() for sign in (1, -1)))
 
 
 def one_level_minimum(x: Array, w: Array, top: int) -> Optimum:
     spread = (x.max() - x.min()) / top
-    scales = f16_between(0.4 * spread, 1.4 * spread)
+    scales = f16_between(0.3 * spread, 1.4 * spread)
     return Optimum(
         min(
             sweep(sign * x, w, top, scales, lambda m: m.astype(np.float16).astype(np.float64)).min() for sign in (1, -1)
@@ -105,8 +106,8 @@ def bytes_as_scales(x: Array, w: Array, levels: Array, group: int, scales: Array
 
 
 def super_scales(largest: float, top: int) -> Array:
-    """Those that bring the largest group scale to 45 to 125 % of the largest integer."""
-    return f16_between(largest / (1.25 * top), largest / (0.45 * top))
+    """Those that bring the largest group scale to 40 to 200 % of the largest integer (beyond 100 % it is cut)."""
+    return f16_between(largest / (2 * top), largest / (0.4 * top))
 
 
 def two_levels(x: Array, w: Array, levels: Array, group: int, low: int, high: int) -> Optimum:

@@ -96,7 +96,8 @@ Tuning TuningOf(FormatId to, Effort effort, const Weighting& weighting) {
   const int least = s.affine || weighting.rule == WeightRule::kSquare ? 0 : 1;  // even weights need a bit more work
   t.rounds = 1 + std::max(least, level);
   t.neighbours = t.mirror = effort == Effort::kBest;
-  if (effort == Effort::kBest) t.polish = s.affine ? 6 : s.two_level ? 16 : 48;
+  if (effort == Effort::kBest)  // coarse grids are at their optimum already
+    t.polish = s.affine ? (s.two_level ? 6 : 48) : s.codes < 32 ? 6 : s.two_level ? 16 : 48;
   t.scale_steps = BlockOf(to).scale.type == Number::kUE4M3 ? 2 + 2 * level : 1 + level / 2;
   SetStarts(s, SpanOf(s, effort), t);
   // Under x^2 few weights decide, and a block's best number is not where most groups want it.
