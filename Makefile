@@ -34,7 +34,8 @@ bench: install   ## speed per format against the best peer installed
 	$(PY) benchmarks/dequantize.py
 	$(PY) benchmarks/quantize.py
 	$(PY) benchmarks/quantize_grid.py
-	$(PY) benchmarks/matmul.py --repack
+	$(PY) benchmarks/matmul.py --shape 4096 4096 --shape 14336 4096 --repack
+	$(PY) benchmarks/matmul.py --rows 1 128 512 --formats ct.int8.channel --grouped 1 64
 
 asan: setup      ## the C++ tests with address and undefined-behaviour sanitizers
 	cmake --preset asan && cmake --build --preset asan && ctest --preset asan

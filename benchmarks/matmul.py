@@ -27,6 +27,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent))
 from ggml_matmul import REPACKED, GgmlProducts
 from runtime_matmul import RUNTIMES, SCHEMES
 
+EXPERTS, CHOSEN = 32, 4  # of a mixture
 CLOCKS = {"wall": time.perf_counter, "processor": time.thread_time}
 clock = CLOCKS["wall"]
 
@@ -69,12 +70,26 @@ def runtimes(name: str, n: int, k: int, m: int, copies: int, threads: int) -> di
     return found
 
 
+def make_panels(name: str, n: int, k: int, megabytes: float) -> tuple[eq.QuantizedTensor, list[_core.Panel]]:
+    """Random weights, and as many panels of them as take up that much memory, but at least one."""
+    w = np.random.default_rng(0).standard_normal((n, k), dtype=np.float32)
+    if name in eq.formats:
+        q = eq.quantize(w, name, effort="fast")
+        made = [_core.repack(q.data, name, n, k)]
+        again = lambda: _core.repack(q.data, name, n, k)  # noqa: E731
+    else:  # described at run time
+        q = eq.quantize(w, eq.planar_formats[name])
+        again = lambda: q.repack(n, k)[0]  # noqa: E731
+        made = [again()]
+    while (len(made) + 1) * made[0].nbytes <= megabytes * 1e6:
+        made.append(again())
+    return q, made
+
+
 def measure(name: str, n: int, k: int, m: int, options: argparse.Namespace) -> dict[str, Any]:
-    rng = np.random.default_rng(0)
-    q = eq.quantize(rng.standard_normal((n, k), dtype=np.float32), name, effort="fast")
-    x = rng.standard_normal((m, k), dtype=np.float32)
-    copies = max(1, round(options.megabytes * 1e6 / q.nbytes)) if m <= 16 else 1
-    panels = [_core.repack(q.data, name, n, k) for _ in range(copies)]
+    x = np.random.default_rng(1).standard_normal((m, k), dtype=np.float32)
+    q, panels = make_panels(name, n, k, options.megabytes if m <= 16 else 0)
+    copies = len(panels)
     out = np.empty((m, n), np.float32)
     nbytes = sum(p.nbytes for p in panels)
     macs = m * n * k * copies
@@ -92,7 +107,7 @@ def measure(name: str, n: int, k: int, m: int, options: argparse.Namespace) -> d
         contestants["limit"] = read
     else:
         contestants["limit"] = lambda: _core.multiply_at_peak(macs)
-    theirs = None if options.no_peer else peer(q, m, copies, options.threads)
+    theirs = None if options.no_peer or name not in eq.formats else peer(q, m, copies, options.threads)
     if theirs is not None:
         theirs.set(x)
         contestants["ggml"] = lambda: [theirs.run() for _ in range(copies)] and None
@@ -120,7 +135,8 @@ def measure(name: str, n: int, k: int, m: int, options: argparse.Namespace) -> d
 def show(row: dict[str, Any]) -> str:
     few = row["m"] <= 16
     speed = f"{row['gigabytes_per_second']:6.1f} GB/s" if few else f"{row['gmac_per_second']:6.0f} GMAC/s"
-    text = f"{row['format']:8} {row['bits']:6.3f} bits  M={row['m']:<4} {row['microseconds']:9.1f} us  {speed}"
+    text = f"{row['format']:8} {row['bits']:6.3f} bits  {row['n']} x {row['k']}  M={row['m']:<4}"
+    text += f" {row['microseconds']:9.1f} us  {speed}"
     text += f"  {100 * row['share_of_limit']:4.0f}% of {row['limit']:.0f}"
     for peer in ("ggml", "ort", "openvino"):
         if f"times_{peer}" in row:
@@ -153,17 +169,58 @@ def measure_repack(name: str, n: int, k: int, options: argparse.Namespace) -> di
     }  # fmt: skip
 
 
+def measure_grouped(name: str, n: int, k: int, tokens: int, options: argparse.Namespace) -> dict[str, Any]:
+    """A mixture of EXPERTS experts, of which each token goes to CHOSEN: at once, and one product per expert."""
+    rng = np.random.default_rng(0)
+    _, panels = make_panels(name, n, k, EXPERTS * n * k / 1e6)
+    panels = (panels * EXPERTS)[:EXPERTS]
+    x = rng.standard_normal((tokens, k), dtype=np.float32)
+    index = np.stack([rng.permutation(EXPERTS)[:CHOSEN] for _ in range(tokens)])
+    out = np.empty((tokens * CHOSEN, n), np.float32)
+    flat = np.ascontiguousarray(index.reshape(-1))
+
+    def own() -> None:
+        _core.matmul_grouped(x, "f32", panels, flat, CHOSEN, out, "f32", options.compute)
+
+    def loop() -> None:
+        for e in np.unique(flat):
+            found = np.flatnonzero(flat == e)
+            part = np.empty((len(found), n), np.float32)
+            _core.matmul(x[found // CHOSEN], "f32", panels[e], part, "f32", options.compute)
+            out[found] = part
+
+    times = in_turns({"own": own, "loop": loop}, options.repeat)
+    best = statistics.median(times["own"])
+    return {
+        "format": name, "n": n, "k": k, "tokens": tokens, "experts": EXPERTS, "chosen": CHOSEN,
+        "threads": options.threads, "microseconds": best * 1e6,
+        "gmac_per_second": tokens * CHOSEN * n * k / best / 1e9,
+        "gigabytes_per_second": len(np.unique(flat)) * panels[0].nbytes / best / 1e9,
+        "times_loop": median_ratio(times["loop"], times["own"]),
+    }  # fmt: skip
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--formats", nargs="+", default=[f for f in eq.formats if _core.can_repack(f)])
+    parser.add_argument(
+        "--formats",
+        nargs="+",
+        default=[f for f in eq.formats if _core.can_repack(f)],
+        help="names, also of planar formats that have a panel",
+    )
     parser.add_argument("--rows", type=int, nargs="*", default=[1, 128, 512], help="rows of activations")
-    parser.add_argument("--shape", type=int, nargs=2, default=[4096, 4096], metavar=("N", "K"))
+    parser.add_argument(
+        "--shape", type=int, nargs=2, action="append", metavar=("N", "K"), help="may be repeated (default 4096 4096)"
+    )
     parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)))
     parser.add_argument("--compute", default="int8", choices=["int8", "exact"])
     parser.add_argument("--repeat", type=int, default=9)
     parser.add_argument("--megabytes", type=float, default=300, help="all copies of the weights together, for few rows")
     parser.add_argument("--no-peer", action="store_true", help="measure no peers")
     parser.add_argument("--repack", action="store_true", help="also: time of repacking over that of a copy")
+    parser.add_argument(
+        "--grouped", type=int, nargs="+", default=[], metavar="TOKENS", help="also: experts of 1024 x 2048, and tokens"
+    )
     parser.add_argument("--json", type=Path, help="write all figures to this file")
     parser.add_argument(
         "--clock", default="wall", choices=CLOCKS, help="processor time, for busy machines: one thread only"
@@ -175,17 +232,29 @@ def main() -> None:
     clock = CLOCKS[options.clock]
     eq.set_num_threads(options.threads)
     rows = []
-    for m in options.rows:
-        for name in options.formats:
-            rows.append(measure(name, *options.shape, m, options))
-            print(show(rows[-1]), flush=True)
-    if options.repack:
-        for name in options.formats:
-            rows.append(measure_repack(name, *options.shape, options))
+    for n, k in options.shape or [(4096, 4096)]:
+        for m in options.rows:
+            for name in options.formats:
+                rows.append(measure(name, n, k, m, options))
+                print(show(rows[-1]), flush=True)
+        for name in options.formats if options.repack else ():
+            if name not in eq.formats:
+                continue
+            rows.append(measure_repack(name, n, k, options))
             row = rows[-1]
             print(
-                f"{name:8} repack {row['repack_gweights_per_second']:5.1f} G weights/s, "
+                f"{name:8} {n} x {k}  repack {row['repack_gweights_per_second']:5.1f} G weights/s, "
                 f"{row['repack_over_copy']:.1f}x a copy at {row['copy_gigabytes_per_second']:.1f} GB/s",
+                flush=True,
+            )
+    for tokens in options.grouped:
+        for name in options.formats:
+            rows.append(measure_grouped(name, 1024, 2048, tokens, options))
+            row = rows[-1]
+            print(
+                f"{name:8} {tokens} tokens to {CHOSEN} of {EXPERTS} experts  {row['microseconds']:9.1f} us  "
+                f"{row['gigabytes_per_second']:6.1f} GB/s  {row['gmac_per_second']:6.0f} GMAC/s  "
+                f"{row['times_loop']:.2f}x one after the other",
                 flush=True,
             )
     if options.json:

@@ -39,7 +39,7 @@ def main() -> None:
     parser.add_argument("figures", type=Path)
     parser.add_argument("-o", "--output", type=Path, required=True)
     options = parser.parse_args()
-    rows = json.loads(options.figures.read_text())
+    rows = [row for row in json.loads(options.figures.read_text()) if "m" in row]
     read = statistics.median(r["limit"] for r in rows if r["m"] <= 16)  # GB/s
     peak = statistics.median(r["limit"] for r in rows if r["m"] > 16)  # GMAC/s
     figure, axes = plt.subplots(figsize=(8, 5))

@@ -3,6 +3,8 @@
 #include <string.h>
 
 #include <algorithm>
+#include <memory>
+#include <mutex>
 
 #include "core/threads.h"
 #include "kernels/cpu/panel_pack.h"
@@ -24,14 +26,26 @@ Panel AllocatePanel(const std::string& format, const PanelLayout& layout, size_t
   return panel;
 }
 
+namespace {
+
+// Made once per format: that takes as long as packing some hundred thousand weights.
+const PackRecipe& RecipeOf(FormatId format, const PanelLayout& layout) {
+  static std::once_flag made[kFormatCount];
+  static std::unique_ptr<const PackRecipe> recipes[kFormatCount];
+  const size_t i = size_t(format);
+  std::call_once(made[i], [&] { recipes[i] = std::make_unique<const PackRecipe>(BlockOf(format), layout); });
+  return *recipes[i];
+}
+
+}  // namespace
+
 Panel Repack(const TensorView& q) {
-  const Block& block = BlockOf(q.format);
   PanelLayout layout;
-  if (!PanelOf(block, &layout)) Fail("matmul has no panel for weights in ", NameOf(q.format));
+  if (!PanelOf(BlockOf(q.format), &layout)) Fail("matmul has no panel for weights in ", NameOf(q.format));
   Panel panel = AllocatePanel(NameOf(q.format), layout, q.rows, q.cols);
   const size_t row_bytes = RowBytes(q.format, q.cols), panel_bytes = panel.panel_bytes();
   uint8_t* out = panel.data.get();
-  const PackRecipe recipe(block, layout);
+  const PackRecipe& recipe = RecipeOf(q.format, layout);
   ParallelFor(panel.panels(), 1, [&](size_t begin, size_t end) {
     for (size_t p = begin; p < end; ++p) {
       const uint8_t* rows[kPanelRows];
