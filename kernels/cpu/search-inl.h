@@ -8,7 +8,7 @@
 
 #include "kernels/cpu/search_one-inl.h"
 #include "kernels/cpu/search_pack-inl.h"
-#include "kernels/cpu/search_super-inl.h"
+#include "kernels/cpu/search_two-inl.h"
 
 HWY_BEFORE_NAMESPACE();
 namespace edgequant {
