@@ -58,7 +58,7 @@ HWY_INLINE void For(const F& f) {
   }
 }
 
-#if HWY_TARGET == HWY_SCALAR || HWY_HAVE_SCALABLE
+#if HWY_TARGET == HWY_SCALAR
 #define EDGEQUANT_PANEL_PLAIN 1
 #else
 #define EDGEQUANT_PANEL_PLAIN 0

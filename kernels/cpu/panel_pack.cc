@@ -26,7 +26,7 @@ constexpr uint32_t Bytes4(uint32_t value) { return value * 0x01010101u; }
 
 // 4 words of 4 rows, to 4 rows of each word, which are `stride` words apart.
 HWY_INLINE void TransposeFour(const uint8_t* const from[4], size_t at, uint32_t* HWY_RESTRICT out, size_t stride) {
-#if HWY_TARGET == HWY_SCALAR || HWY_HAVE_SCALABLE
+#if HWY_TARGET == HWY_SCALAR
   for (size_t r = 0; r < 4; ++r)
     for (size_t i = 0; i < 4; ++i) memcpy(out + i * stride + r, from[r] + at + 4 * i, 4);
 #else

@@ -251,7 +251,7 @@ void DecodeTargeted(const DecodeRow& row, float* out) {
   if (row.zeros != Zero::kNone && row.zeros != Zero::kMinimum) return DecodeWith<WholeCodes>(row, out);
   if (row.values->zero == 0) return DecodeWith<CountedCodes>(row, out);
   // one look-up in a register takes the place of a conversion and a difference
-  if (!HWY_HAVE_SCALABLE && hn::MaxLanes(DF()) == 16 && row.values->bits <= 4) return DecodeTable(row, out);
+  if (hn::MaxLanes(DF()) == 16 && row.values->bits <= 4) return DecodeTable(row, out);
   DecodeWith<WholeCodes>(row, out);
 }
 

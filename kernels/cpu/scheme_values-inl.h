@@ -28,7 +28,7 @@ struct WholeCodes {
 // table[i], i < 2^kBits.
 template <int kBits>
 HWY_INLINE VF TableValue(DF d, const float* HWY_RESTRICT table, VI i) {
-  constexpr int lanes = HWY_HAVE_SCALABLE ? 0 : int(hn::MaxLanes(DF()));
+  constexpr int lanes = int(hn::MaxLanes(DF()));
   if constexpr (lanes > 1 && lanes >= (1 << kBits)) {
     return hn::TableLookupLanes(hn::LoadU(d, table), hn::IndicesFromVec(d, i));
   } else if constexpr (lanes == 8 && kBits == 4) {

@@ -81,7 +81,7 @@ struct TableValues {
   // table[i], i < size; tables are 16 entries long, the first `size` repeated.
   template <int kSize>
   static HWY_INLINE VF Lookup(DF d, const float* HWY_RESTRICT table, VI i) {
-    constexpr int lanes = HWY_HAVE_SCALABLE ? 0 : int(hn::MaxLanes(DF()));
+    constexpr int lanes = int(hn::MaxLanes(DF()));
     if constexpr (lanes >= kSize && lanes > 1) {
       return hn::TableLookupLanes(hn::Load(d, table), hn::IndicesFromVec(d, i));
     } else if constexpr (lanes == 8 && kSize == 16) {
