@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 torch = pytest.importorskip("torch")
-transformers = pytest.importorskip("transformers", minversion="5.0")
+transformers = pytest.importorskip("transformers", minversion="5.10")
 
 from edgequant.torch import QuantEmbedding, QuantLinear  # noqa: E402
 from edgequant.transformers import EdgeQuantConfig, load_gguf, load_gguf_tokenizer, quantize_pretrained  # noqa: E402

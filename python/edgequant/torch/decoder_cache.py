@@ -35,7 +35,7 @@ class CacheState:
             if length is None:
                 return None
             state = cache.__dict__["_edgequant_state"] = cls(cache.layers, length, shape, dtype)
-        if any(getattr(layer, "record_past", False) for layer in state.layers):  # not in transformers 5.0
+        if any(getattr(layer, "record_past", False) for layer in state.layers):
             return None  # it wants to see more than its window
         return state if state.shape == shape and state.dtype == dtype else None
 

@@ -13,12 +13,12 @@ from transformers.utils import logging
 
 from edgequant._core import Error
 
-try:
-    from transformers.core_model_loading import ConversionOps
-    from transformers.quantizers import HfQuantizer, register_quantization_config, register_quantizer
-    from transformers.utils.quantization_config import QuantizationConfigMixin
-except ImportError:
-    raise Error(f"edgequant.transformers needs transformers 5.0 or newer; this is {_version}") from None
+if tuple(int(part) for part in _version.split(".")[:2]) < (5, 10):
+    raise Error(f"edgequant.transformers needs transformers 5.10 or newer; this is {_version}")
+
+from transformers.core_model_loading import ConversionOps
+from transformers.quantizers import HfQuantizer, register_quantization_config, register_quantizer
+from transformers.utils.quantization_config import QuantizationConfigMixin
 
 from edgequant.torch.decoder import speed_up
 from edgequant.torch.experts import PARTS, QuantExperts, owner_of
