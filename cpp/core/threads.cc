@@ -77,7 +77,23 @@ class Pool {
 
   void Announce() {
     epoch_.fetch_add(1);
-    if (asleep_.load() != 0) epoch_.notify_all();
+    if (asleep_.load() == 0) return;
+    KeepApart();
+    epoch_.notify_all();
+  }
+  // Linux likes to wake a thread on the core of the one that wakes it, which is busy from now on; it takes milliseconds
+  // until another core fetches it. So workers are kept away from the caller's core.
+  void KeepApart() {
+#ifdef __linux__
+    const int core = sched_getcpu();
+    if (core < 0 || core == callers_core_) return;
+    cpu_set_t others;
+    if (sched_getaffinity(0, sizeof others, &others) != 0) return;
+    CPU_CLR(core, &others);
+    if (CPU_COUNT(&others) == 0) return;
+    for (auto& t : threads_) pthread_setaffinity_np(t.native_handle(), sizeof others, &others);
+    callers_core_ = core;
+#endif
   }
   void Loop() {
     inside_body = true;
@@ -100,6 +116,7 @@ class Pool {
   }
 
   std::vector<std::thread> threads_;
+  int callers_core_ = -1;  // that the workers are kept away from; used by one caller at a time
   alignas(64) std::atomic<uint32_t> epoch_{0};
   alignas(64) std::atomic<Job*> job_{nullptr};
   alignas(64) std::atomic<int> active_{0};
