@@ -84,6 +84,29 @@ SchemeTuning SomeTuning(const Scheme& s) {
   return t;
 }
 
+// `n` codes that stand for numbers.
+std::vector<uint8_t> RandomCodes(const Scheme& s, size_t n, std::mt19937& random) {
+  std::vector<uint8_t> codes(n);
+  for (uint8_t& c : codes) {
+    do c = uint8_t(random() % unsigned(s.codes));
+    while (s.values == Values::kMinifloat && !(std::abs(MinifloatValue(s, c)) <= s.highest));
+  }
+  return codes;
+}
+
+DecodeRow RowOf(const Scheme& s, const CodeValues& values, const std::vector<uint8_t>& codes,
+                const std::vector<float>& scale, const std::vector<float>& shift, size_t group) {
+  DecodeRow row;
+  row.values = &values;
+  row.zeros = s.zeros;
+  row.code = codes.data();
+  row.scale = scale.data();
+  row.shift = shift.data();
+  row.cols = codes.size();
+  row.group = group;
+  return row;
+}
+
 // One weight, from the description.
 float Weight(const Scheme& s, int code, float scale, float shift) {
   float v = s.values == Values::kAffine ? float(code) : s.values == Values::kTable ? s.table[size_t(code)] : MinifloatValue(s, code);
@@ -96,22 +119,10 @@ TEST_P(SchemesOnEachTarget, DecodesAsTheDescriptionSays) {
   const size_t groups = (kCols + kGroup - 1) / kGroup;
   for (const Scheme& s : Several()) {
     const CodeValues values = ValuesOf(s, s.table.data());
-    std::vector<uint8_t> codes(kCols);
-    for (uint8_t& c : codes) {
-      do c = uint8_t(random() % unsigned(s.codes));
-      while (s.values == Values::kMinifloat && !(std::abs(MinifloatValue(s, c)) <= s.highest));
-    }
+    const std::vector<uint8_t> codes = RandomCodes(s, kCols, random);
     const std::vector<float> scale = Gaussian(groups, 2), shift = Gaussian(groups, 3);
     std::vector<float> out(kCols + 1, 7.0f);
-    DecodeRow row;
-    row.values = &values;
-    row.zeros = s.zeros;
-    row.code = codes.data();
-    row.scale = scale.data();
-    row.shift = shift.data();
-    row.cols = kCols;
-    row.group = kGroup;
-    DecodeCodes(row, out.data());
+    DecodeCodes(RowOf(s, values, codes, scale, shift, kGroup), out.data());
     for (size_t i = 0; i < kCols; ++i)
       ASSERT_EQ(out[i], Weight(s, codes[i], scale[i / kGroup], shift[i / kGroup])) << s.bits << " bits, weight " << i;
     EXPECT_EQ(out[kCols], 7.0f);
@@ -137,11 +148,7 @@ TEST_P(SchemesOnEachTarget, DecodesPackedCodesLikeBytes) {
       plane.trits = s.codes == 3;
       plane.high_first = kind == 2 && (s.bits & (s.bits - 1)) == 0 && !plane.trits;
       plane.offset = kind == 3 && !plane.trits ? 1 << (s.bits - 1) : 0;
-      std::vector<uint8_t> codes(cols);
-      for (uint8_t& c : codes) {
-        do c = uint8_t(random() % unsigned(s.codes));
-        while (s.values == Values::kMinifloat && !(std::abs(MinifloatValue(s, c)) <= s.highest));
-      }
+      const std::vector<uint8_t> codes = RandomCodes(s, cols, random);
       const size_t bytes = plane.trits ? BytesOfTrits(run) : BytesOfBits(run, s.bits), step = bytes + between;
       std::vector<uint8_t> packed(runs * step - between);
       for (size_t b = 0; b < runs; ++b) {
@@ -150,14 +157,7 @@ TEST_P(SchemesOnEachTarget, DecodesPackedCodesLikeBytes) {
       }
       const CodeValues values = ValuesOf(s, s.table.data());
       const std::vector<float> scale = Gaussian(cols / group, 2), shift = Gaussian(cols / group, 3);
-      DecodeRow row;
-      row.values = &values;
-      row.zeros = s.zeros;
-      row.code = codes.data();
-      row.scale = scale.data();
-      row.shift = shift.data();
-      row.cols = cols;
-      row.group = group;
+      DecodeRow row = RowOf(s, values, codes, scale, shift, group);
       std::vector<float> want(cols), found(cols + 1, 7.0f);
       DecodeCodes(row, want.data());
       const CodePattern pattern = PatternOf(plane);
