@@ -105,28 +105,22 @@ constexpr bool IntegerTable(const Map& map, int entries, PanelLayout* p) {
   return false;
 }
 
-// A grid's rows hold few different values, so their weights are codes of a small table, at 3 or 4 bits each.
+// A grid's rows hold few different values, so their weights are codes of a small table, at 3 or 4 bits each: the grid's
+// own index of the level, with the bits of the sign and of the shift above it.
 constexpr bool SetGridValues(const Block& b, PanelLayout* p) {
   const GridTable& grid = *b.map.grid;
-  const int unit = b.map.shift != 0 ? kShiftUnit : 1;
+  const int unit = b.map.shift != 0 ? kShiftUnit : 1, level = (1 << grid.bits) - 1;
   const float shift = b.map.shift * float(unit);
-  if (!IsWhole(shift)) return false;
-  bool seen[256] = {};
-  for (int row = 0; row < grid.rows; ++row)
-    for (int k = 0; k < grid.dim; ++k)
-      for (int minus = 0; minus < 4; ++minus) {
-        const int level = grid.levels[grid.packed[row] >> k * grid.bits & ((1 << grid.bits) - 1)] * unit;
-        const int value = (minus % 2 && b.map.signs.kind != FieldKind::kNone ? -level : level) + int(minus / 2 ? -shift : shift);
-        if (value < -128 || value > 127) return false;
-        seen[value + 128] = true;
-      }
-  int count = 0;
-  for (int v = 0; v < 256; ++v)
-    if (seen[v]) {
-      if (count == 16) return false;
-      p->values[count++] = int8_t(v - 128);
-    }
-  p->bits = count <= 4 ? 2 : count <= 8 ? 3 : 4;
+  const bool negates = b.map.signs.kind != FieldKind::kNone, moves = b.map.shift != 0;
+  p->bits = grid.bits + negates + moves;
+  if (!IsWhole(shift) || p->bits < 2 || p->bits > 4) return false;
+  for (int code = 0; code < 1 << p->bits; ++code) {
+    const int magnitude = (code & level) < 8 ? grid.levels[code & level] * unit : 0, flags = code >> grid.bits;
+    const bool negative = negates && flags % 2 != 0, down = moves && flags >> negates != 0;
+    const int value = (negative ? -magnitude : magnitude) + int(down ? -shift : shift);
+    if (value < -128 || value > 127) return false;
+    p->values[code] = int8_t(value);
+  }
   p->table = true;
   p->factor = 1.0f / float(unit);
   return true;

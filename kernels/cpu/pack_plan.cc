@@ -1,6 +1,9 @@
 #include "kernels/cpu/pack_plan.h"
 
 #include <algorithm>
+#include <cstdlib>
+#include <map>
+#include <tuple>
 
 #include "core/error.h"
 #include "format/decode.h"
@@ -8,6 +11,7 @@
 namespace edgequant {
 
 int PackPlan::SourceOf(int byte) {
+  if (chunk_bytes_ == 0) return byte / 4;
   for (size_t q = 0; q < quads.size(); ++q) {
     const int at = byte - quads[q];
     if (at >= 0 && at < 16 && at % 4 == 0) return int(q) * 4 + at / 4;
@@ -20,14 +24,17 @@ int PackPlan::SourceOf(int byte) {
 
 void PackPlan::Reorder(int byte, int bits) { streams.push_back({uint16_t(SourceOf(byte)), uint16_t(bits)}); }
 
-// Where bit p of a word of a stream goes: element 4 i + j to byte j, bits i * bits and up.
+// Where bit p of a word of a stream goes: element 4 i + j to byte j, bits i * bits and up. Of nibbles, the inner two of
+// four change places.
 static int PanelOrder(int bits, int p) {
   const int element = p / bits;
+  if (bits == 4) return ((element & 4) | (element & 1) << 1 | (element >> 1 & 1)) * 4 + p % 4;
   return element % 4 * 8 + element / 4 * bits + p % bits;
 }
 
 void PackPlan::Move(int from, int phase, int line, int to) {
-  const int byte = from / 8, past = ((byte - phase) % 4 + 4) % 4, word = std::clamp(byte - past, 0, chunk_bytes_ - 4);
+  const int byte = from / 8, past = ((byte - phase) % 4 + 4) % 4;
+  const int word = chunk_bytes_ == 0 ? byte - past : std::clamp(byte - past, 0, chunk_bytes_ - 4);
   const int source = SourceOf(word);
   int bit = from - word * 8;
   for (const Stream& s : streams)
@@ -45,15 +52,27 @@ void PackPlan::Move(int from, int phase, int line, int to) {
 
 void PackPlan::Finish(int count) {
   moved_.resize(size_t(count));
-  for (std::vector<Moved>& of : moved_) {
-    std::stable_partition(of.begin(), of.end(), [](const Moved& m) { return m.shift <= 0; });
-    PackLine line{uint16_t(terms.size()), uint16_t(terms.size()), 0};
-    for (const Moved& m : of) {
-      line.left = uint16_t(line.left + (m.shift <= 0));
-      terms.push_back({uint16_t(m.source), uint16_t(m.shift <= 0 ? -m.shift : m.shift), m.mask});
+  lines = size_t(count);
+  using Key = std::vector<std::tuple<bool, int, int, uint32_t>>;  // to the left?, source, shift, mask
+  std::map<Key, std::vector<PackLine>> alike;
+  for (int line = 0; line < count; ++line) {
+    int first = kMaxPackSources;
+    for (const Moved& m : moved_[size_t(line)]) first = std::min(first, m.source);
+    Key key;
+    for (const Moved& m : moved_[size_t(line)])
+      key.push_back({m.shift > 0, m.source - first, std::abs(m.shift), m.mask});
+    std::sort(key.begin(), key.end());
+    alike[key].push_back({uint16_t(line), uint16_t(key.empty() ? 0 : first)});
+  }
+  for (const auto& [key, of] : alike) {
+    PackPattern p{uint16_t(members.size()), uint16_t(members.size() + of.size()), uint16_t(terms.size()),
+                  uint16_t(terms.size()), uint16_t(terms.size() + key.size())};
+    for (const auto& [left, source, shift, mask] : key) {
+      p.left = uint16_t(p.left + !left);
+      terms.push_back({uint16_t(source), uint16_t(shift), mask});
     }
-    line.end = uint16_t(terms.size());
-    lines.push_back(line);
+    members.insert(members.end(), of.begin(), of.end());
+    patterns.push_back(p);
   }
   moved_.clear();
   if (chunk_bytes_ > kMaxChunkBytes || quads.size() * 4 > kMaxPackSources || terms.size() > 0xffff)
@@ -81,25 +100,6 @@ void ForBits(const Field& f, int at, int i, const F& move) {
     for (int bit = f.up + f.bits; bit < 8; ++bit) move(first + f.bits - 1, phase, bit);
 }
 
-std::vector<uint64_t> GridCodes(const Block& b, const PanelLayout& layout) {
-  const GridTable& grid = *b.map.grid;
-  const int unit = b.map.shift != 0 ? kShiftUnit : 1, shift = int(b.map.shift * float(unit));
-  uint8_t code_of[256] = {};
-  for (int c = (1 << layout.bits) - 1; c >= 0; --c) code_of[uint8_t(layout.values[c])] = uint8_t(c);
-  std::vector<uint64_t> codes;
-  for (int move : {shift, -shift}) {
-    codes.resize(move == shift ? 0 : 2048);  // the bit that says which is bit 11
-    for (int row = 0; row < grid.rows; ++row) {
-      uint64_t v = 0;
-      for (int k = 0; k < grid.dim; ++k)
-        v |= uint64_t(code_of[uint8_t(GridValue(grid, row, k) * unit + move)]) << 8 * k;
-      codes.push_back(v);
-    }
-    if (shift == 0) break;
-  }
-  return codes;
-}
-
 }  // namespace
 
 const PackPlan& BytePlan(int bits) {
@@ -118,61 +118,98 @@ const PackPlan& BytePlan(int bits) {
 PackRecipe::PackRecipe(const Block& b, const PanelLayout& panel)
     : layout(panel), block_weights(b.n), block_bytes(b.bytes), chunk_bytes(kPackChunk / b.n * b.bytes),
       codes(chunk_bytes), scales(chunk_bytes) {
-  const int blocks = kPackChunk / b.n, groups = b.n / layout.group;
-  // Codes
-  if (b.map.kind == MapKind::kGrid) {
-    kind = Codes::kGrid;
-    dim = b.map.dim;
-    grid = GridCodes(b, layout);
-    const int entries = b.n / dim;
-    for (int i = 0; i < blocks * entries; ++i) {
-      const int at = i / entries * b.bytes;
-      const auto move = [&](int from, int phase, int bit) { codes.Move(from, phase, i / 2, i % 2 * 16 + bit); };
-      for (const Field& f : b.codes) ForBits(f, at, i % entries, move);
-      if (b.map.shift != 0)
-        ForBits(b.map.shift_sign, at, i % entries * dim / 8, [&](int from, int phase, int) { move(from, phase, 11); });
-    }
-    int lines = kPackChunk / dim / 2;
-    if (b.map.signs.kind != FieldKind::kNone) {
-      sign_line = lines;
-      odd_signs = b.map.signs.bits == 7;
-      for (int i = 0; i < kPackChunk / 8; ++i)
-        ForBits(b.map.signs, i / (b.n / 8) * b.bytes, i % (b.n / 8), [&](int from, int phase, int bit) {
-          codes.Move(from, phase, sign_line + i / 4, i % 4 * 8 + bit);
-        });
-      lines += kPackChunk / 32;
-      while (layout.values[last_code] != -layout.values[0]) ++last_code;
-    }
-    codes.Finish(lines);
-  } else if (b.codes[0].kind == FieldKind::kTrits) {
-    kind = Codes::kTrits;
-    for (int k = 0; k < kPackChunk; ++k)
-      for (const Field& f : b.codes) {
-        if (!Covers(f, k % b.n)) continue;
-        digit[k / 4] = uint8_t(SlotOf(f, k % b.n));
-        if (k % 4 != 0 && SlotOf(f, k % b.n) != SlotOf(f, k % b.n - 1))
-          Fail("four digits of a step differ in their place");
-        ForBits(f, k / b.n * b.bytes, k % b.n,
-                [&](int from, int phase, int bit) { codes.Move(from, phase, k / 4, k % 4 * 8 + bit); });
+  if (b.map.kind == MapKind::kGrid) SetGrid(b);
+  else if (b.codes[0].kind == FieldKind::kTrits) SetTrits(b);
+  else SetBits(b);
+  SetScales(b);
+}
+
+void PackRecipe::SetBits(const Block& b) {
+  for (const Field& f : b.codes)
+    if (f.kind == FieldKind::kBits && f.lanes * f.slots == 1 && f.chunk_step == f.bits && f.bits <= 2 &&
+        f.start % 8 == 0 && b.n * f.bits % 32 == 0)
+      for (int word = 0; word < kPackChunk * f.bits / 32; ++word) {
+        const int per_block = b.n * f.bits / 32;
+        codes.Reorder(word / per_block * b.bytes + f.start / 8 + word % per_block * 4, f.bits);
       }
-    codes.Finish(kPackChunk / 4);
-  } else {
+  for (int k = 0; k < kPackChunk; ++k)
     for (const Field& f : b.codes)
-      if (f.kind == FieldKind::kBits && f.lanes * f.slots == 1 && f.chunk_step == f.bits && f.bits <= 2 &&
-          f.start % 8 == 0 && b.n * f.bits % 32 == 0)
-        for (int word = 0; word < kPackChunk * f.bits / 32; ++word) {
-          const int per_block = b.n * f.bits / 32;
-          codes.Reorder(word / per_block * b.bytes + f.start / 8 + word % per_block * 4, f.bits);
-        }
+      ForBits(f, k / b.n * b.bytes, k % b.n, [&](int from, int phase, int bit) {
+        if (bit < layout.bits) MoveCodeBit(codes, from, phase, layout.bits, k, bit);
+      });
+  codes.Finish(kPackChunk / kPanelUnit * layout.bits);
+  if (layout.bits == 8) code_minus = uint8_t(b.map.zero);
+}
+
+// Bits `at` and up of the row of a code are bits 0 and up of weight k.
+void PackRecipe::MoveRowBits(int k, int code, int at, int bits) {
+  for (int bit = 0; bit < bits; ++bit, ++at)
+    MoveCodeBit(units, 8 * (at < 8 ? code : 4 * code_lines + code) + at % 8, 0, layout.bits, k, bit);
+}
+
+// A byte of digits stands for five weights of two bits each.
+void PackRecipe::SetTrits(const Block& b) {
+  for (int byte = 0; byte < 256; ++byte) {
+    uint32_t row = 0;
+    for (int slot = 0; slot < 5; ++slot) row |= uint32_t((byte * PowerOf3(slot) & 255) * 3 >> 8) << 2 * slot;
+    rows.Set(byte, row);
+  }
+  std::map<int, int> code_of;  // of the bytes of a chunk
+  const auto for_weights = [&](auto&& call) {
     for (int k = 0; k < kPackChunk; ++k)
       for (const Field& f : b.codes)
-        ForBits(f, k / b.n * b.bytes, k % b.n, [&](int from, int phase, int bit) {
-          if (bit < layout.bits) MoveCodeBit(codes, from, phase, layout.bits, k, bit);
-        });
-    codes.Finish(kPackChunk / kPanelUnit * layout.bits);
-    if (layout.bits == 8) code_minus = uint8_t(b.map.zero);
+        if (Covers(f, k % b.n)) call(k, f, k / b.n * b.bytes);
+  };
+  for_weights([&](int k, const Field& f, int at) {
+    const int bit = 8 * at + FirstBit(f, k % b.n), code = code_of.insert({bit / 8, int(code_of.size())}).first->second;
+    for (int i = 0; i < 8; ++i) codes.Move(bit + i, at + f.start / 8, code / 4, code % 4 * 8 + i);
+  });
+  code_lines = int(code_of.size() + 3) / 4;
+  for_weights([&](int k, const Field& f, int at) {
+    MoveRowBits(k, code_of[at + FirstBit(f, k % b.n) / 8], 2 * SlotOf(f, k % b.n), 2);
+  });
+  codes.Finish(code_lines);
+  units.Finish(kPackChunk / kPanelUnit * layout.bits);
+}
+
+void PackRecipe::SetGrid(const Block& b) {
+  const GridTable& grid = *b.map.grid;
+  const int entries = kPackChunk / grid.dim, per_block = b.n / grid.dim;
+  code_lines = entries / 4;
+  wide_codes = grid.rows > 256;
+  // Nibble k % 4 of a row has weights k and k + 4.
+  for (int row = 0; row < grid.rows; ++row) {
+    uint32_t v = 0;
+    for (int k = 0; k < grid.dim; ++k)
+      v |= (uint32_t(grid.packed[row]) >> k * grid.bits & ((1u << grid.bits) - 1)) << (k % 4 * 4 + k / 4 * grid.bits);
+    rows.Set(row, v);
   }
-  // Scales
+  for (int i = 0; i < entries; ++i)
+    for (const Field& f : b.codes)
+      ForBits(f, i / per_block * b.bytes, i % per_block, [&](int from, int phase, int bit) {
+        codes.Move(from, phase, i / 4 + (bit < 8 ? 0 : code_lines), i % 4 * 8 + bit % 8);
+      });
+  const int sign_line = code_lines * (wide_codes ? 2 : 1);
+  const bool moves = b.map.shift != 0;
+  if (moves) signs = Signs::kShift;
+  else if (b.map.signs.kind != FieldKind::kNone) signs = b.map.signs.bits == 7 ? Signs::kOdd : Signs::kFree;
+  for (int i = 0; i < kPackChunk / 8; ++i)
+    ForBits(moves ? b.map.shift_sign : b.map.signs, i / (b.n / 8) * b.bytes, i % (b.n / 8),
+            [&](int from, int phase, int bit) {
+              codes.Move(from, phase, sign_line + i / 4, moves ? i % 4 * 2 : i % 4 * 8 + bit);
+            });
+  codes.Finish(sign_line + (signs == Signs::kNone ? 0 : kPackChunk / 32));
+  for (int line = 0; line < 2 * code_lines; ++line) units.Reorder(4 * line, 4);
+  for (int k = 0; k < kPackChunk; ++k) {
+    MoveRowBits(k, k / grid.dim, k % 4 * 4 + k % grid.dim / 4 * grid.bits, grid.bits);
+    if (signs != Signs::kNone)
+      MoveCodeBit(units, 32 * (2 * code_lines + k / 32) + 8 * (k % 4) + k % 32 / 4, 0, layout.bits, k, grid.bits);
+  }
+  units.Finish(kPackChunk / kPanelUnit * layout.bits);
+}
+
+void PackRecipe::SetScales(const Block& b) {
+  const int blocks = kPackChunk / b.n, groups = b.n / layout.group;
   const bool two_level = layout.scale == PanelScale::kInt8 || layout.scale == PanelScale::kNibble;
   const bool in_pieces = b.scale.pieces.kind != FieldKind::kNone;
   if (in_pieces && !two_level) Fail("scales in pieces need sub-scales");

@@ -17,22 +17,27 @@ inline constexpr int kMaxChunkBytes = 512;
 inline constexpr int kMaxPackSources = 256;  // lines of words
 
 struct PackTerm {
-  uint16_t source, shift;
-  uint32_t mask;  // of the shifted word
+  uint16_t source, shift;  // the source counts from the line's own first
+  uint32_t mask;           // of the shifted word
 };
-// Terms [begin, left) are shifted to the right, or not at all; [left, end) to the left.
 struct PackLine {
-  uint16_t begin, left, end;
+  uint16_t line, source;
+};
+// Lines that are made alike, from other sources: members [first, last). Terms [begin, left) are shifted to the right,
+// or not at all; [left, end) to the left.
+struct PackPattern {
+  uint16_t first, last, begin, left, end;
 };
 
 class PackPlan {
  public:
+  // Of words of a chunk that is read from rows of bytes, or, without any bytes, of lines that are there already.
   explicit PackPlan(int chunk_bytes) : chunk_bytes_(chunk_bytes) {}
   // Bit `from` of the chunk becomes bit `to` of each word of `line`. Words are read at multiples of 4 bytes from byte
   // `phase`; what comes from one field should have one phase.
   void Move(int from, int phase, int line, int to);
   // Before that: the word at `byte` holds a stream of 1 or 2 bits. It is put in a panel's order first, which then takes
-  // one term where it would have taken 30 or 7.
+  // one term where it would have taken 30 or 7. 4: nibbles of pairs of bytes, the lower ones first.
   void Reorder(int byte, int bits);
   void Finish(int lines);  // after the last Move
 
@@ -42,7 +47,9 @@ class PackPlan {
   std::vector<Stream> streams;
   std::vector<uint16_t> quads;  // first bytes; word i of quad q is source 4 q + i
   std::vector<PackTerm> terms;
-  std::vector<PackLine> lines;
+  std::vector<PackLine> members;
+  std::vector<PackPattern> patterns;
+  size_t lines = 0;
 
  private:
   struct Moved {
@@ -57,25 +64,40 @@ class PackPlan {
 // From one byte per code, as they lie in a row, to the lines of a chunk's units.
 const PackPlan& BytePlan(int bits);
 
+// Codes that stand for several weights: a row of up to 16 bits for each, as two planes of bytes.
+struct PackRows {
+  static constexpr int kMost = 2048;
+  int count = 128;  // a power of two
+  alignas(64) uint8_t low[kMost] = {};
+  alignas(64) uint8_t high[kMost] = {};
+  void Set(int code, uint32_t row) {
+    while (count <= code) count *= 2;
+    low[code] = uint8_t(row);
+    high[code] = uint8_t(row >> 8);
+  }
+};
+
 // What is known before the first row is seen.
 struct PackRecipe {
-  enum class Codes : uint8_t { kBits, kTrits, kGrid };
+  enum class Signs : uint8_t { kNone, kFree, kOdd, kShift };
 
   PackRecipe(const Block& block, const PanelLayout& layout);
 
   PanelLayout layout;
   int block_weights, block_bytes, chunk_bytes;
-  Codes kind = Codes::kBits;
 
-  // kBits: to lines of the panel. kTrits: to lines of 4 bytes that hold the digits. kGrid: to pairs of 16-bit rows of
-  // the grid, then, if there are signs, to four bytes of them.
+  // To lines of the panel; of codes for several weights each: to lines of the codes' lower bytes, of the bits above
+  // them if there are any, and of signs, a bit per weight (kShift: bits 0, 2, 4, 6 for eight weights each).
   PackPlan codes;
-  uint8_t code_minus = 0;            // subtracted from every byte
-  uint8_t digit[kPackChunk / 4] = {};  // kTrits: which one of the byte, per step of 4 weights
-  std::vector<uint64_t> grid;        // kGrid: codes of the panel, a byte each
-  int dim = 0, sign_line = 0;        // weights per row of the grid; where the lines of signs begin, 0: none
-  bool odd_signs = false;            // bit 7 of each 8 signs is the parity of the others
-  uint8_t last_code = 0;             // with signs: of the largest value
+  uint8_t code_minus = 0;  // subtracted from every byte
+
+  // Lines of codes; 0: there are no such. `units` then makes the panel's lines from lines of the rows' lower bytes, of
+  // their upper bytes, and of signs in the panel's order.
+  int code_lines = 0;
+  bool wide_codes = false;
+  Signs signs = Signs::kNone;  // kOdd: bit 7 of each 8 is the parity of the others
+  PackRows rows;
+  PackPlan units{0};
 
   // Numbers of 16 bits: from a byte of the chunk to a byte of the group's header, behind the numbers of other groups.
   struct Number {
@@ -87,6 +109,13 @@ struct PackRecipe {
   PackPlan scales;
   int scale_words = 0, min_words = 0, piece_lines = 0;
   uint8_t scale_minus = 0;
+
+ private:
+  void SetBits(const Block& b);
+  void SetTrits(const Block& b);
+  void SetGrid(const Block& b);
+  void MoveRowBits(int k, int code, int at, int bits);
+  void SetScales(const Block& b);
 };
 
 }  // namespace edgequant

@@ -141,11 +141,11 @@ TEST(Panel, GridsAreSmallTables) {
   PanelLayout layout;
   ASSERT_TRUE(PanelOf(BlockOf(FormatId::kIQ2_XXS), &layout));
   EXPECT_EQ(layout.bits, 3);
-  EXPECT_EQ(std::vector<int>(layout.values, layout.values + 6), (std::vector<int>{-43, -25, -8, 8, 25, 43}));
+  EXPECT_EQ(std::vector<int>(layout.values, layout.values + 8), (std::vector<int>{8, 25, 43, 0, -8, -25, -43, 0}));
   ASSERT_TRUE(PanelOf(BlockOf(FormatId::kIQ3_S), &layout));
   EXPECT_EQ(layout.bits, 4);
   ASSERT_TRUE(PanelOf(BlockOf(FormatId::kIQ1_M), &layout));
-  EXPECT_EQ(std::vector<int>(layout.values, layout.values + 6), (std::vector<int>{-9, -7, -1, 1, 7, 9}));
+  EXPECT_EQ(std::vector<int>(layout.values, layout.values + 8), (std::vector<int>{-7, 1, 9, 1, -9, -1, 7, -1}));
 }
 
 TEST(Panel, RefusesWhatHasNone) {
