@@ -105,17 +105,18 @@ void QuantizeScheme(const Scheme& s, const float* x, size_t rows, size_t cols, c
 
 void WriteScheme(const Scheme& s, const uint8_t* codes, const float* scale, const float* shift, size_t rows, size_t cols,
                  const SchemeArrays<uint8_t>& arrays) {
-  if (s.super.present() || s.dim > 1 || s.group_rows != 1 || s.entries.present() || s.learned)
+  const bool sub_scales = s.two_level() && (s.super_group || s.scale.cell == Cell::kInteger);
+  if (sub_scales || s.dim > 1 || s.entries.present() || s.learned)
     Fail("format '", s.name, "': codes and scales cannot be written as they are");
   CheckFits(s, rows, cols);
   const Encoder e(s, nullptr, rows, cols, nullptr, Effort::kDefault);
   SchemeWriter out(e, arrays);
-  const size_t groups = e.groups();
+  const size_t groups = e.groups(), band = s.GroupRows(rows);
   std::vector<uint8_t> row(out.code_cols());
   for (size_t r = 0; r < rows; ++r) {
     std::copy_n(codes + r * cols, cols, row.begin());
     out.PutCodes(r, row.data());
-    out.PutScales(r, scale + r * groups, shift + r * groups);
+    if (r % band == 0) out.PutScales(r / band, scale + r * groups, shift + r * groups);
   }
   out.Finish();
 }

@@ -24,8 +24,9 @@ std::vector<float> LearnSchemeTable(const Scheme& s, const float* x, size_t rows
 // The rows that the codes of a transformed format stand for; throws for NaN, infinity, and what would become it.
 std::vector<float> RotatedRows(const Scheme& s, const float* x, size_t rows, size_t cols);
 
-// The arrays of given codes (below 2^bits), scales and zeros or minima, rows x groups of them: nothing is searched.
-// For formats with one level of scales for groups of a row, and codes of one weight; throws Error for others.
+// The arrays of given codes (below 2^bits), scales and zeros or minima, rows x groups of them: nothing is searched. Of
+// rows that share scales the first counts; a scale of the whole tensor over those of groups becomes 1.
+// For codes of one weight, and scales that are no integers under another level; throws Error for others.
 void WriteScheme(const Scheme& s, const uint8_t* codes, const float* scale, const float* shift, size_t rows, size_t cols,
                  const SchemeArrays<uint8_t>& arrays);
 

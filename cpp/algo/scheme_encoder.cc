@@ -92,8 +92,8 @@ void SchemeWriter::PutCodes(size_t row, const uint8_t* codes) {
 void SchemeWriter::PutScales(size_t row, const float* scale, const float* shift) {
   const Scheme& s = e_.s;
   if (s.scale.present()) PutNumbers(Part::kScale, row, scale);
-  if (s.super.present()) {  // the one scale of the tensor
-    const float stored = !s.divides ? *scale : *scale != 0 ? 1 / *scale : 1;
+  if (s.super.present()) {  // the one scale of the tensor; 1 over scales that are groups' own
+    const float stored = s.two_level() ? 1 : !s.divides ? *scale : *scale != 0 ? 1 / *scale : 1;
     PutNumbers(Part::kSuper, 0, &stored);
   }
   if (s.zeros == Zero::kNone) return;

@@ -2,6 +2,7 @@
 #include <algorithm>
 #include <cmath>
 #include <cstring>
+#include <numeric>
 
 #include "algo/scheme_encoder.h"
 #include "algo/scheme_tuning.h"
@@ -120,6 +121,53 @@ void WriteLevel(const Encoder& e, SchemeWriter& out, Part part, const std::vecto
   for (size_t r = 0; r < grid.rows; ++r) out.PutNumbers(part, r, &stored[r * grid.cols]);
 }
 
+// Scales as the second level makes them, their elements, and the numbers of that level.
+struct LeveledScales {
+  std::vector<float> scale, element, super;
+  float offset = 0;  // one number that all scales have in common
+};
+
+LeveledScales FitScales(const Encoder& e, std::vector<float> scale, bool offsets, size_t row, size_t per, int candidates) {
+  const Scheme& s = e.s;
+  LeveledScales out;
+  if (offsets) {
+    double sum = 0;
+    for (float v : scale) sum += double(v);
+    out.offset = AsStored(s.super_shift.cell, float(sum / double(scale.size())));
+    for (float& v : scale) v -= out.offset;
+  }
+  out.super = FitLevel(LevelSearch(s, s.scale, s.super, false), row, per, candidates, scale, out.element);
+  if (offsets)
+    for (float& v : scale) v += out.offset;
+  out.scale = std::move(scale);
+  return out;
+}
+
+// Weighted squared error with the best codes for these scales of all groups, of a format without zeros.
+double ErrorOfRows(const Encoder& e, const std::vector<float>& scale) {
+  const size_t groups = e.groups();
+  const std::vector<float> none(groups);
+  std::vector<double> rows(e.rows);
+  ParallelFor(e.rows, std::max<size_t>(1, kTask / e.cols), [&](size_t begin, size_t end) {
+    std::vector<uint8_t> codes(e.s.CodeCols(e.cols));
+    for (size_t r = begin; r < end; ++r) {
+      const float* const x = e.x + r * e.cols;
+      CodeRow(e, x, &scale[r * groups], none.data(), codes.data());
+      for (size_t g = 0; g < groups; ++g) {
+        const float of_group = scale[r * groups + g];
+        const size_t first = g * e.group(), n = std::min(e.group(), e.cols - first);
+        float sum = 0;
+        for (size_t c = first; c < first + n; ++c) {
+          const float gap = x[c] - e.values.value[codes[c]] * of_group;
+          sum += (e.importance ? e.importance[c] : 1) * gap * gap;
+        }
+        rows[r] += double(sum);
+      }
+    }
+  });
+  return std::accumulate(rows.begin(), rows.end(), 0.0);
+}
+
 }  // namespace
 
 void EncodeLevels(const Encoder& e, SchemeWriter& out) {
@@ -162,19 +210,22 @@ void EncodeLevels(const Encoder& e, SchemeWriter& out) {
       else out.PutNumbers(Part::kShift, r, &shift[r * groups]);
     }
   }
-  float offset = 0;
   const bool offsets = s.super_shift.present() && !minima;
-  if (offsets) {  // one number that all scales have in common
-    double sum = 0;
-    for (float v : scale) sum += double(v);
-    offset = AsStored(s.super_shift.cell, float(sum / double(total)));
-    for (float& v : scale) v -= offset;
-    out.PutNumbers(Part::kSuperShift, 0, &offset);
+  LeveledScales fitted = FitScales(e, std::move(scale), offsets, row, per, candidates);
+  if (!e.rule && s.rule != Rule::kNone) {  // what is best for each group need not be so under the second level
+    std::vector<float> by_rule(total), unused(total);
+    ParallelFor(e.rows, grain, [&](size_t begin, size_t end) {
+      std::vector<uint8_t> codes(e.cols);
+      for (size_t r = begin; r < end; ++r)
+        RuleRow(e.search, e.x + r * e.cols, e.cols, &by_rule[r * groups], &unused[r * groups], codes.data());
+    });
+    LeveledScales other = FitScales(e, std::move(by_rule), offsets, row, per, candidates);
+    if (ErrorOfRows(e, other.scale) < ErrorOfRows(e, fitted.scale)) fitted = std::move(other);
   }
-  const std::vector<float> super = FitLevel(LevelSearch(s, s.scale, s.super, false), row, per, candidates, scale, element);
-  WriteLevel(e, out, Part::kSuper, super);
-  if (offsets)
-    for (float& v : scale) v += offset;
+  scale = std::move(fitted.scale);
+  element = std::move(fitted.element);
+  if (offsets) out.PutNumbers(Part::kSuperShift, 0, &fitted.offset);
+  WriteLevel(e, out, Part::kSuper, fitted.super);
   ParallelFor(e.rows, grain, [&](size_t begin, size_t end) {
     std::vector<uint8_t> codes(out.code_cols());
     std::vector<float> unused_scale(groups), unused_shift(groups);

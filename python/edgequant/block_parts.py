@@ -23,8 +23,12 @@ def read_level(level: FieldDict, blocks: np.ndarray, block: int) -> tuple[np.nda
     """Scales or offsets of blocks (B, bytes) uint8: (B, groups) float32, and how many weights make a group."""
     dtype = np.dtype(_DTYPES[level["type"]])
     count = block // level["group"] if level["group"] else 1
-    at = level["byte"]
-    raw = np.ascontiguousarray(blocks[:, at : at + count * dtype.itemsize]).view(dtype)
+    if level["pieces"] is not None:  # one number, in nibbles from the lowest on
+        nibbles = _read_field(level["pieces"], blocks, 4) << 4 * np.arange(4)
+        raw = nibbles.sum(axis=1, keepdims=True).astype("<u2").view(dtype)
+    else:
+        at = level["byte"]
+        raw = np.ascontiguousarray(blocks[:, at : at + count * dtype.itemsize]).view(dtype)
     numbers = read_numbers(level["type"], raw) * np.float32(level["factor"])
     if not level["sub_group"]:
         return numbers, block // count

@@ -1,6 +1,7 @@
 """Planar formats whose arrays are not plain planes: they are rearranged from planes, or have codes of another kind.
 
-A codec has the methods of the core's `Scheme`: quantize, dequantize and check, on arrays by the names of their parts.
+A codec has the methods of the core's `Scheme`: quantize, dequantize and check, on arrays by the names of their parts;
+those whose codes stand for one weight each have read and write, too.
 """
 
 from __future__ import annotations
@@ -60,15 +61,26 @@ class Tiles:
         self.scheme = _plain(description, bits=8, code_plane={"bits": 8})
 
     def quantize(self, x: np.ndarray, importance: np.ndarray | None, effort: str) -> Arrays:
-        arrays = self.scheme.quantize(x, importance, effort)
+        return self._packed(self.scheme.quantize(x, importance, effort))
+
+    def _packed(self, arrays: Arrays) -> Arrays:
         codes = arrays["codes"].view(np.int8)
         codes -= 1
         return {**arrays, "codes": _core.pack_tiles(codes, self.kind, **self.tile)}
 
-    def dequantize(self, arrays: Mapping[str, np.ndarray], rows: int, cols: int) -> np.ndarray:
+    def _plain_arrays(self, arrays: Mapping[str, np.ndarray], rows: int, cols: int) -> Arrays:
         codes = _core.unpack_tiles(arrays["codes"], self.kind, rows, cols, **self.tile)
         codes += 1
-        return self.scheme.dequantize({**arrays, "codes": codes.view(np.uint8)}, rows, cols)
+        return {**arrays, "codes": codes.view(np.uint8)}
+
+    def dequantize(self, arrays: Mapping[str, np.ndarray], rows: int, cols: int) -> np.ndarray:
+        return self.scheme.dequantize(self._plain_arrays(arrays, rows, cols), rows, cols)
+
+    def read(self, arrays: Mapping[str, np.ndarray], rows: int, cols: int) -> Any:
+        return self.scheme.read(self._plain_arrays(arrays, rows, cols), rows, cols)
+
+    def write(self, codes: np.ndarray, scale: np.ndarray, shift: np.ndarray) -> Arrays:
+        return self._packed(self.scheme.write(codes, scale, shift))
 
     def check(self, arrays: Mapping[str, np.ndarray], rows: int, cols: int) -> None:
         _sized(self.name, arrays, {"scale": 1})
@@ -91,19 +103,30 @@ class Int4Tiles:
             raise Error(f"format '{self.name}': {rows} rows are not a multiple of its tile of 64")
 
     def quantize(self, x: np.ndarray, importance: np.ndarray | None, effort: str) -> Arrays:
-        rows, cols = x.shape
-        self._check_rows(rows)
-        arrays = self.scheme.quantize(x, importance, effort)
+        self._check_rows(x.shape[0])
+        return self._tiled(self.scheme.quantize(x, importance, effort), *x.shape)
+
+    def _tiled(self, arrays: Arrays, rows: int, cols: int) -> Arrays:
         codes = arrays["codes"].reshape(cols, rows // 64, 32).transpose(1, 0, 2)
         both = np.stack([arrays["scale"], arrays["shift"]], -1)
         return {"codes": np.ascontiguousarray(codes), "scale": both}
 
-    def dequantize(self, arrays: Mapping[str, np.ndarray], rows: int, cols: int) -> np.ndarray:
+    def _plain_arrays(self, arrays: Mapping[str, np.ndarray], rows: int, cols: int) -> Arrays:
         self.check(arrays, rows, cols)
         codes = arrays["codes"].reshape(rows // 64, cols, 32).transpose(1, 0, 2)
         both = arrays["scale"].reshape(-1, rows, 2)
         plain = {"codes": codes, "scale": both[..., 0], "shift": both[..., 1]}
-        return self.scheme.dequantize({k: np.ascontiguousarray(v) for k, v in plain.items()}, rows, cols)
+        return {k: np.ascontiguousarray(v) for k, v in plain.items()}
+
+    def dequantize(self, arrays: Mapping[str, np.ndarray], rows: int, cols: int) -> np.ndarray:
+        return self.scheme.dequantize(self._plain_arrays(arrays, rows, cols), rows, cols)
+
+    def read(self, arrays: Mapping[str, np.ndarray], rows: int, cols: int) -> Any:
+        return self.scheme.read(self._plain_arrays(arrays, rows, cols), rows, cols)
+
+    def write(self, codes: np.ndarray, scale: np.ndarray, shift: np.ndarray) -> Arrays:
+        self._check_rows(codes.shape[0])
+        return self._tiled(self.scheme.write(codes, scale, shift), *codes.shape)
 
     def check(self, arrays: Mapping[str, np.ndarray], rows: int, cols: int) -> None:
         self._check_rows(rows)

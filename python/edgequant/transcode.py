@@ -16,6 +16,7 @@ from typing import Any, Literal
 import numpy as np
 
 from edgequant._core import Error
+from edgequant.algebra import Algebra, Way, algebra, find_way, loss_as_numbers
 from edgequant.arrays import split_shape
 from edgequant.block_parts import read_codes, read_level, read_numbers
 from edgequant.formats import BlockFormat, first_bit, lookup
@@ -23,13 +24,6 @@ from edgequant.planar import find_scheme
 from edgequant.scheme import Format
 from edgequant.scheme_tensor import SchemeTensor
 from edgequant.tensor import QuantizedTensor, check_rows
-
-# Numbers that each type holds all of; products (of a scale and an integer) fit f32 only.
-HOLDS = {
-    "f32": {"f32", "f16", "bf16", "e8m0", "e4m3", "product"}, "f16": {"f16", "e4m3"}, "bf16": {"bf16", "e8m0", "e4m3"},
-    "e8m0": {"e8m0"}, "e4m3": {"e4m3"}, "product": set(),
-}  # fmt: skip
-
 
 # What the printed table shows: formats that hold one another's values, or nearly.
 SHOWN = [
@@ -56,137 +50,6 @@ class TranscodeLoss:
         return self.kind if self.db is None else f"lossy, {self.db:.1f} dB"
 
 
-@dataclass(frozen=True)
-class Algebra:
-    """A format as weight = (value(code) - zero) * scale + minimum, in groups along a row."""
-
-    values: tuple[float, ...]
-    group: int  # 0: a row
-    scale: str | None  # None: 1
-    scale_factor: float = 1
-    zero: int | None = None  # the largest zero point
-    minimum: str | None = None
-    minimum_factor: float = 1
-    levels: int = 1
-    transform: tuple[Any, ...] = ()  # what rows go through before that
-
-    @property
-    def whole(self) -> bool:
-        return all(b - a == 1 for a, b in zip(self.values, self.values[1:], strict=False))
-
-
-def _of_block(f: BlockFormat) -> Algebra | None:
-    if not f.codes or f.map["kind"] == "grid" or f.scale["pieces"] is not None:
-        return None
-    if f.map["kind"] == "table":
-        values = tuple(f.map["values"])
-    else:
-        bits = max(2 if c["kind"] == "trits" else c["up"] + c["bits"] for c in f.codes)
-        trits = any(c["kind"] == "trits" for c in f.codes)
-        raw = np.arange(3 if trits else 1 << bits)
-        if f.codes[0]["signed"]:
-            raw = np.where(raw >> (bits - 1), raw - (1 << bits), raw)
-        values = tuple(float(v) for v in raw - f.map["zero"])
-    names = {"ue4m3": "e4m3", "e8m0/2": "e8m0"}
-    level = 2 if f.scale["sub_group"] else 1
-    kind = "product" if level == 2 else names.get(f.scale["type"], f.scale["type"])
-    group = f.scale["sub_group"] or f.scale["group"] or f.block
-    factor = f.scale["factor"] * (0.5 if f.scale["type"] == "e8m0/2" else 1)
-    minimum = None if f.offset is None else "product" if level == 2 else f.offset["type"]
-    offset_factor = 1 if f.offset is None else f.offset["factor"]
-    return Algebra(values, group, kind, 1 if level == 2 else factor, None, minimum, offset_factor, level)
-
-
-def _of_scheme(f: Format) -> Algebra | None:
-    d = f.description
-    if d.get("codec") or d.get("learned") or d.get("values", "affine") in ("codebook", "group_table", "minifloat"):
-        return None
-    if d.get("group_rows", 1) != 1 or ("super_plane" in d and "scale_plane" not in d):
-        return None
-    codes = d.get("codes", 1 << d["bits"])
-    values = tuple(d["table"]) if "table" in d else tuple(c - d.get("zero", 0.0) for c in range(codes))
-    two = "super_plane" in d
-    scale = "product" if two else d["scale_plane"]["cell"] if "scale_plane" in d else None
-    zeros = d.get("zeros", "none")
-    if zeros == "float":
-        return None
-    zero = (1 << d["shift_plane"]["bits"]) - 1 if zeros == "integer" else None
-    minimum = ("product" if two else d["shift_plane"]["cell"]) if zeros == "minimum" else None
-    transform = tuple(sorted(d.get("transform", {}).items()))
-    return Algebra(values, d.get("group", 32), scale, 1, zero, minimum, 1, 2 if two else 1, transform)
-
-
-def _algebra(f: BlockFormat | Format) -> Algebra | None:
-    return _of_scheme(f) if isinstance(f, Format) else _of_block(f)
-
-
-@dataclass(frozen=True)
-class Way:
-    """codes[code of a] is the code of b; the scale of b is that of a over `by`; `shift` is what b subtracts from
-    values: its zero point, or, times the scale, its minimum. rounds: the results differ in their rounding to float32,
-    since b multiplies and adds where a only multiplies."""
-
-    codes: tuple[int, ...]
-    by: float
-    shift: float
-    exact: bool
-    rounds: bool = False
-
-
-def _way(a: Algebra, b: Algebra) -> Way | None:
-    """How every value of a is one of b; None if there is no way."""
-    if a.transform != b.transform or b.levels > 1 or ((b.group == 0) != (a.group == 0) and b.group == 0):
-        return None
-    if a.group and b.group and a.group % b.group:
-        return None
-    if (a.minimum and not b.minimum) or (a.zero is not None and b.zero is None and b.minimum is None):
-        return None
-    where = {v: c for c, v in reversed(list(enumerate(b.values)))}
-    powers = [2.0**k for k in (0, 1, 2, -1, -2, 3, -3)] if b.scale is not None and a.scale is not None else [1.0]
-    for by in powers:
-        for shift in _shifts(a, b, by):
-            try:
-                codes = tuple(where[v * by + shift] for v in a.values)
-            except KeyError:
-                continue
-            rounds = _rounds(a, b, shift)
-            if not rounds or b.scale == b.minimum == "f32":
-                return Way(codes, by, shift, _numbers_fit(a, b, by, shift) and not rounds, rounds)
-    return None
-
-
-def _rounds(a: Algebra, b: Algebra, shift: float) -> bool:
-    """Whether code * scale + minimum takes the place of (code - zero) * scale with a scale of many bits: both are
-    rounded, but to different numbers. A minimum of 0 changes nothing."""
-    return bool(b.minimum and not a.minimum and a.scale in ("f32", "product") and (shift != 0 or a.zero is not None))
-
-
-def _shifts(a: Algebra, b: Algebra, by: float) -> list[float]:
-    if a.minimum:
-        return [0.0]
-    if a.zero is not None:
-        return [0.0] if b.minimum or (by == 1 and (b.zero or 0) >= a.zero) else []
-    if b.minimum:
-        return [0.0, min(b.values) - min(a.values) * by]
-    if b.zero is not None:
-        middle = -min(a.values) * by
-        return [middle] if 0 <= middle <= b.zero and middle == int(middle) else []
-    return [0.0]
-
-
-def _numbers_fit(a: Algebra, b: Algebra, by: float, shift: float) -> bool:
-    if b.scale is None:
-        return a.scale is None
-    scale = a.scale or "e8m0"
-    fits = scale in HOLDS[b.scale] and (b.scale == "f32" or a.scale_factor == by * b.scale_factor)
-    if not b.minimum:
-        return fits
-    if a.minimum:
-        same = b.minimum == "f32" or a.minimum_factor == b.minimum_factor
-        return fits and same and a.minimum in HOLDS[b.minimum]
-    return fits and (b.minimum == "f32" or (shift == 0 and a.zero is None))
-
-
 def _find(format: Any) -> BlockFormat | Format:
     return find_scheme(format) or lookup(format)
 
@@ -197,8 +60,9 @@ def transcode_loss(a: Any, b: Any) -> TranscodeLoss:
     Args:
       a, b: names of formats, in `edgequant.formats` or `edgequant.planar_formats`, or Formats.
 
-    Returns: TranscodeLoss. Only formats whose codes stand for one weight each, and whose scales belong to groups of a
-      row, are compared by description; all others are lossy (but to float32, and to themselves).
+    Returns: TranscodeLoss. Formats whose codes stand for one weight each, and the grids of GGML, are compared by
+      description; all others (codebooks, tables of groups or tensors, act-order) are lossy, but to float32 and to
+      themselves.
 
     Raises Error for unknown formats.
     """
@@ -209,8 +73,10 @@ def transcode_loss(a: Any, b: Any) -> TranscodeLoss:
 def _loss(a: BlockFormat | Format, b: BlockFormat | Format) -> TranscodeLoss:
     if a == b or b.name == "f32" or (a.name, b.name) == ("f16", "f32"):
         return TranscodeLoss("exact")
-    x, y = _algebra(a), _algebra(b)
-    way = _way(x, y) if x and y else None
+    x, y = algebra(a), algebra(b)
+    if x and b.name in ("f16", "bf16") and (kind := loss_as_numbers(x, b.name)) != "lossy":
+        return TranscodeLoss(kind)
+    way = find_way(x, y) if x and y else None
     if way is not None and not way.rounds:
         return TranscodeLoss("exact" if way.exact else "widened")
     return TranscodeLoss("lossy", _measure(a, b))
@@ -219,12 +85,14 @@ def _loss(a: BlockFormat | Format, b: BlockFormat | Format) -> TranscodeLoss:
 def _measure(a: BlockFormat | Format, b: BlockFormat | Format) -> float:
     from edgequant.quantize import quantize
 
-    w = np.random.default_rng(0).standard_normal((64, 1024)).astype(np.float32)
-    try:
-        q = quantize(w, a)
-        return float(transcode(q, b, lossy=True).compare(q).sqnr_db)
-    except Error:  # one of them cannot be written
-        return float("nan")
+    for shape in ((64, 1024), (1280, 768)):  # the second suits BitNet's tiles
+        w = np.random.default_rng(0).standard_normal(shape, np.float32)
+        try:
+            q = quantize(w, a)
+            return float(transcode(q, b, lossy=True).compare(q).sqnr_db)
+        except Error:
+            continue
+    return float("nan")  # one of them cannot be written
 
 
 def transcode(q: QuantizedTensor, format: Any, lossy: bool = False) -> QuantizedTensor:
@@ -235,19 +103,25 @@ def transcode(q: QuantizedTensor, format: Any, lossy: bool = False) -> Quantized
     target = _find(format)
     if source == target:
         return q
-    a, b = _algebra(source), _algebra(target)
-    way = _way(a, b) if a and b else None
-    if way is not None and a and b:
+    a, b = algebra(source), algebra(target)
+    way = find_way(a, b, all_codes=False) if a and b else None
+    if way is not None and a and b:  # with another way than its own, a tensor may yet have only codes that fit
         found = _convert(q, a, target, b, way)
-        if (lossy and way.rounds) or np.array_equal(found.dequantize(), q.dequantize()):
+        if (lossy and way.rounds) or _same(found, q):
             return found
-    if target.name == "f32":
-        return quantize(q, "f32")
+    if target.name in ("f32", "f16", "bf16"):
+        numbers = quantize(q, target.name)
+        if _same(numbers, q):
+            return numbers
     if lossy:
         return quantize(q, target)
     loss = transcode_loss(source, target)
     why = "these scales need a wider type than it has" if loss.kind == "widened" else f"{loss} on normal weights"
     raise Error(f"{source.name} to {target.name} would change the weights ({why}); lossy=True does it all the same")
+
+
+def _same(a: QuantizedTensor, b: QuantizedTensor) -> bool:
+    return np.array_equal(a.dequantize(), b.dequantize(), equal_nan=True)
 
 
 def _convert(q: QuantizedTensor, a: Algebra, target: BlockFormat | Format, b: Algebra, way: Way) -> QuantizedTensor:
@@ -257,7 +131,7 @@ def _convert(q: QuantizedTensor, a: Algebra, target: BlockFormat | Format, b: Al
         check_rows(target.name, q.shape)
     groups = (np.arange(0, cols, b.group) // (a.group or cols)) if b.group else np.zeros(1, np.int64)
     table = np.zeros(256, np.uint8)
-    table[: len(way.codes)] = way.codes
+    table[: len(way.codes)] = np.maximum(way.codes, 0)
     unit = np.float32(way.by)
     new_scale = (scale / unit)[:, groups]
     if b.minimum:
@@ -279,7 +153,6 @@ def _read(q: QuantizedTensor, a: Algebra) -> tuple[np.ndarray, np.ndarray, np.nd
         return q.scheme.core.read(q.scheme.core_arrays(q.planes), rows, cols)
     f = lookup(q.format)
     blocks = q.data.reshape(-1, f.bytes)
-    codes = (read_codes(f, blocks) & (1 << f.code_bits) - 1).astype(np.uint8)
 
     def groups(level: Any) -> np.ndarray:
         numbers, group = read_level(level, blocks, f.block)
@@ -287,7 +160,13 @@ def _read(q: QuantizedTensor, a: Algebra) -> tuple[np.ndarray, np.ndarray, np.nd
 
     scale = groups(f.scale)
     shift = np.zeros_like(scale) if f.offset is None else groups(f.offset)
-    return codes.reshape(rows, cols), scale.reshape(rows, -1), shift.reshape(rows, -1)
+    if f.map["kind"] == "grid":  # the rows are in the core: its weights over their scales are what the codes stand for
+        unit = np.repeat(scale, a.group, axis=1)
+        value = q.dequantize().reshape(unit.shape) / np.where(unit == 0, np.float32(1), unit)
+        codes = np.searchsorted(np.array(a.values, np.float32), np.where(unit == 0, a.values[0], value))
+    else:
+        codes = read_codes(f, blocks) & (1 << f.code_bits) - 1
+    return codes.astype(np.uint8).reshape(rows, cols), scale.reshape(rows, -1), shift.reshape(rows, -1)
 
 
 def _write_blocks(f: BlockFormat, codes: np.ndarray, scale: np.ndarray, shift: np.ndarray) -> np.ndarray:

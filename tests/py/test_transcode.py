@@ -5,10 +5,10 @@ from __future__ import annotations
 import edgequant as eq
 import numpy as np
 import pytest
+from edgequant.algebra import algebra
 from edgequant.formats import formats, lookup
 from edgequant.planar import planar_formats
 from edgequant.scheme import Format
-from edgequant.transcode import _algebra
 
 OWN = [
     eq.Format("own2", block=64, codes=2, zero=1.5),
@@ -23,8 +23,12 @@ OWN = [
     eq.Format("levels", block=32, codes=4, minimum="f16", sub_scale=(6, 8)),
 ]
 PLANAR = ["mlx.affine4.g32", "mlx.affine4.g32.f32", "mlx.affine8.g32", "mlx.affine2.g64.bf16", "onnx.nbits4.g32",
-          "onnx.nbits4.g32.zp", "onnx.nbits8.g16.f16", "onnx.nbits2.g64", "gptq.int4.g32", "awq.int4.g128"]  # fmt: skip
-BLOCKS = [n for n, f in formats.items() if _algebra(f) is not None]
+          "onnx.nbits4.g32.zp", "onnx.nbits8.g16.f16", "onnx.nbits8.g32", "onnx.nbits2.g64", "gptq.int4.g32",
+          "mlx.affine8.g32.f32", "awq.int4.g128", "hqq.int3.g64", "hqq.int4.g64", "torchao.int4.g64",
+          "bitnet.hf", "bitnet.hf_auto", "bitnet.i2_s.x86", "bitnet.tl1.128x64x32", "ct.int2.channel",
+          "ct.int8.channel", "mlx.mxfp8", "mlx.nvfp4", "ct.nvfp4", "openvino.mxfp4", "openvino.mxfp8",
+          "fp8.e4m3.channel", "fp8.e4m3.block128", "bnb.nf4.g64", "bnb.nf4.g64.dq", "paretoq.int2"]  # fmt: skip
+BLOCKS = [n for n, f in formats.items() if algebra(f) is not None]
 ALL: list[object] = [*BLOCKS, *(planar_formats[n] for n in PLANAR), *OWN]
 COLS = 512
 
@@ -33,14 +37,14 @@ def random_tensor(format: object, seed: int) -> eq.QuantizedTensor:
     """Any codes, any scales but infinite ones and NaN, subnormal ones included."""
     rng = np.random.default_rng(seed)
     if isinstance(format, Format):
-        rows = 16
+        rows = 128
         d = format.description
+        if "super_plane" in d and "scale_plane" in d:
+            return eq.quantize(rng.standard_normal((rows, COLS)), format)
         codes = rng.integers(0, d.get("codes", 1 << d["bits"]), (rows, COLS), dtype=np.uint8)
-        groups = COLS // d["group"]
+        groups = COLS // (d.get("group", 32) or COLS)
         scale = rng.standard_normal((rows, groups)) * 10.0 ** rng.uniform(-7, 3, (rows, groups))
         shift = rng.integers(0, 1 << d["bits"], (rows, groups)) if d.get("zeros") == "integer" else scale * rng.random()
-        if "super_plane" in d:
-            return eq.quantize(rng.standard_normal((rows, COLS)), format)
         words = format.core.write(codes, scale.astype(np.float32), np.asarray(shift, np.float32))
         return eq.SchemeTensor(format.named_arrays(words, (rows, COLS)), format, (rows, COLS))
     f = lookup(str(format))
@@ -54,7 +58,7 @@ def random_tensor(format: object, seed: int) -> eq.QuantizedTensor:
 def test_exact_means_exact(a: object) -> None:
     q = random_tensor(a, 1)
     want = q.dequantize()
-    for b in [*ALL, "f32"]:
+    for b in [*ALL, "f32", "f16", "bf16"]:
         loss = eq.transcode_loss(a, b)
         if loss.kind != "exact":
             continue
@@ -65,7 +69,7 @@ def test_exact_means_exact(a: object) -> None:
 
 @pytest.mark.parametrize("a", ["q4_0", "q4_1", "q8_0", "q4_k", *OWN[:2]], ids=str)
 def test_nothing_is_lost_unasked(a: object) -> None:
-    q = eq.quantize(np.random.default_rng(2).standard_normal((16, COLS)), a)
+    q = eq.quantize(np.random.default_rng(2).standard_normal((128, COLS)), a)
     for b in ALL:
         loss = eq.transcode_loss(a, b)
         if loss.kind == "lossy":
@@ -91,7 +95,24 @@ def test_nothing_is_lost_unasked(a: object) -> None:
         ("q4_k", "mlx.affine4.g32.f32", "exact"), ("q4_k", "mlx.affine4.g32", "widened"), ("iq4_nl", "q8_0", "exact"),
         ("tq2_0", "q2_0", "exact"), ("q2_0", "tq2_0", "lossy"), ("gptq.int4.g128", "onnx.nbits4.g128.zp", "exact"),
         ("awq.int4.g128", "gptq.int4.g128", "exact"), ("onnx.nbits4.g32", "q4_0", "widened"), ("q2_k", "f32", "exact"),
-        ("iq2_xxs", "q8_0", "lossy"), ("q8_0", "q8_0", "exact"),
+        ("iq2_xxs", "q8_0", "widened"), ("q8_0", "q8_0", "exact"), ("iq2_xxs", "onnx.nbits8.g32", "exact"),
+        ("iq1_m", "onnx.nbits8.g16", "exact"), ("iq1_s", "mlx.affine8.g32.f32", "exact"), ("iq3_s", "q4_0", "lossy"),
+        ("q1_0", "f16", "exact"), ("nvfp4", "bf16", "exact"), ("q4_0", "f16", "lossy"), ("mxfp4", "bf16", "widened"),
+        ("tq1_0", "f16", "exact"), ("tq2_0", "f16", "widened"), ("q4_1", "f16", "lossy"),
+        ("onnx.nbits4.g32.zp.f16", "bf16", "lossy"),
+        ("gptq.int4.g64", "hqq.int4.g64", "exact"), ("hqq.int3.g64", "hqq.int4.g64", "exact"),
+        ("hqq.int4.g64", "onnx.nbits4.g64.zp", "lossy"), ("hqq.int4.g64", "mlx.affine4.g64.f32", "lossy"),
+        ("bitnet.hf", "bitnet.i2_s.x86", "exact"), ("bitnet.hf", "tq2_0", "widened"),
+        ("bitnet.i2_s.x86", "bitnet.tl1.128x64x32", "exact"), ("bitnet.tl1.128x64x32", "onnx.nbits2.g32", "exact"),
+        ("bitnet.hf_auto", "bitnet.hf", "lossy"), ("ct.int2.channel", "bitnet.i2_s.x86", "lossy"),
+        ("mlx.nvfp4", "ct.nvfp4", "exact"), ("nvfp4", "ct.nvfp4", "widened"), ("mlx.nvfp4", "nvfp4", "widened"),
+        ("ct.nvfp4", "mlx.nvfp4", "widened"),
+        ("mlx.mxfp8", "openvino.mxfp8", "exact"), ("fp8.e4m3.tensor", "fp8.e4m3.channel", "exact"),
+        ("fp8.e4m3.channel", "fp8.e4m3.tensor", "lossy"), ("fp8.e4m3.block128", "bf16", "lossy"),
+        ("torchao.int4.g64", "mlx.affine4.g64.f32", "lossy"), ("bnb.nf4.g64.dq", "bnb.nf4.g64", "exact"),
+        ("bitnet.hf", "mlx.affine4.g32.f32", "exact"), ("q2_0", "onnx.nbits2.g64", "exact"),
+        ("q2_0", "mlx.affine2.g64.bf16", "widened"), ("tq2_0", "tq1_0", "lossy"),
+        ("iq4_xs", "mlx.affine8.g32.f32", "exact"), ("q6_k", "mlx.affine8.g32.f32", "lossy"),
     ],
 )  # fmt: skip
 def test_known_pairs(a: str, b: str, kind: str) -> None:
@@ -126,6 +147,16 @@ def test_what_only_rounding_changes() -> None:
         q.to(OWN[5])
     found = q.to(OWN[5], lossy=True)
     np.testing.assert_allclose(found.dequantize(), q.dequantize(), atol=2**-22 * np.abs(w).max())
+
+
+def test_codes_that_a_tensor_does_not_use_do_not_count() -> None:
+    w = np.random.default_rng(5).integers(-1, 2, (4, 256)).astype(np.float32)
+    q = eq.quantize(w, "tq2_0")
+    assert eq.transcode_loss("tq2_0", "tq1_0").kind == "lossy"  # it has a fourth level
+    np.testing.assert_array_equal(q.to("tq1_0").dequantize(), w)
+    q.data[:, :64] |= 3
+    with pytest.raises(eq.Error, match="would change the weights"):
+        q.to("tq1_0")
 
 
 def test_planar_and_back() -> None:
