@@ -49,7 +49,8 @@ float LimitOf(FormatId to) {
 bool UsesSearch(FormatId to, const QuantizeOptions& options) {
   if (IsGrid(to)) return true;
   if (!CanSearch(to)) return false;
-  return !CanRound(to) || options.importance || options.effort == Effort::kBest;
+  if (options.importance || options.effort == Effort::kBest) return true;
+  return !(options.effort == Effort::kFast ? CanRound(to) : RoundsAsReference(to));
 }
 
 }  // namespace
@@ -74,15 +75,15 @@ class Encoder {
   void Rows(size_t begin, size_t end, uint8_t* result, ErrorStats* error) const {
     const size_t rows = end - begin, cols = w_.cols;
     const float* x = Source(begin, rows);
-    if (LargestMagnitude(x, rows * cols) > limit_bits_) FailAt(x, cols, options_.first_row + begin, limit_, to_);
+    const bool round = !IsGrid(to_) && !search_;
+    const uint32_t most = round ? RoundBlocks(to_, x, rows * cols / size_t(BlockOf(to_).n), result) : LargestMagnitude(x, rows * cols);
+    if (most > limit_bits_) FailAt(x, cols, options_.first_row + begin, limit_, to_);
     const float* importance = importance_.empty() ? nullptr : importance_.data();
     if (IsGrid(to_)) {
       QuantizeGrid(GridProblemOf(to_, options_), to_, x, rows, cols, importance, result);
     } else if (search_) {
       const Tuning* also = options_.effort == Effort::kBest ? &default_ : nullptr;  // never worse than less effort
       SearchRows(to_, {x, rows, cols, importance, weighting_, &tuning_, also, result});
-    } else {
-      RoundBlocks(to_, x, rows * cols / size_t(BlockOf(to_).n), result);
     }
     if (error)
       *error = Compare({FormatId::kF32, reinterpret_cast<const uint8_t*>(x), rows, cols}, {to_, result, rows, cols},

@@ -2,6 +2,9 @@
 
 #include <string.h>
 
+#include <algorithm>
+
+#include "kernels/cpu/compat.h"
 #include "kernels/cpu/dequantize.h"
 
 #undef HWY_TARGET_INCLUDE
@@ -15,14 +18,16 @@ HWY_BEFORE_NAMESPACE();
 namespace edgequant {
 namespace HWY_NAMESPACE {
 
-void RoundTargeted(FormatId id, const float* x, size_t blocks, uint8_t* out) {
+uint32_t RoundTargeted(FormatId id, const float* x, size_t blocks, uint8_t* out) {
   switch (id) {
     case FormatId::kQ4_0: return RoundBlocks<ggml::Q4_0>(x, blocks, out);
     case FormatId::kQ4_1: return RoundBlocks<ggml::Q4_1>(x, blocks, out);
     case FormatId::kQ5_0: return RoundBlocks<ggml::Q5_0>(x, blocks, out);
     case FormatId::kQ5_1: return RoundBlocks<ggml::Q5_1>(x, blocks, out);
     case FormatId::kQ8_0: return RoundBlocks<ggml::Q8_0>(x, blocks, out);
-    default: return;
+    case FormatId::kMXFP4: return RoundBlocks<ggml::MXFP4>(x, blocks, out);
+    case FormatId::kNVFP4: return RoundBlocks<ggml::NVFP4>(x, blocks, out);
+    default: return 0;
   }
 }
 uint32_t LargestMagnitudeTargeted(const float* x, size_t n) { return LargestMagnitude(x, n); }
@@ -37,17 +42,25 @@ namespace edgequant {
 HWY_EXPORT(RoundTargeted);
 HWY_EXPORT(LargestMagnitudeTargeted);
 
-bool CanRound(FormatId id) {
+bool RoundsAsReference(FormatId id) {
   const Block& b = BlockOf(id);
   return b.n == 1 || (b.n == 32 && b.map.kind == MapKind::kAffine);
 }
-void RoundBlocks(FormatId id, const float* x, size_t blocks, uint8_t* out) {
-  switch (id) {
-    case FormatId::kF32: memcpy(out, x, blocks * sizeof(float)); return;
-    case FormatId::kF16: return DemoteToF16(x, blocks, reinterpret_cast<uint16_t*>(out));
-    case FormatId::kBF16: return DemoteToBF16(x, blocks, reinterpret_cast<uint16_t*>(out));
-    default: HWY_DYNAMIC_DISPATCH(RoundTargeted)(id, x, blocks, out);
+bool CanRound(FormatId id) { return RoundsAsReference(id) || id == FormatId::kMXFP4 || id == FormatId::kNVFP4; }
+uint32_t RoundBlocks(FormatId id, const float* x, size_t blocks, uint8_t* out) {
+  if (BlockOf(id).n != 1) return HWY_DYNAMIC_DISPATCH(RoundTargeted)(id, x, blocks, out);
+  constexpr size_t kPiece = 2048;  // stays in the first-level cache
+  const size_t bytes = size_t(BlockOf(id).bytes);
+  uint32_t most = 0;
+  for (size_t i = 0; i < blocks; i += kPiece) {
+    const size_t n = std::min(kPiece, blocks - i);
+    most = std::max(most, LargestMagnitude(x + i, n));
+    uint8_t* to = out + i * bytes;
+    if (id == FormatId::kF16) DemoteToF16(x + i, n, reinterpret_cast<uint16_t*>(to));
+    else if (id == FormatId::kBF16) DemoteToBF16(x + i, n, reinterpret_cast<uint16_t*>(to));
+    else memcpy(to, x + i, n * bytes);
   }
+  return most;
 }
 uint32_t LargestMagnitude(const float* x, size_t n) { return HWY_DYNAMIC_DISPATCH(LargestMagnitudeTargeted)(x, n); }
 

@@ -119,8 +119,17 @@ HWY_INLINE void SearchF16(const Tile<S>& t, const Tuning& p, float* best_s, floa
   PolishF16<kB, S>(t, p.polish, 0.008f, f, best_s, best_m);
 }
 
+// The greatest value but one.
+template <const Block& kB>
+constexpr float LastButOne() {
+  float second = ShapeOf(kB).low;
+  for (int c = 0; c < ShapeOf(kB).codes; ++c)
+    if (ValueOf(kB, c) < ShapeOf(kB).high && ValueOf(kB, c) > second) second = ValueOf(kB, c);
+  return second;
+}
+
 // 8-bit scales are few: the plain choice, which puts the greatest magnitude on the end of the grid, and its neighbours
-// are all tried.
+// are all tried; and the one that puts it on the last value but one, where the gap to the last is wide.
 template <const Block& kB, int S>
 HWY_INLINE void SearchByte(const Tile<S>& t, const Tuning& p, float* best_s, float* best_m) {
   constexpr int last = kB.scale.type == Number::kUE4M3 ? kLastUE4M3 : kLastE8M0;
@@ -131,11 +140,17 @@ HWY_INLINE void SearchByte(const Tile<S>& t, const Tuning& p, float* best_s, flo
     for (int i = 0; i < S; ++i) v = hn::Max(v, hn::Abs(hn::Load(d, &t.x[i][c])));
     hn::Store(v, d, most + c);
   }
-  int plain[kColumns];
-  for (int j = 0; j < kColumns; ++j) plain[j] = NearestByte(kB.scale.type, most[j] / ShapeOf(kB).high);
+  int plain[kColumns], second[kColumns];
+  for (int j = 0; j < kColumns; ++j) {
+    plain[j] = NearestByte(kB.scale.type, most[j] / ShapeOf(kB).high);
+    second[j] = NearestByte(kB.scale.type, most[j] / LastButOne<kB>());
+  }
   Fit f;
-  for (int k = -p.scale_steps; k <= p.scale_steps; ++k) {
-    for (int j = 0; j < kColumns; ++j) s[j] = FloatOfByte(kB.scale.type, HWY_MIN(HWY_MAX(plain[j] + k, 0), last));
+  for (int k = -p.scale_steps; k <= p.scale_steps + 1; ++k) {
+    for (int j = 0; j < kColumns; ++j) {
+      const int code = k <= p.scale_steps ? plain[j] + k : second[j];
+      s[j] = FloatOfByte(kB.scale.type, HWY_MIN(HWY_MAX(code, 0), last));
+    }
     Evaluate<kB, S>(t, s, nullptr, f, error);
     for (int j = 0; j < kColumns; ++j)
       if (k == -p.scale_steps || error[j] < least[j]) {

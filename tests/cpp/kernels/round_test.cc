@@ -2,6 +2,7 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <cmath>
 #include <random>
 #include <vector>
@@ -75,6 +76,92 @@ TEST_P(RoundOnEachTarget, LegacyTypesEqualTheirScalarTwin) {
   ExpectTwin<ggml::Q5_0>(FormatId::kQ5_0);
   ExpectTwin<ggml::Q5_1>(FormatId::kQ5_1);
   ExpectTwin<ggml::Q8_0>(FormatId::kQ8_0);
+}
+
+// The least error of one group under scale d, each weight at the nearest value.
+template <const Block& kB>
+double ErrorUnder(const float* x, double d) {
+  double sum = 0;
+  for (int i = 0; i < ShapeOf(kB).group; ++i) {
+    double least = double(x[i]) * x[i];
+    for (float v : kB.map.values) least = std::min(least, (x[i] - v * d) * (x[i] - v * d));
+    sum += least;
+  }
+  return sum;
+}
+
+// The scales that put the greatest magnitude at the last value or near it, one at a time.
+template <const Block& kB>
+void ExpectTheBetterOfTwoScales(FormatId id) {
+  static constexpr Shape s = ShapeOf(kB);
+  const std::vector<float> x = Inputs();
+  std::vector<uint8_t> got(x.size() / kB.n * kB.bytes);
+  RoundBlocks(id, x.data(), x.size() / kB.n, got.data());
+  int others = 0;
+  for (size_t at = 0; at < x.size(); at += s.group) {
+    float most = 0;
+    for (int i = 0; i < s.group; ++i) most = std::max(most, std::abs(x[at + i]));
+    double plain, other;
+    if (kB.scale.type == Number::kUE4M3) {
+      if (most > 2000) continue;  // more than its scales reach
+      plain = FloatOfByte(kB.scale.type, NearestByte(kB.scale.type, most / s.high));
+      other = FloatOfByte(kB.scale.type, NearestByte(kB.scale.type, most / 4));
+    } else {
+      plain = most == 0 ? 0 : std::exp2(std::floor(std::log2(most)) - 3);
+      other = 2 * plain;
+    }
+    double error = 0;
+    for (int i = 0; i < s.group; ++i) {
+      const double r = Decode<kB>(&got[(at + i) / kB.n * kB.bytes], int((at + i) % kB.n)) - double(x[at + i]);
+      error += r * r;
+    }
+    const double first = ErrorUnder<kB>(&x[at], plain), second = ErrorUnder<kB>(&x[at], other);
+    EXPECT_LE(error, std::min(first, second) * (1 + 1e-5) + most * most * 1e-11) << NameOf(id) << " group " << at / s.group;
+    others += second < first;
+  }
+  EXPECT_GT(others, 100);
+}
+
+TEST_P(RoundOnEachTarget, FloatsTakeTheBetterOfTwoScales) {
+  ExpectTheBetterOfTwoScales<ggml::MXFP4>(FormatId::kMXFP4);
+  ExpectTheBetterOfTwoScales<ggml::NVFP4>(FormatId::kNVFP4);
+}
+
+// Turns of 16 groups and the rest behind them: each block as it is alone, and nothing written behind the last.
+TEST_P(RoundOnEachTarget, BlocksDoNotDependOnTheirNeighbours) {
+  const std::vector<float> all = Inputs();
+  for (FormatId id : {FormatId::kQ4_0, FormatId::kQ5_1, FormatId::kQ8_0, FormatId::kMXFP4, FormatId::kNVFP4}) {
+    const size_t n = size_t(BlockOf(id).n), bytes = size_t(BlockOf(id).bytes);
+    for (size_t blocks : {1, 15, 16, 17, 47}) {
+      std::vector<uint8_t> got(blocks * bytes + 64, 0xa5), alone(bytes);
+      RoundBlocks(id, all.data(), blocks, got.data());
+      for (size_t b = 0; b < blocks; ++b) {
+        RoundBlocks(id, &all[b * n], 1, alone.data());
+        EXPECT_TRUE(std::equal(alone.begin(), alone.end(), got.begin() + b * bytes)) << NameOf(id) << " block " << b;
+      }
+      for (size_t i = blocks * bytes; i < got.size(); ++i) ASSERT_EQ(got[i], 0xa5) << NameOf(id) << " " << blocks;
+    }
+  }
+}
+
+TEST_P(RoundOnEachTarget, ReturnsTheLargestMagnitude) {
+  for (FormatId id : {FormatId::kF16, FormatId::kBF16, FormatId::kQ4_0, FormatId::kQ4_1, FormatId::kQ8_0, FormatId::kMXFP4,
+                      FormatId::kNVFP4}) {
+    const size_t n = 64 * 37;
+    std::vector<uint8_t> out(n * 4);
+    for (size_t at : {size_t{0}, size_t{31}, size_t{32}, size_t{700}, n - 1})
+      for (float value : {-3.0f, 4.0f}) {
+        std::vector<float> x(n, 0.5f);
+        x[at] = value;
+        EXPECT_EQ(RoundBlocks(id, x.data(), n / BlockOf(id).n, out.data()), BitsOfFloat(std::abs(value))) << NameOf(id);
+        for (float bad : {NAN, -NAN, INFINITY, -INFINITY}) {
+          x[at] = bad;
+          EXPECT_GE(RoundBlocks(id, x.data(), n / BlockOf(id).n, out.data()), 0x7f800000u) << NameOf(id) << " " << bad;
+        }
+      }
+    const std::vector<float> zeros(n, -0.0f);
+    EXPECT_EQ(RoundBlocks(id, zeros.data(), n / BlockOf(id).n, out.data()), 0u) << NameOf(id);
+  }
 }
 
 TEST_P(RoundOnEachTarget, LargestMagnitudeSeesEveryPlace) {

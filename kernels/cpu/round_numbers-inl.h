@@ -1,0 +1,56 @@
+// What encoding without a search keeps of 16 groups between its two passes, and conversions of vectors that it needs.
+#if defined(EDGEQUANT_ROUND_NUMBERS_INL_H_) == defined(HWY_TARGET_TOGGLE)
+#ifdef EDGEQUANT_ROUND_NUMBERS_INL_H_
+#undef EDGEQUANT_ROUND_NUMBERS_INL_H_
+#else
+#define EDGEQUANT_ROUND_NUMBERS_INL_H_
+#endif
+
+#include "kernels/cpu/round_ends-inl.h"
+#include "kernels/cpu/search_pack-inl.h"
+
+HWY_BEFORE_NAMESPACE();
+namespace edgequant {
+namespace HWY_NAMESPACE {
+
+// What the codes of 16 groups follow from, and the numbers as they are stored.
+struct alignas(64) Numbers {
+  float inverse[kColumns], low[kColumns];
+  uint16_t scale[kColumns], offset[kColumns];
+};
+
+// v without its fraction, for |v| < 2^31. (Highway's ConvertTo also minds what lies beyond, at four operations.)
+HWY_INLINE VI Truncated(VF v) {
+#if HWY_ARCH_X86 && HWY_TARGET <= HWY_AVX3
+  return VI{_mm512_cvttps_epi32(v.raw)};
+#elif HWY_ARCH_X86 && HWY_TARGET == HWY_AVX2
+  return VI{_mm256_cvttps_epi32(v.raw)};
+#elif HWY_ARCH_X86 && HWY_TARGET != HWY_SCALAR
+  return VI{_mm_cvttps_epi32(v.raw)};
+#else
+  return hn::ConvertTo(DI(), v);
+#endif
+}
+
+// The lowest byte of each number.
+HWY_INLINE void StoreBytes(VI v, uint8_t* HWY_RESTRICT to) {
+  const hn::Rebind<uint8_t, DF> d8;
+#if HWY_ARCH_X86 && HWY_TARGET <= HWY_AVX3_DL
+  alignas(64) static constexpr uint8_t kLowest[64] = {0, 4, 8, 12, 16, 20, 24, 28, 32, 36, 40, 44, 48, 52, 56, 60};
+  const hn::Full512<uint8_t> d512;
+  const hn::Vec<hn::Full512<uint8_t>> bytes{_mm512_permutexvar_epi8(hn::Load(d512, kLowest).raw, v.raw)};
+  hn::StoreU(hn::LowerHalf(hn::LowerHalf(bytes)), d8, to);
+#else
+  const hn::RebindToUnsigned<DI> du;
+  const auto bits = hn::BitCast(du, v);
+  // x86 takes the lowest byte anyway; others may saturate
+  constexpr bool takes_byte = HWY_ARCH_X86 && HWY_TARGET <= HWY_SSE4;
+  hn::StoreU(hn::U8FromU32(takes_byte ? bits : hn::And(bits, hn::Set(du, 255u))), d8, to);
+#endif
+}
+
+}  // namespace HWY_NAMESPACE
+}  // namespace edgequant
+HWY_AFTER_NAMESPACE();
+
+#endif  // EDGEQUANT_ROUND_NUMBERS_INL_H_
