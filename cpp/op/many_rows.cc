@@ -25,13 +25,22 @@ struct StripMemory {
   }
 };
 
+uint8_t* At(const MutableRowsView& y, size_t i, size_t column) {
+  return static_cast<uint8_t*>(y.data) + ptrdiff_t(i) * y.stride + column * (y.type == FormatId::kF32 ? 4 : 2);
+}
+
+// Rows of y lie so far apart that each is a miss of its own when it is written.
+void PrefetchRow(const MutableRowsView& y, size_t i, size_t first, size_t n) {
+  for (const uint8_t *p = At(y, i, first), *end = At(y, i, first + n); p < end; p += kPanelLine)
+    __builtin_prefetch(p, 1);
+}
+
 }  // namespace
 
 void WriteRow(const MutableRowsView& y, size_t i, size_t first, size_t n, float* sums, const float* bias) {
   if (bias)
     for (size_t k = 0; k < n; ++k) sums[k] += bias[first + k];
-  const size_t size = y.type == FormatId::kF32 ? 4 : 2;
-  StoreOutputs(sums, n, y.type, static_cast<uint8_t*>(y.data) + ptrdiff_t(i) * y.stride + first * size);
+  StoreOutputs(sums, n, y.type, At(y, i, first));
 }
 
 void ManyRows::Fill(const RowsView& x, Compute compute, const Panel& w) {
@@ -102,28 +111,43 @@ void ManyRows::Multiply(const Panel& w, size_t task, const Rows& rows, const Mut
   const PanelLayout& layout = w.layout;
   const DecodedStrip strip = memory.Strip(panels, groups_per_block_);
   const size_t columns = size_t(panels) * kPanelRows, groups = layout.GroupsOf(w.cols), panel_bytes = w.panel_bytes();
-  float* sums = memory.sums.Get<float>(kAtOnce * columns);
-  memset(sums, 0, (last_tile - first_tile) * kTileRows * columns * sizeof(float));
+  const uint8_t* const data = w.data.get() + first_panel * panel_bytes;
+  const size_t column = first_panel * kPanelRows, n = std::min(columns, w.rows - column);
+  const size_t per_tile = kTileRows / size_t(digits_);
   const DecodeFn decode = FindDecode(layout);
   const TileFn multiply = FindTile(layout, panels);
+  float* const sums = memory.sums.Get<float>(kAtOnce * columns);
+  memset(sums, 0, (last_tile - first_tile) * kTileRows * columns * sizeof(float));
+  // While a block is multiplied, the next comes into the cache, or the first of the next strip.
+  TileArgs args{};
+  args.strip = &strip, args.group = layout.group, args.groups_per_header = layout.groups_per_header;
+  args.ahead_stride = panel_bytes;
+  const size_t steps = (last_tile - first_tile) * kBlockK / 4;
+  args.ahead_step = layout.PanelBytes(kBlockK) / steps + 1;
   for (size_t b = 0; b < blocks_; ++b) {
     const size_t first = b * groups_per_block_, count = std::min(groups_per_block_, groups - first);
-    for (int v = 0; v < panels; ++v)
-      decode(layout, w.data.get() + (first_panel + size_t(v)) * panel_bytes, first, count, v, strip);
+    const bool last = b + 1 == blocks_;
+    for (int v = 0; v < panels; ++v) decode(layout, data + size_t(v) * panel_bytes, first, count, v, strip);
+    args.groups = int(count);
+    args.ahead = data + (last ? size_t(panels) * panel_bytes : layout.CodesAt(first + count) - layout.header_bytes());
+    args.y = sums;
     for (size_t t = first_tile; t < last_tile; ++t) {
-      const size_t at = b * tiles_ + t;
-      multiply({&strip, q_ + at * kTileRows * kBlockK, sum_ + at * groups_per_block_ * kTileRows,
-                pair_ + at * pairs_per_block_ * kTileRows, scale_ + at * kTileRows, int(count), layout.group,
-                layout.groups_per_header, sums + (t - first_tile) * kTileRows * columns});
+      const size_t at = b * tiles_ + t, row = t * per_tile, end = last ? std::min(row + per_tile, rows.count) : row;
+      for (size_t i = row; i < end; ++i) PrefetchRow(y, rows[i], column, n);
+      args.x = q_ + at * kTileRows * kBlockK;
+      args.x_scale = scale_ + at * kTileRows;
+      args.x_sum = sum_ + at * groups_per_block_ * kTileRows;
+      args.x_pair = pair_ + at * pairs_per_block_ * kTileRows;
+      multiply(args);
+      for (size_t i = row; i < end; ++i) {
+        float* const s = args.y + (i - row) * size_t(digits_) * columns;
+        for (int d = 1; d < digits_; ++d)
+          for (size_t k = 0; k < n; ++k) s[k] += s[size_t(d) * columns + k];
+        WriteRow(y, rows[i], column, n, s, bias);
+      }
+      args.y += kTileRows * columns;
+      args.ahead += args.ahead_step * (kBlockK / 4);
     }
-  }
-  const size_t column = first_panel * kPanelRows, n = std::min(columns, w.rows - column),
-               per_tile = kTileRows / size_t(digits_);
-  for (size_t i = first_tile * per_tile; i < std::min(last_tile * per_tile, rows.count); ++i) {
-    float* s = sums + (i * size_t(digits_) - first_tile * kTileRows) * columns;
-    for (int d = 1; d < digits_; ++d)
-      for (size_t k = 0; k < n; ++k) s[k] += s[size_t(d) * columns + k];
-    WriteRow(y, rows[i], column, n, s, bias);
   }
 }
 

@@ -21,89 +21,138 @@ constexpr bool kSumsInRegisters = kParts == 1;
 template <class C>
 HWY_INLINE Line SignedValues(const Line& codes, [[maybe_unused]] const Table16& table, [[maybe_unused]] int zero) {
   if constexpr (C::kTable) return LookUp(table, codes);
+  else if constexpr (C::kBits == 8) return codes;
   else return Minus(codes, zero);
 }
+
+// Scales and minima of groups [first, first + count) of panel number `index`.
+HWY_NOINLINE void DecodeScales(const PanelLayout& layout, const uint8_t* HWY_RESTRICT panel, size_t first, size_t count,
+                               int index, const DecodedStrip& out) {
+  const size_t per_header = size_t(layout.groups_per_header), columns = size_t(out.panels) * kPanelRows;
+  const size_t header_stride = layout.HeaderAt(per_header), at = size_t(index) * kPanelRows;
+  const uint8_t* HWY_RESTRICT header = panel + layout.HeaderAt(first);
+  float *HWY_RESTRICT scale = out.scale + at, *HWY_RESTRICT minimum = out.minimum + at;
+  if (!layout.two_level()) {
+    for (size_t in_header = first % per_header; count > 0; in_header = 0, header += header_stride) {
+      const size_t n = HWY_MIN(per_header - in_header, count);
+      ReadScales(layout, header, int(in_header), int(n), columns, scale, minimum);
+      scale += n * columns, minimum += n * columns, count -= n;
+    }
+    return;
+  }
+  const float sign = layout.fold < 0 ? -1.0f : 1.0f, min_ratio = layout.min_factor / layout.factor;
+  int32_t *HWY_RESTRICT sub_scale = out.sub_scale + at, *HWY_RESTRICT sub_minimum = out.sub_minimum + at;
+  for (; count > 0; count -= HWY_MIN(per_header, count), header += header_stride) {
+    StoreFloats(Times(FromF16(header), sign), scale);
+    scale += columns;
+    for (size_t g = 0; g < per_header && layout.fold == 0; ++g, sub_scale += columns)
+      StoreInts(SubScale(layout, header, g), sub_scale);
+    if (!layout.minima) continue;
+    StoreFloats(Times(FromF16(header + 32), min_ratio), minimum);
+    minimum += columns;
+    for (size_t g = 0; g < per_header; g += 2, sub_minimum += columns)
+      StoreInts(JoinPairs(SubMinimum(layout, header, g),
+                          g + 1 < per_header ? SubMinimum(layout, header, g + 1) : SetInts(0)),
+                sub_minimum);
+  }
+}
+
+// Sums of a group's values times 128: two of them, as a dot product takes 4 cycles.
+using ValueSums = Regs<Ints, 2>;
 
 // kFold: values are multiplied by the group's sub-scale, which `sub_scale` holds twice in each lane.
 template <class C, bool kFold, int kFirst, int kSteps>
 HWY_INLINE void DecodeSteps(UnitReader<C>& unit, const Table16& table, int zero, const Ints& sub_scale, size_t stride,
-                            int8_t* HWY_RESTRICT out, Ints& sum) {
+                            int8_t* HWY_RESTRICT out, ValueSums& sums) {
   static constexpr uint8_t k128[4] = {128, 128, 128, 128};
   [[maybe_unused]] const Quad offset = LoadQuad(k128);
   For<kSteps>([&](auto i) EDGEQUANT_UNROLLED {
     constexpr int step = kFirst + i;
     Line v = SignedValues<C>(unit.template Next<step>(), table, zero);
     if constexpr (kFold) v = TimesBytes(v, sub_scale);
-    if constexpr (kUnsignedDot) sum = DotValues(sum, offset, v);
+    if constexpr (kUnsignedDot) sums.template At<step % 2>() = DotValues(sums.template At<step % 2>(), offset, v);
     StoreLine(v, out + step * stride);
   });
 }
 
-template <class C, bool kHalfUnits, bool kFold>
+template <class C, bool kHalfUnits, bool kTwoLevel, bool kFold>
 void DecodePanel(const PanelLayout& layout, const uint8_t* HWY_RESTRICT panel, size_t first, size_t count, int index,
                  const DecodedStrip& out) {
-  const size_t per_header = size_t(layout.groups_per_header), columns = size_t(out.panels) * kPanelRows;
-  const size_t stride = size_t(out.panels) * kPanelLine;
-  const size_t at = size_t(index) * kPanelRows;
-  int8_t* values = out.values + index * kPanelLine;
+  const size_t columns = size_t(out.panels) * kPanelRows, stride = size_t(out.panels) * kPanelLine;
+  const size_t per_header = size_t(layout.groups_per_header), header_bytes = layout.header_bytes();
+  const int units = kHalfUnits ? 1 : layout.group / kPanelUnit, zero = layout.zero, fold = layout.fold;
   const Table16 table = LoadTable(layout.values);
-  for (size_t g = first; g < first + count;) {
-    const size_t in_header = g % per_header, n = HWY_MIN(per_header - in_header, first + count - g);
-    const uint8_t* HWY_RESTRICT header = panel + layout.HeaderAt(g);
-    const size_t row = layout.two_level() ? (g - first) / per_header : g - first;  // of scales
-    Ints start = SetInts(0);
-    if (layout.two_level()) {
-      StoreFloats(Times(FromF16(header), layout.fold < 0 ? -1.0f : 1.0f), out.scale + row * columns + at);
-      for (size_t j = 0; j < n && !kFold; ++j)
-        StoreInts(SubScale(layout, header, j), out.sub_scale + (g - first + j) * columns + at);
-      if (layout.minima) {
-        StoreFloats(Times(FromF16(header + 32), layout.min_factor / layout.factor), out.minimum + row * columns + at);
-        for (size_t j = 0; j < n; j += 2)
-          StoreInts(JoinPairs(SubMinimum(layout, header, j),
-                              j + 1 < n ? SubMinimum(layout, header, j + 1) : SetInts(0)),
-                    out.sub_minimum + (row * ((per_header + 1) / 2) + j / 2) * columns + at);
+  const uint8_t* HWY_RESTRICT p = panel + layout.CodesAt(first);
+  int8_t* HWY_RESTRICT values = out.values + index * kPanelLine;
+  int32_t* HWY_RESTRICT start = out.start + index * kPanelRows;
+  DecodeScales(layout, panel, first, count, index, out);
+  for (size_t before = first % per_header; count > 0; before = 0, p += header_bytes) {
+    const size_t n = HWY_MIN(per_header - before, count);
+    const uint8_t* HWY_RESTRICT header = p - header_bytes;  // of two levels, which begin with one
+    ValueSums sums;
+    Ints total = SetInts(0), sub_scale = total;
+    size_t g = 0;
+    const auto begin = [&]() EDGEQUANT_UNROLLED {
+      sums.template At<0>() = sums.template At<1>() = SetInts(0);
+      if constexpr (kTwoLevel) sub_scale = SubScale(layout, header, g);
+      if constexpr (kFold) {
+        sub_scale = TimesPlus(sub_scale, SetInts(fold), SetInts(0));
+        sub_scale = JoinPairs(sub_scale, sub_scale);
       }
-    } else {
-      ReadScales(layout, header, int(in_header), int(n), columns, out.scale + row * columns + at,
-                 layout.minima ? out.minimum + row * columns + at : nullptr);
-    }
-    const auto finish = [&](const Ints& sum) EDGEQUANT_UNROLLED {
-      if constexpr (kFold) start = Plus(start, sum);
-      else if (layout.two_level()) start = TimesPlus(LoadInts(out.sub_scale + (g - first) * columns + at), sum, start);
-      else StoreNegated(sum, out.start + (g - first) * columns + at);
+    };
+    const auto finish = [&]() EDGEQUANT_UNROLLED {
+      const Ints sum = Plus(sums.template At<0>(), sums.template At<1>());
       ++g;
+      if constexpr (kFold) {
+        total = Plus(total, sum);
+      } else if constexpr (kTwoLevel) {
+        total = TimesPlus(sub_scale, sum, total);
+      } else {
+        StoreNegated(sum, start);
+        start += columns;
+      }
     };
-    const auto sub_scale = [&]() EDGEQUANT_UNROLLED {
-      Ints s = SetInts(0);
-      if constexpr (kFold) s = TimesPlus(SubScale(layout, header, g % per_header), SetInts(layout.fold), s);
-      return JoinPairs(s, s);
-    };
-    const uint8_t* p = panel + layout.CodesAt(g);
-    for (const size_t end = g + n; g < end;) {
-      Ints sum = SetInts(0), fold = sub_scale();
-      for (int u = 0; u < (kHalfUnits ? 1 : layout.group / kPanelUnit); ++u) {
+    while (g < n) {
+      begin();
+      for (int u = 0; u < units; ++u) {
         UnitReader<C> unit{p, {}, {}};
-        DecodeSteps<C, kFold, 0, kHalfUnits ? 4 : 8>(unit, table, layout.zero, fold, stride, values, sum);
+        DecodeSteps<C, kFold, 0, kHalfUnits ? 4 : 8>(unit, table, zero, sub_scale, stride, values, sums);
         if constexpr (kHalfUnits) {
-          finish(sum);
-          sum = SetInts(0);
-          fold = sub_scale();
-          DecodeSteps<C, kFold, 4, 4>(unit, table, layout.zero, fold, stride, values, sum);
+          finish();
+          begin();
+          DecodeSteps<C, kFold, 4, 4>(unit, table, zero, sub_scale, stride, values, sums);
         }
         p += C::kUnitBytes;
         values += 8 * stride;
       }
-      finish(sum);
+      finish();
     }
-    if (layout.two_level()) StoreNegated(start, out.start + row * columns + at);
+    if constexpr (kTwoLevel) {
+      StoreNegated(total, start);
+      start += columns;
+    }
+    count -= n;
   }
 }
 
-// Adds the products of `steps` steps; x and w move on.
+// Weights that are decoded next, brought into the cache while a tile is multiplied: a piece of each panel per step.
+template <int kPanels>
+struct Ahead {
+  const uint8_t* p;
+  size_t stride, step;
+  HWY_INLINE void Next() {
+    For<kPanels>([&](auto v) EDGEQUANT_UNROLLED { __builtin_prefetch(p + v * stride, 0, 2); });
+    p += step;
+  }
+};
+
+// Adds the products of `steps` steps; x, w and `ahead` move on.
 template <int kPanels>
 HWY_INLINE void DotGroup(int steps, const uint8_t* HWY_RESTRICT& x, const int8_t* HWY_RESTRICT& w,
-                         Regs<Ints, kTileRows * kPanels>& sums) {
-  for (int s = 0; s < steps; ++s) {
+                         Ahead<kPanels>& ahead, Regs<Ints, kTileRows * kPanels>& sums) {
+  const int8_t* const end = w + steps * (kPanels * kPanelLine);
+  do {
+    ahead.Next();
     Regs<Line, kPanels> values;
     For<kPanels>([&](auto v) EDGEQUANT_UNROLLED { values.template At<v>() = LoadLine(w + v * kPanelLine); });
     For<kTileRows>([&](auto r) EDGEQUANT_UNROLLED {
@@ -115,7 +164,7 @@ HWY_INLINE void DotGroup(int steps, const uint8_t* HWY_RESTRICT& x, const int8_t
     });
     x += kTileRows * 4;
     w += kPanels * kPanelLine;
-  }
+  } while (w != end);
 }
 // The same 16 numbers per panel for all rows.
 template <int kPanels>
@@ -160,13 +209,14 @@ void MultiplyTile(const TileArgs& a) {
   constexpr int kColumns = kPanels * kPanelRows, kSums = kTileRows * kPanels;
   const uint8_t* HWY_RESTRICT x = a.x;
   const int8_t* HWY_RESTRICT w = a.strip->values;
+  Ahead<kPanels> ahead{a.ahead, a.ahead_stride, a.ahead_step};
   alignas(64) float memory[kSumsInRegisters ? 1 : kTileRows * kColumns];
   Regs<Floats, kSumsInRegisters ? kSums : 0> total;
   ForTile<kPanels>([&](auto, auto, auto i) EDGEQUANT_UNROLLED { SetTotal<i>(ZeroFloats(), total, memory); });
   for (int g = 0; g < a.groups; ++g) {
     Regs<Ints, kSums> sums;
     StartSums<kPanels>(a.strip->start + g * kColumns, sums);
-    DotGroup<kPanels>(a.group / 4, x, w, sums);
+    DotGroup<kPanels>(a.group / 4, x, w, ahead, sums);
     For<kPanels>([&](auto v) EDGEQUANT_UNROLLED {
       const Floats scale = LoadFloats(a.strip->scale + g * kColumns + v * kPanelRows);
       Floats minimum;
@@ -179,9 +229,11 @@ void MultiplyTile(const TileArgs& a) {
       });
     });
   }
+  float* const y = a.y;
+  const float* HWY_RESTRICT x_scale = a.x_scale;
   ForTile<kPanels>([&](auto r, auto, auto i) EDGEQUANT_UNROLLED {
-    float* y = a.y + i * kPanelRows;
-    StoreFloats(TimesPlus(TotalOf<i>(total, memory), a.x_scale[r], LoadFloats(y)), y);
+    float* out = y + i * kPanelRows;
+    StoreFloats(TimesPlus(TotalOf<i>(total, memory), x_scale[r], LoadFloats(out)), out);
   });
 }
 
@@ -192,20 +244,21 @@ void MultiplyTwoLevelTile(const TileArgs& a) {
   constexpr int kColumns = kPanels * kPanelRows, kSums = kTileRows * kPanels;
   const uint8_t* HWY_RESTRICT x = a.x;
   const int8_t* HWY_RESTRICT w = a.strip->values;
+  Ahead<kPanels> ahead{a.ahead, a.ahead_stride, a.ahead_step};
   alignas(64) int32_t memory[kSumsInRegisters ? 1 : kTileRows * kColumns];
   const int headers = a.groups / a.groups_per_header, pairs = (a.groups_per_header + 1) / 2;
   for (int h = 0; h < headers; ++h) {
     Regs<Ints, kSumsInRegisters ? kSums : 0> total;
     Regs<Ints, kSums> start;
     StartSums<kPanels>(a.strip->start + h * kColumns, start);
-    if constexpr (kFold) DotGroup<kPanels>(a.groups_per_header * a.group / 4, x, w, start);
+    if constexpr (kFold) DotGroup<kPanels>(a.groups_per_header * a.group / 4, x, w, ahead, start);
     ForTile<kPanels>(
         [&](auto, auto, auto i) EDGEQUANT_UNROLLED { SetTotal<i>(start.template At<i>(), total, memory); });
     const int32_t* HWY_RESTRICT sub_scale = a.strip->sub_scale + h * a.groups_per_header * kColumns;
     for (int g = 0; g < a.groups_per_header && !kFold; ++g, sub_scale += kColumns) {
       Regs<Ints, kSums> sums;
       ForTile<kPanels>([&](auto, auto, auto i) EDGEQUANT_UNROLLED { sums.template At<i>() = SetInts(0); });
-      DotGroup<kPanels>(a.group / 4, x, w, sums);
+      DotGroup<kPanels>(a.group / 4, x, w, ahead, sums);
       For<kPanels>([&](auto v) EDGEQUANT_UNROLLED {
         const Ints scale = LoadInts(sub_scale + v * kPanelRows);
         For<kTileRows>([&](auto r) EDGEQUANT_UNROLLED {
@@ -226,26 +279,29 @@ void MultiplyTwoLevelTile(const TileArgs& a) {
           });
         });
     }
+    const float *HWY_RESTRICT scale = a.strip->scale + h * kColumns, *HWY_RESTRICT x_scale = a.x_scale;
+    [[maybe_unused]] const float* HWY_RESTRICT minimum = a.strip->minimum + h * kColumns;
+    float* const y = a.y;
     ForTile<kPanels>([&](auto r, auto v, auto i) EDGEQUANT_UNROLLED {
-      const int column = h * kColumns + v * kPanelRows;
-      float* y = a.y + i * kPanelRows;
-      Floats t = Times(ToFloats(TotalOf<i>(total, memory)), LoadFloats(a.strip->scale + column));
-      if constexpr (kMinima) t = TimesPlus(ToFloats(low.template At<i>()), LoadFloats(a.strip->minimum + column), t);
-      StoreFloats(TimesPlus(t, a.x_scale[r], LoadFloats(y)), y);
+      constexpr int column = v * kPanelRows;
+      float* out = y + i * kPanelRows;
+      Floats t = Times(ToFloats(TotalOf<i>(total, memory)), LoadFloats(scale + column));
+      if constexpr (kMinima) t = TimesPlus(ToFloats(low.template At<i>()), LoadFloats(minimum + column), t);
+      StoreFloats(TimesPlus(t, x_scale[r], LoadFloats(out)), out);
     });
   }
 }
 
-template <class C, bool kFold>
+template <class C, bool kTwoLevel, bool kFold>
 DecodeFn PickDecode(const PanelLayout& layout) {
-  return layout.group < kPanelUnit ? DecodePanel<C, true, kFold> : DecodePanel<C, false, kFold>;
+  return layout.group < kPanelUnit ? DecodePanel<C, true, kTwoLevel, kFold> : DecodePanel<C, false, kTwoLevel, kFold>;
 }
 template <int kBits, bool kTable>
 DecodeFn PickDecode(const PanelLayout& layout) {
   using C = Codes<kBits, kTable>;
   if constexpr (kBits > 1 && kBits <= 4)
-    if (layout.fold != 0) return PickDecode<C, true>(layout);
-  return PickDecode<C, false>(layout);
+    if (layout.fold != 0) return PickDecode<C, true, true>(layout);
+  return layout.two_level() ? PickDecode<C, true, false>(layout) : PickDecode<C, false, false>(layout);
 }
 template <int kPanels, bool kMinima>
 TileFn PickTile(const PanelLayout& layout) {

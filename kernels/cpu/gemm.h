@@ -36,6 +36,8 @@ struct TileArgs {
   const float* x_scale;   // [kTileRows]
   int groups, group, groups_per_header;
   float* y;               // [kTileRows][panels * 16], added to
+  const uint8_t* ahead;   // prefetched, with what lies ahead_stride behind it for each panel: ahead_step bytes per 4 k
+  size_t ahead_stride, ahead_step;
 };
 using TileFn = void (*)(const TileArgs&);
 

@@ -51,15 +51,13 @@ struct UnitReader {
 // `stride` apart. Aligned. For layouts with one level.
 HWY_INLINE void ReadScales(const PanelLayout& layout, const uint8_t* HWY_RESTRICT p, int first, int count,
                            size_t stride, float* HWY_RESTRICT scale, float* HWY_RESTRICT minimum) {
-  for (int g = first; g < first + count; ++g, scale += stride, minimum += stride) {
-    switch (layout.scale) {
-      case PanelScale::kE8M0: StoreFloats(FromE8M0(p + 16 * g), scale); break;
-      case PanelScale::kUE4M3: StoreFloats(FromUE4M3(p + 16 * g), scale); break;
-      default:
-        StoreFloats(FromF16(p + 32 * g), scale);
-        if (layout.minima) StoreFloats(FromF16(p + 64 + 32 * g), minimum);
-    }
-  }
+  const auto read = [&](const auto& decode, size_t bytes, float* HWY_RESTRICT out) EDGEQUANT_UNROLLED {
+    for (int g = 0; g < count; ++g, out += stride) StoreFloats(decode(p + bytes * size_t(first + g)), out);
+  };
+  if (layout.scale == PanelScale::kE8M0) return read(FromE8M0, 16, scale);
+  if (layout.scale == PanelScale::kUE4M3) return read(FromUE4M3, 16, scale);
+  read(FromF16, 32, scale);
+  if (layout.minima) p += 64, read(FromF16, 32, minimum);
 }
 
 // Layouts with two levels: the integers of group g of the header at p.
