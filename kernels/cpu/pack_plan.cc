@@ -10,6 +10,15 @@
 
 namespace edgequant {
 
+PackPlan PackPlan::After(const PackPlan& other) {
+  PackPlan plan(other.chunk_bytes_);
+  plan.quads = other.quads;
+  plan.streams = other.streams;
+  plan.quads_read = plan.quads.size();
+  plan.streams_ordered = plan.streams.size();
+  return plan;
+}
+
 int PackPlan::SourceOf(int byte) {
   if (chunk_bytes_ == 0) return byte / 4;
   for (size_t q = 0; q < quads.size(); ++q) {
@@ -117,7 +126,7 @@ const PackPlan& BytePlan(int bits) {
 
 PackRecipe::PackRecipe(const Block& b, const PanelLayout& panel)
     : layout(panel), block_weights(b.n), block_bytes(b.bytes), chunk_bytes(kPackChunk / b.n * b.bytes),
-      codes(chunk_bytes), scales(chunk_bytes) {
+      codes(chunk_bytes) {
   if (b.map.kind == MapKind::kGrid) SetGrid(b);
   else if (b.codes[0].kind == FieldKind::kTrits) SetTrits(b);
   else SetBits(b);
@@ -189,12 +198,15 @@ void PackRecipe::SetGrid(const Block& b) {
       ForBits(f, i / per_block * b.bytes, i % per_block, [&](int from, int phase, int bit) {
         codes.Move(from, phase, i / 4 + (bit < 8 ? 0 : code_lines), i % 4 * 8 + bit % 8);
       });
+  sign_step = code_lines / (kPackChunk / 32);  // so that lines of the panel are alike
   const int sign_line = code_lines * (wide_codes ? 2 : 1);
   const bool moves = b.map.shift != 0;
-  if (moves) signs = Signs::kShift;
+  const Field& shift = b.map.shift_sign;
+  const bool shared = moves && shift.lanes % 4 == 0 && shift.lane_step == 0;  // by the 32 weights of a word
+  if (moves) signs = shared ? Signs::kShift32 : Signs::kShift;
   else if (b.map.signs.kind != FieldKind::kNone) signs = b.map.signs.bits == 7 ? Signs::kOdd : Signs::kFree;
-  for (int i = 0; i < kPackChunk / 8; ++i)
-    ForBits(moves ? b.map.shift_sign : b.map.signs, i / (b.n / 8) * b.bytes, i % (b.n / 8),
+  for (int i = 0; i < kPackChunk / 8; i += shared ? 4 : 1)
+    ForBits(moves ? shift : b.map.signs, i / (b.n / 8) * b.bytes, i % (b.n / 8),
             [&](int from, int phase, int bit) {
               codes.Move(from, phase, sign_line + i / 4, moves ? i % 4 * 2 : i % 4 * 8 + bit);
             });
@@ -203,13 +215,15 @@ void PackRecipe::SetGrid(const Block& b) {
   for (int k = 0; k < kPackChunk; ++k) {
     MoveRowBits(k, k / grid.dim, k % 4 * 4 + k % grid.dim / 4 * grid.bits, grid.bits);
     if (signs != Signs::kNone)
-      MoveCodeBit(units, 32 * (2 * code_lines + k / 32) + 8 * (k % 4) + k % 32 / 4, 0, layout.bits, k, grid.bits);
+      MoveCodeBit(units, 32 * (2 * code_lines + k / 32 * sign_step) + 8 * (k % 4) + k % 32 / 4, 0, layout.bits, k,
+                  grid.bits);
   }
   units.Finish(kPackChunk / kPanelUnit * layout.bits);
 }
 
 void PackRecipe::SetScales(const Block& b) {
   const int blocks = kPackChunk / b.n, groups = b.n / layout.group;
+  scales = PackPlan::After(codes);
   const bool two_level = layout.scale == PanelScale::kInt8 || layout.scale == PanelScale::kNibble;
   const bool in_pieces = b.scale.pieces.kind != FieldKind::kNone;
   if (in_pieces && !two_level) Fail("scales in pieces need sub-scales");

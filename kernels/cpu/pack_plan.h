@@ -33,6 +33,8 @@ class PackPlan {
  public:
   // Of words of a chunk that is read from rows of bytes, or, without any bytes, of lines that are there already.
   explicit PackPlan(int chunk_bytes) : chunk_bytes_(chunk_bytes) {}
+  // Behind `other`, whose words are still there.
+  static PackPlan After(const PackPlan& other);
   // Bit `from` of the chunk becomes bit `to` of each word of `line`. Words are read at multiples of 4 bytes from byte
   // `phase`; what comes from one field should have one phase.
   void Move(int from, int phase, int line, int to);
@@ -50,6 +52,7 @@ class PackPlan {
   std::vector<PackLine> members;
   std::vector<PackPattern> patterns;
   size_t lines = 0;
+  size_t quads_read = 0, streams_ordered = 0;  // those that come first, by the other plan
 
  private:
   struct Moved {
@@ -79,7 +82,7 @@ struct PackRows {
 
 // What is known before the first row is seen.
 struct PackRecipe {
-  enum class Signs : uint8_t { kNone, kFree, kOdd, kShift };
+  enum class Signs : uint8_t { kNone, kFree, kOdd, kShift, kShift32 };
 
   PackRecipe(const Block& block, const PanelLayout& layout);
 
@@ -87,13 +90,14 @@ struct PackRecipe {
   int block_weights, block_bytes, chunk_bytes;
 
   // To lines of the panel; of codes for several weights each: to lines of the codes' lower bytes, of the bits above
-  // them if there are any, and of signs, a bit per weight (kShift: bits 0, 2, 4, 6 for eight weights each).
+  // them if there are any, and of signs, a bit per weight (kShift: bits 0, 2, 4, 6 for eight weights each; kShift32:
+  // bit 0 for all).
   PackPlan codes;
   uint8_t code_minus = 0;  // subtracted from every byte
 
   // Lines of codes; 0: there are no such. `units` then makes the panel's lines from lines of the rows' lower bytes, of
-  // their upper bytes, and of signs in the panel's order.
-  int code_lines = 0;
+  // their upper bytes, and of signs in the panel's order, `sign_step` apart.
+  int code_lines = 0, sign_step = 1;
   bool wide_codes = false;
   Signs signs = Signs::kNone;  // kOdd: bit 7 of each 8 is the parity of the others
   PackRows rows;
@@ -106,7 +110,7 @@ struct PackRecipe {
   std::vector<Number> numbers;
   // Bytes per group: words of four groups, first of scales, then of minima; then, if the number is in pieces, one line
   // of them per block.
-  PackPlan scales;
+  PackPlan scales{0};
   int scale_words = 0, min_words = 0, piece_lines = 0;
   uint8_t scale_minus = 0;
 

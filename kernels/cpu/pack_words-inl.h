@@ -82,17 +82,19 @@ HWY_INLINE V OrderOneBit(V v) {
 }
 
 HWY_INLINE void OrderStreams(const PackPlan& plan, Words* HWY_RESTRICT words) {
-  for (const PackPlan::Stream& s : plan.streams)
-    ForWords(words + s.source, 1, [&](auto v) HWY_ATTR {
-      if (s.bits == 1) return OrderOneBit(v);
-      if (s.bits == 2) return SwapBits<6>(SwapBits<12>(v, 0x0000f0f0), 0x00cc00cc);
-      return SwapBits<4>(v, 0x00f000f0);
-    });
+  for (size_t i = plan.streams_ordered; i < plan.streams.size(); ++i) {
+    const PackPlan::Stream& s = plan.streams[i];
+    Words* const of = words + s.source;
+    if (s.bits == 1) ForWords(of, 1, [](auto v) HWY_ATTR { return OrderOneBit(v); });
+    if (s.bits == 2)
+      ForWords(of, 1, [](auto v) HWY_ATTR { return SwapBits<6>(SwapBits<12>(v, 0x0000f0f0), 0x00cc00cc); });
+    if (s.bits == 4) ForWords(of, 1, [](auto v) HWY_ATTR { return SwapBits<4>(v, 0x00f000f0); });
+  }
 }
 
 // The sources of a plan.
 HWY_INLINE void ReadWords(const PackPlan& plan, const uint8_t* const rows[kPanelRows], Words* HWY_RESTRICT out) {
-  for (size_t q = 0; q < plan.quads.size(); ++q) TransposeQuad(rows, plan.quads[q], out + 4 * q);
+  for (size_t q = plan.quads_read; q < plan.quads.size(); ++q) TransposeQuad(rows, plan.quads[q], out + 4 * q);
   OrderStreams(plan, out);
 }
 
@@ -198,23 +200,33 @@ HWY_INLINE void LookUp(const PackRows& rows, size_t count, const Words* low, con
 }
 #endif
 
-// Signs of 32 weights in the panel's order.
-HWY_INLINE void OrderSigns(PackRecipe::Signs kind, Words* lines) {
+// Lines of signs, in the panel's order, to lines `step` apart.
+HWY_INLINE void OrderSigns(PackRecipe::Signs kind, const Words* HWY_RESTRICT from, size_t step,
+                           Words* HWY_RESTRICT out) {
   const DW d;
-  ForWords(lines, kPackChunk / 32, [&](auto v) HWY_ATTR {
-    if (kind == PackRecipe::Signs::kShift) {  // bits 2 i, for all of the eight weights
+  const auto each = [&](const auto& f) HWY_ATTR {
+    for (size_t i = 0; i < kPackChunk / 32; ++i)
+      for (size_t r = 0; r < kPanelRows; r += hn::Lanes(d))
+        hn::Store(f(hn::Load(d, from[i] + r)), d, out[i * step] + r);
+  };
+  if (kind == PackRecipe::Signs::kShift) {  // bits 2 i, for all of the eight weights
+    each([&](auto v) HWY_ATTR {
       v = hn::Or(v, hn::ShiftLeft<1>(v));
       v = hn::Or(v, hn::ShiftLeft<8>(v));
       return hn::Or(v, hn::ShiftLeft<16>(v));
-    }
-    if (kind == PackRecipe::Signs::kOdd) {
+    });
+  } else if (kind == PackRecipe::Signs::kShift32) {
+    each([&](auto v) HWY_ATTR { return hn::Sub(hn::Zero(d), v); });
+  } else if (kind == PackRecipe::Signs::kOdd) {
+    each([&](auto v) HWY_ATTR {
       auto odd = hn::Xor(v, hn::ShiftRight<4>(v));
       odd = hn::Xor(odd, hn::ShiftRight<2>(odd));
       odd = hn::And(hn::Xor(odd, hn::ShiftRight<1>(odd)), hn::Set(d, Bytes4(1)));
-      v = hn::Or(v, hn::ShiftLeft<7>(odd));
-    }
-    return OrderOneBit(v);
-  });
+      return OrderOneBit(hn::Or(v, hn::ShiftLeft<7>(odd)));
+    });
+  } else {
+    each([&](auto v) HWY_ATTR { return OrderOneBit(v); });
+  }
 }
 
 }  // namespace HWY_NAMESPACE

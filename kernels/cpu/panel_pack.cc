@@ -20,46 +20,65 @@ namespace edgequant::panel {
 namespace HWY_NAMESPACE {
 namespace hn = hwy::HWY_NAMESPACE;
 
-// What a chunk goes to: groups and units of the panel.
+// Panels are made in pieces of whole chunks and headers, in the first-level cache, and streamed to memory from there:
+// addresses in order are written twice as fast.
+constexpr size_t kMostChunks = 4;  // of a piece: 4 groups of 256
+constexpr size_t kMostPieceBytes = kMostChunks * kPackChunk * kPanelRows + kPanelLine;
+// Where the lines of codes and the groups of a chunk lie in its piece.
+struct Places {
+  uint32_t line[kPackChunk / kPanelUnit * 8];
+  struct Group {
+    uint32_t header, place;  // place: among the groups of the header
+  } group[kPackChunk / 16];
+};
+struct Piece {
+  explicit Piece(const PanelLayout& layout)
+      : chunks(std::max<size_t>(1, size_t(layout.group * layout.groups_per_header) / kPackChunk)),
+        groups(kPackChunk / size_t(layout.group)), bytes(layout.PanelBytes(chunks * kPackChunk)) {
+    for (size_t c = 0; c < chunks; ++c) {
+      for (size_t u = 0; u < kPackChunk / kPanelUnit; ++u) {
+        const size_t k = c * kPackChunk + u * kPanelUnit, g = k / size_t(layout.group);
+        const size_t at = layout.CodesAt(g) + k % size_t(layout.group) / kPanelUnit * size_t(layout.bits) * kPanelLine;
+        for (size_t i = 0; i < size_t(layout.bits); ++i)
+          places[c].line[u * size_t(layout.bits) + i] = uint32_t(at + i * kPanelLine);
+      }
+      for (size_t j = 0; j < groups; ++j) {
+        const size_t g = c * groups + j;
+        places[c].group[j] = {uint32_t(layout.HeaderAt(g)), uint32_t(g % size_t(layout.groups_per_header))};
+      }
+    }
+  }
+  size_t chunks, groups, bytes;  // chunks of the piece, groups of a chunk
+  Places places[kMostChunks];
+};
+// What a chunk goes to.
 struct Target {
   const PanelLayout& layout;
-  uint8_t* out;
-  size_t first_group, groups, units;  // of the chunk, which begins at k0
-  size_t k0;
-  uint8_t* Header(size_t g) const { return out + layout.HeaderAt(first_group + g); }
-  size_t InHeader(size_t g) const { return (first_group + g) % size_t(layout.groups_per_header); }
-  uint8_t* Unit(size_t u) const {
-    const size_t k = k0 + u * kPanelUnit, g = k / size_t(layout.group);  // even for groups of 16
-    return out + layout.CodesAt(g) + (k - g * size_t(layout.group)) / kPanelUnit * size_t(layout.bits) * kPanelLine;
-  }
+  const Places& places;
+  size_t groups;
+  uint8_t* piece;
 };
 
-void StoreUnits(const PackPlan& plan, const Words* words, uint8_t minus, const Target& to) {
+void MakeUnits(const PackPlan& plan, const Words* words, uint8_t minus, const Target& to) {
   const DW d;
   const uint32_t less = Bytes4(minus);
-  const size_t per_unit = size_t(to.layout.bits);
-  alignas(64) Words made[kPackChunk / kPanelUnit * 8];
   MakeLines(plan, words, [&](size_t line, size_t r, auto v) HWY_ATTR {
-    hn::Store(less == 0 ? v : MinusBytes(v, less), d, made[line] + r);
+    hn::Store(less == 0 ? v : MinusBytes(v, less), d, reinterpret_cast<uint32_t*>(to.piece + to.places.line[line]) + r);
   });
-  // In the order of addresses, else memory takes twice as long.
-  for (size_t u = 0; u < to.units; ++u) {
-    uint32_t* const unit = reinterpret_cast<uint32_t*>(to.Unit(u));
-    const uint32_t* const from = made[u * per_unit];
-    for (size_t i = 0; i < per_unit * kPanelRows; i += hn::Lanes(d)) hn::Stream(hn::Load(d, from + i), d, unit + i);
-  }
 }
 
-void StoreScales(const PackRecipe& recipe, const uint8_t* const rows[kPanelRows], const Target& to) {
+// `words`: those of the recipe's codes, and room for more.
+void MakeScales(const PackRecipe& recipe, const uint8_t* const rows[kPanelRows], Words* HWY_RESTRICT words,
+                const Target& to) {
   const PanelLayout& layout = to.layout;
   const size_t number_bytes = layout.scale == PanelScale::kF16 ? 2 * kPanelRows : 0;
   for (const PackRecipe::Number& n : recipe.numbers) {
-    if (n.group >= to.groups) continue;
-    uint8_t* const at = to.Header(n.group) + to.InHeader(n.group) * number_bytes + n.to;
+    const Places::Group& g = to.places.group[n.group];
+    uint8_t* const at = to.piece + g.header + g.place * number_bytes + n.to;
     for (size_t r = 0; r < kPanelRows; ++r) memcpy(at + 2 * r, rows[r] + n.from, 2);
   }
   if (recipe.scales.lines == 0) return;
-  alignas(64) Words words[kMaxPackSources], made[kPackChunk / 16];
+  alignas(64) Words made[kPackChunk / 16];
   ReadWords(recipe.scales, rows, words);
   MakeLines(recipe.scales, words, made);
   const DW d;
@@ -77,7 +96,8 @@ void StoreScales(const PackRecipe& recipe, const uint8_t* const rows[kPanelRows]
     const size_t first = size_t(minima ? w - recipe.scale_words : w) * 4;
     const size_t behind = (two_level ? kPanelLine : 0) + (minima ? size_t(layout.groups_per_header) * kPanelRows : 0);
     for (size_t j = 0; j < 4 && first + j < to.groups; ++j) {
-      uint8_t* const at = to.Header(first + j) + behind + to.InHeader(first + j) * kPanelRows;
+      const Places::Group& g = to.places.group[first + j];
+      uint8_t* const at = to.piece + g.header + behind + g.place * kPanelRows;
       for (size_t r = 0; r < kPanelRows; r += hn::Lanes(d)) {
         const auto byte = hn::And(hn::ShiftRightSame(hn::Load(d, made[w] + r), int(8 * j)), hn::Set(d, 255u));
         hn::StoreU(hn::DemoteTo(hn::Rebind<uint8_t, DW>(), hn::BitCast(hn::RebindToSigned<DW>(), byte)),
@@ -86,40 +106,44 @@ void StoreScales(const PackRecipe& recipe, const uint8_t* const rows[kPanelRows]
     }
   }
   for (int p = 0; p < recipe.piece_lines; ++p) {
-    const size_t g = size_t(p) * size_t(layout.groups_per_header);
-    if (g >= to.groups) break;
+    const Places::Group& g = to.places.group[p * layout.groups_per_header];
     for (size_t r = 0; r < kPanelRows; ++r)
-      memcpy(to.Header(g) + 2 * r, &made[recipe.scale_words + recipe.min_words + p][r], 2);
+      memcpy(to.piece + g.header + 2 * r, &made[recipe.scale_words + recipe.min_words + p][r], 2);
   }
 }
 
-// Calls pack(rows of the chunk, target) for all chunks of 16 rows; what is missing of a row is 0.
+// Calls pack(rows of the chunk, first group, target) for all chunks of 16 rows; what is missing of a row is 0.
 template <class F>
 HWY_INLINE void ForChunks(const uint8_t* const rows[kPanelRows], size_t row_bytes, size_t chunk_bytes,
                           const PanelLayout& layout, size_t cols, uint8_t* out, const F& pack) {
-  alignas(64) uint8_t padded[kPanelRows][kMaxChunkBytes];
-  const size_t groups = layout.GroupsOf(cols), group = size_t(layout.group),
-               per_header = size_t(layout.groups_per_header);
-  if (groups % per_header != 0) memset(out + layout.HeaderAt(groups), 0, layout.header_bytes());
+  alignas(64) uint8_t padded[kPanelRows][kMaxChunkBytes], made[kMostPieceBytes];
+  const Piece piece(layout);
+  const size_t bytes = layout.PanelBytes(cols);
   // No processor follows 16 streams by itself; the next panel's rows, which follow each other, are one.
   const uint8_t* const next = rows[kPanelRows - 1] ? rows[kPanelRows - 1] + row_bytes : nullptr;
-  for (size_t k0 = 0, at = 0; k0 < groups * group; k0 += kPackChunk, at += chunk_bytes) {
-    if (next)
-      for (size_t i = 0; i < kPanelRows * chunk_bytes; i += kPanelLine)
-        __builtin_prefetch(next + kPanelRows * at + i, 0, 2);  // to the L2 cache
-    const size_t end = std::min(k0 + kPackChunk, groups * group);
-    const size_t count = at < row_bytes ? std::min(chunk_bytes, row_bytes - at) : 0;
-    const uint8_t* chunk[kPanelRows];
-    for (size_t r = 0; r < kPanelRows; ++r) {
-      if (rows[r] && count == chunk_bytes) {
-        chunk[r] = rows[r] + at;
-        continue;
+  const bool all = std::find(rows, rows + kPanelRows, nullptr) == rows + kPanelRows;
+  size_t at = 0, first_group = 0;
+  for (size_t done = 0; done < bytes; done += piece.bytes) {
+    if (bytes - done < piece.bytes) memset(made, 0, piece.bytes);  // scales of missing groups
+    for (size_t c = 0; c < piece.chunks; ++c, at += chunk_bytes, first_group += piece.groups) {
+      if (at >= row_bytes) break;
+      if (next)
+        for (size_t i = 0; i < kPanelRows * chunk_bytes; i += kPanelLine)
+          __builtin_prefetch(next + kPanelRows * at + i, 0, 2);  // to the L2 cache
+      const size_t count = std::min(chunk_bytes, row_bytes - at);
+      const uint8_t* chunk[kPanelRows];
+      for (size_t r = 0; r < kPanelRows; ++r)
+        chunk[r] = rows[r] && count == chunk_bytes ? rows[r] + at : padded[r];
+      for (size_t r = 0; r < kPanelRows && (!all || count < chunk_bytes); ++r) {
+        if (chunk[r] != padded[r]) continue;
+        if (rows[r]) memcpy(padded[r], rows[r] + at, count);
+        memset(padded[r] + (rows[r] ? count : 0), 0, chunk_bytes - (rows[r] ? count : 0));
       }
-      if (rows[r]) memcpy(padded[r], rows[r] + at, count);
-      memset(padded[r] + (rows[r] ? count : 0), 0, chunk_bytes - (rows[r] ? count : 0));
-      chunk[r] = padded[r];
+      pack(chunk, first_group, Target{layout, piece.places[c], piece.groups, made});
     }
-    pack(chunk, Target{layout, out, k0 / group, (end - k0) / group, (end - k0) / kPanelUnit, k0});
+    const hn::CappedTag<uint8_t, kPanelLine> d;
+    for (size_t i = 0; i < std::min(piece.bytes, bytes - done); i += hn::Lanes(d))
+      hn::Stream(hn::Load(d, made + i), d, out + done + i);
   }
   hwy::FlushStream();
 }
@@ -129,22 +153,20 @@ void Pack(const PackRecipe& recipe, const uint8_t* const rows[kPanelRows], size_
   const size_t row_bytes = cols / size_t(recipe.block_weights) * size_t(recipe.block_bytes);
   const size_t codes = size_t(recipe.code_lines);
   ForChunks(rows, row_bytes, size_t(recipe.chunk_bytes), recipe.layout, cols, out,
-            [&](const uint8_t* const* chunk, const Target& to) HWY_ATTR {
+            [&](const uint8_t* const* chunk, size_t, const Target& to) HWY_ATTR {
               ReadWords(recipe.codes, chunk, words);
+              MakeScales(recipe, chunk, words, to);
               if (codes == 0) {
-                StoreUnits(recipe.codes, words, recipe.code_minus, to);
+                MakeUnits(recipe.codes, words, recipe.code_minus, to);
               } else {
                 MakeLines(recipe.codes, words, made);
                 LookUp(recipe.rows, codes, made, recipe.wide_codes ? made + codes : nullptr, words);
                 OrderStreams(recipe.units, words);
-                if (recipe.signs != PackRecipe::Signs::kNone) {
-                  const Words* const signs = made + (recipe.wide_codes ? 2 : 1) * codes;
-                  memcpy(words + 2 * codes, signs, sizeof(Words) * (kPackChunk / 32));
-                  OrderSigns(recipe.signs, words + 2 * codes);
-                }
-                StoreUnits(recipe.units, words, 0, to);
+                if (recipe.signs != PackRecipe::Signs::kNone)
+                  OrderSigns(recipe.signs, made + (recipe.wide_codes ? 2 : 1) * codes, size_t(recipe.sign_step),
+                             words + 2 * codes);
+                MakeUnits(recipe.units, words, 0, to);
               }
-              StoreScales(recipe, chunk, to);
             });
 }
 
@@ -152,23 +174,26 @@ void PackCodes(const PanelCodes& from, const PanelLayout& layout, size_t cols, u
   alignas(64) Words words[kMaxPackSources];
   const PackPlan& plan = BytePlan(layout.bits);
   const uint8_t* rows[kPanelRows];
+  const size_t count = layout.GroupsOf(cols);
   for (size_t r = 0; r < kPanelRows; ++r) rows[r] = r < from.count ? from.codes + r * from.code_stride : nullptr;
-  ForChunks(rows, cols, kPackChunk, layout, cols, out, [&](const uint8_t* const* chunk, const Target& to) HWY_ATTR {
-    ReadWords(plan, chunk, words);
-    StoreUnits(plan, words, 0, to);
-    for (size_t g = 0; g < to.groups; ++g) {
-      uint8_t* const scales = to.Header(g) + to.InHeader(g) * kPanelRows * 2;
-      uint8_t* const minima = scales + size_t(layout.groups_per_header) * kPanelRows * 2;
-      for (size_t r = 0; r < kPanelRows; ++r) {
-        const size_t i = r * from.group_stride + to.first_group + g;
-        const uint16_t scale = r < from.count ? from.scales[i] : uint16_t{0};
-        memcpy(scales + 2 * r, &scale, 2);
-        if (!layout.minima) continue;
-        const uint16_t minimum = r < from.count ? from.minima[i] : uint16_t{0};
-        memcpy(minima + 2 * r, &minimum, 2);
-      }
-    }
-  });
+  ForChunks(rows, cols, kPackChunk, layout, cols, out,
+            [&](const uint8_t* const* chunk, size_t first_group, const Target& to) HWY_ATTR {
+              ReadWords(plan, chunk, words);
+              MakeUnits(plan, words, 0, to);
+              for (size_t j = 0; j < to.groups && first_group + j < count; ++j) {
+                const Places::Group& g = to.places.group[j];
+                uint8_t* const scales = to.piece + g.header + g.place * kPanelRows * 2;
+                uint8_t* const minima = scales + size_t(layout.groups_per_header) * kPanelRows * 2;
+                for (size_t r = 0; r < kPanelRows; ++r) {
+                  const size_t i = r * from.group_stride + first_group + j;
+                  const uint16_t scale = r < from.count ? from.scales[i] : uint16_t{0};
+                  memcpy(scales + 2 * r, &scale, 2);
+                  if (!layout.minima) continue;
+                  const uint16_t minimum = r < from.count ? from.minima[i] : uint16_t{0};
+                  memcpy(minima + 2 * r, &minimum, 2);
+                }
+              }
+            });
 }
 
 }  // namespace HWY_NAMESPACE
