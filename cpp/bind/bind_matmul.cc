@@ -45,16 +45,21 @@ Compute ComputeNamed(const std::string& name) {
 
 constexpr size_t kSlice = size_t{1} << 32;  // products between two looks at signals: some tens of milliseconds
 
+using Numbers = std::optional<py::array_t<float, py::array::c_style | py::array::forcecast>>;
+
+const float* PerResult(const Numbers& numbers, const char* name, size_t n) {
+  if (!numbers) return nullptr;
+  if (size_t(numbers->size()) != n) Fail("the ", name, " has ", numbers->size(), " numbers, not ", n);
+  return numbers->data();
+}
+
 void PyMatmul(const py::array& x, const std::string& type, const Panel& w, const py::array& out,
-              const std::string& out_type, const std::string& compute,
-              const std::optional<py::array_t<float, py::array::c_style | py::array::forcecast>>& bias) {
+              const std::string& out_type, const std::string& compute, const Numbers& bias, const Numbers& scale) {
   const Rows from(x, type, false), to(out, out_type, true);
   const Compute how = ComputeNamed(compute);
-  if (bias && size_t(bias->size()) != w.rows)
-    Fail("the bias has ", bias->size(), " numbers, but there are ", w.rows, " columns of results");
+  const PerColumn then = {PerResult(scale, "scale", w.rows), PerResult(bias, "bias", w.rows)};
   if (from.info.shape[0] != to.info.shape[0])
     Fail("there are ", from.info.shape[0], " rows, but space for ", to.info.shape[0], " results");
-  const float* b = bias ? bias->data() : nullptr;
   ForSlices(size_t(from.info.shape[0]), w.rows * w.cols, kSlice, [&](size_t begin, size_t count) {
     const ptrdiff_t stride = from.info.strides[0], to_stride = to.info.strides[0];
     Matmul({from.type, static_cast<const uint8_t*>(from.info.ptr) + ptrdiff_t(begin) * stride, count,
@@ -62,19 +67,18 @@ void PyMatmul(const py::array& x, const std::string& type, const Panel& w, const
            w,
            {to.type, static_cast<uint8_t*>(to.info.ptr) + ptrdiff_t(begin) * to_stride, count, size_t(to.info.shape[1]),
             to_stride},
-           how, b);
+           how, then);
   });
 }
 
 void PyMatmulGrouped(const py::array& x, const std::string& type, const std::vector<const Panel*>& experts,
                      const py::array_t<int64_t, py::array::c_style>& index, size_t per_row, const py::array& out,
-                     const std::string& out_type, const std::string& compute,
-                     const std::optional<py::array_t<float, py::array::c_style | py::array::forcecast>>& bias) {
+                     const std::string& out_type, const std::string& compute, const Numbers& bias,
+                     const Numbers& scale) {
   const Rows from(x, type, false), to(out, out_type, true);
   const Compute how = ComputeNamed(compute);
-  if (bias && size_t(bias->size()) != experts.size() * size_t(to.info.shape[1]))
-    Fail("the bias has ", bias->size(), " numbers, not ", experts.size(), " x ", to.info.shape[1]);
-  const float* const b = bias ? bias->data() : nullptr;
+  const size_t n = experts.size() * size_t(to.info.shape[1]);
+  const PerColumn then = {PerResult(scale, "scale", n), PerResult(bias, "bias", n)};
   if (size_t(index.size()) != size_t(from.info.shape[0]) * per_row || index.size() != to.info.shape[0])
     Fail("there are ", from.info.shape[0], " rows and ", index.size(), " numbers of experts, but space for ",
          to.info.shape[0], " results");
@@ -87,7 +91,7 @@ void PyMatmulGrouped(const py::array& x, const std::string& type, const std::vec
                   experts, numbers + begin * per_row, per_row,
                   {to.type, static_cast<uint8_t*>(to.info.ptr) + ptrdiff_t(begin * per_row) * to.info.strides[0],
                    count * per_row, size_t(to.info.shape[1]), to.info.strides[0]},
-                  how, b);
+                  how, then);
   });
 }
 
@@ -102,7 +106,7 @@ void PyMatmulAt(const Panel& w, uintptr_t x, const std::string& type, size_t row
   ForSlices(rows, w.rows * w.cols, kSlice, [&](size_t begin, size_t count) {
     Matmul({id, reinterpret_cast<const uint8_t*>(x) + ptrdiff_t(begin) * stride, count, w.cols, stride}, w,
            {id, reinterpret_cast<uint8_t*>(out) + ptrdiff_t(begin) * to_stride, count, w.rows, to_stride}, how,
-           reinterpret_cast<const float*>(bias));
+           {nullptr, reinterpret_cast<const float*>(bias)});
   });
 }
 
@@ -132,12 +136,13 @@ void BindMatmul(py::module_& m) {
   m.def("can_repack", [](const std::string& format) { return CanRepack(FormatNamed(format)); }, py::arg("format"),
         "Whether weights of this format can be repacked.");
   m.def("matmul", &PyMatmul, py::arg("x"), py::arg("type"), py::arg("panel"), py::arg("out"), py::arg("out_type"),
-        py::arg("compute"), py::arg("bias") = py::none(),
-        "out = x * weights^T + bias, for matrices of f32, f16 or bf16 (any 2-byte type) numbers.");
+        py::arg("compute"), py::arg("bias") = py::none(), py::arg("scale") = py::none(),
+        "out = x * weights^T * scale + bias, for matrices of f32, f16 or bf16 (any 2-byte type) numbers.");
   m.def("matmul_grouped", &PyMatmulGrouped, py::arg("x"), py::arg("type"), py::arg("experts"), py::arg("index"),
         py::arg("per_row"), py::arg("out"), py::arg("out_type"), py::arg("compute"), py::arg("bias") = py::none(),
-        "Row i of out = row i / per_row of x times the weights of Panel experts[index[i]] (plus row index[i] of bias); "
-        "index: int64.");
+        py::arg("scale") = py::none(),
+        "Row i of out = row i / per_row of x times the weights of Panel experts[index[i]] (times row index[i] of scale, "
+        "plus that of bias); index: int64.");
   m.def("matmul_at", &PyMatmulAt, py::arg("panel"), py::arg("x"), py::arg("type"), py::arg("rows"), py::arg("out"),
         py::arg("compute"), py::arg("bias") = 0,
         "matmul on addresses: x (rows, K) and out (rows, N) contiguous numbers of `type`, bias N floats or 0.");

@@ -37,9 +37,11 @@ void PrefetchRow(const MutableRowsView& y, size_t i, size_t first, size_t n) {
 
 }  // namespace
 
-void WriteRow(const MutableRowsView& y, size_t i, size_t first, size_t n, float* sums, const float* bias) {
-  if (bias)
-    for (size_t k = 0; k < n; ++k) sums[k] += bias[first + k];
+void WriteRow(const MutableRowsView& y, size_t i, size_t first, size_t n, float* sums, const PerColumn& then) {
+  if (then.scale)
+    for (size_t k = 0; k < n; ++k) sums[k] *= then.scale[first + k];
+  if (then.bias)
+    for (size_t k = 0; k < n; ++k) sums[k] += then.bias[first + k];
   StoreOutputs(sums, n, y.type, At(y, i, first));
 }
 
@@ -103,7 +105,7 @@ size_t ManyRows::Tasks(const Panel& w) const {
 }
 
 void ManyRows::Multiply(const Panel& w, size_t task, const Rows& rows, const MutableRowsView& y,
-                        const float* bias) const {
+                        const PerColumn& then) const {
   const size_t chunk = task % Chunks(), first_panel = task / Chunks() * size_t(StripPanels());
   const size_t first_tile = chunk * kTilesAtOnce, last_tile = std::min(tiles_, first_tile + kTilesAtOnce);
   const int panels = int(std::min(size_t(StripPanels()), w.panels() - first_panel));
@@ -143,7 +145,7 @@ void ManyRows::Multiply(const Panel& w, size_t task, const Rows& rows, const Mut
         float* const s = args.y + (i - row) * size_t(digits_) * columns;
         for (int d = 1; d < digits_; ++d)
           for (size_t k = 0; k < n; ++k) s[k] += s[size_t(d) * columns + k];
-        WriteRow(y, rows[i], column, n, s, bias);
+        WriteRow(y, rows[i], column, n, s, then);
       }
       args.y += kTileRows * columns;
       args.ahead += args.ahead_step * (kBlockK / 4);

@@ -12,8 +12,8 @@ struct Rows {
   size_t operator[](size_t i) const { return numbers ? numbers[i] : i; }
 };
 
-// Adds the bias, converts and writes columns [first, first + n) of row i.
-void WriteRow(const MutableRowsView& y, size_t i, size_t first, size_t n, float* sums, const float* bias);
+// Scales, adds the bias, converts and writes columns [first, first + n) of row i.
+void WriteRow(const MutableRowsView& y, size_t i, size_t first, size_t n, float* sums, const PerColumn& then);
 
 // Products are made in two steps: Fill with rows, on all threads, then Multiply in Tasks, on any number of threads. A
 // task is a strip of panels times a chunk of rows.
@@ -23,7 +23,7 @@ class ManyRows {
 
   void Fill(const RowsView& x, Compute compute, const Panel& w);
   size_t Tasks(const Panel& w) const;
-  void Multiply(const Panel& w, size_t task, const Rows& rows, const MutableRowsView& y, const float* bias) const;
+  void Multiply(const Panel& w, size_t task, const Rows& rows, const MutableRowsView& y, const PerColumn& then) const;
 
  private:
   size_t Chunks() const;

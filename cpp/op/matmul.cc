@@ -29,42 +29,45 @@ constexpr size_t kGemvTask = size_t{128} << 10;  // bytes of panels handed out a
 size_t PanelsPerTask(const Panel& w) { return std::max<size_t>(1, kGemvTask / std::max<size_t>(1, w.panel_bytes())); }
 
 void MultiplyPanels(const FewRows& in, const Panel& w, size_t begin, size_t end, const Rows& rows,
-                    const MutableRowsView& y, const float* bias) {
+                    const MutableRowsView& y, const PerColumn& then) {
   alignas(64) float sums[kMaxGemvRows * kPanelRows];
   for (size_t p = begin; p < end; ++p) {
     in.Multiply(w, p, sums);
     const size_t column = p * kPanelRows, n = std::min<size_t>(kPanelRows, w.rows - column);
-    for (size_t i = 0; i < rows.count; ++i) WriteRow(y, rows[i], column, n, sums + i * kPanelRows, bias);
+    for (size_t i = 0; i < rows.count; ++i) WriteRow(y, rows[i], column, n, sums + i * kPanelRows, then);
   }
 }
 
-void MultiplyFewRows(const RowsView& x, Compute compute, const Panel& w, const MutableRowsView& y, const float* bias) {
+void MultiplyFewRows(const RowsView& x, Compute compute, const Panel& w, const MutableRowsView& y,
+                     const PerColumn& then) {
   static thread_local FewRows input;
   input.Quantize(x, compute);
   input.Fit(w);
   const FewRows& in = input;
   ParallelFor(w.panels(), PanelsPerTask(w),
-              [&](size_t begin, size_t end) { MultiplyPanels(in, w, begin, end, {x.rows}, y, bias); });
+              [&](size_t begin, size_t end) { MultiplyPanels(in, w, begin, end, {x.rows}, y, then); });
 }
 
 // ---- Many rows
 
-void MultiplyManyRows(const RowsView& x, Compute compute, const Panel& w, const MutableRowsView& y, const float* bias) {
+void MultiplyManyRows(const RowsView& x, Compute compute, const Panel& w, const MutableRowsView& y,
+                      const PerColumn& then) {
   static thread_local ManyRows input;
   input.Fill(x, compute, w);
   const ManyRows& in = input;
-  ParallelFor(in.Tasks(w), 1, [&](size_t task, size_t) { in.Multiply(w, task, {x.rows}, y, bias); });
+  ParallelFor(in.Tasks(w), 1, [&](size_t task, size_t) { in.Multiply(w, task, {x.rows}, y, then); });
 }
 
-void MultiplyRows(const RowsView& x, const Panel& w, const MutableRowsView& y, Compute compute, const float* bias) {
-  if (FewRows::Hold(x.rows, compute)) MultiplyFewRows(x, compute, w, y, bias);
-  else MultiplyManyRows(x, compute, w, y, bias);
+void MultiplyRows(const RowsView& x, const Panel& w, const MutableRowsView& y, Compute compute, const PerColumn& then) {
+  if (FewRows::Hold(x.rows, compute)) MultiplyFewRows(x, compute, w, y, then);
+  else MultiplyManyRows(x, compute, w, y, then);
 }
 
 constexpr size_t kRotatedAtOnce = 1 << 20;  // numbers
 
 // Weights that lie there rotated: so must the activations.
-void MultiplyRotated(const RowsView& x, const Panel& w, const MutableRowsView& y, Compute compute, const float* bias) {
+void MultiplyRotated(const RowsView& x, const Panel& w, const MutableRowsView& y, Compute compute,
+                     const PerColumn& then) {
   const size_t step = std::max<size_t>(ManyRows::kAtOnce, kRotatedAtOnce / x.cols), row_bytes = x.cols * sizeof(float);
   std::vector<float> rotated(std::min(step, x.rows) * x.cols);
   for (size_t first = 0; first < x.rows; first += step) {
@@ -77,19 +80,20 @@ void MultiplyRotated(const RowsView& x, const Panel& w, const MutableRowsView& y
       }
     });
     MultiplyRows({FormatId::kF32, rotated.data(), rows, x.cols, ptrdiff_t(row_bytes)}, w,
-                 {y.type, static_cast<uint8_t*>(y.data) + ptrdiff_t(first) * y.stride, rows, y.cols, y.stride}, compute, bias);
+                 {y.type, static_cast<uint8_t*>(y.data) + ptrdiff_t(first) * y.stride, rows, y.cols, y.stride}, compute,
+                 then);
   }
 }
 
 }  // namespace
 
-void Matmul(const RowsView& x, const Panel& w, const MutableRowsView& y, Compute compute, const float* bias) {
+void Matmul(const RowsView& x, const Panel& w, const MutableRowsView& y, Compute compute, const PerColumn& then) {
   if (x.cols != w.cols) Fail("x has rows of ", x.cols, " numbers, but the weights have ", w.cols, " columns");
   if (y.rows != x.rows || y.cols != w.rows)
     Fail("the result is ", x.rows, " x ", w.rows, ", but the output is ", y.rows, " x ", y.cols);
   if (x.rows == 0 || w.rows == 0) return;
-  if (w.rotation) MultiplyRotated(x, w, y, compute, bias);
-  else MultiplyRows(x, w, y, compute, bias);
+  if (w.rotation) MultiplyRotated(x, w, y, compute, then);
+  else MultiplyRows(x, w, y, compute, then);
 }
 
 namespace {
@@ -98,7 +102,7 @@ namespace {
 struct Group {
   const Panel* w;
   Rows rows;
-  const float* bias;
+  PerColumn then;
   Scratch memory;
   FewRows few;
   ManyRows many;
@@ -133,15 +137,15 @@ struct Group {
   }
   void Multiply(size_t task, const MutableRowsView& y) const {
     const size_t first = task * PanelsPerTask(*w);
-    if (is_few) MultiplyPanels(few, *w, first, std::min(w->panels(), first + PanelsPerTask(*w)), rows, y, bias);
-    else many.Multiply(*w, task, rows, y, bias);
+    if (is_few) MultiplyPanels(few, *w, first, std::min(w->panels(), first + PanelsPerTask(*w)), rows, y, then);
+    else many.Multiply(*w, task, rows, y, then);
   }
 };
 
 }  // namespace
 
 void MatmulGrouped(const RowsView& x, const std::vector<const Panel*>& experts, const int64_t* index, size_t per_row,
-                   const MutableRowsView& y, Compute compute, const float* bias) {
+                   const MutableRowsView& y, Compute compute, const PerColumn& then) {
   if (y.rows != x.rows * per_row)
     Fail("there are ", x.rows * per_row, " numbers of experts, but ", y.rows, " rows of results");
   for (const Panel* w : experts)
@@ -166,7 +170,7 @@ void MatmulGrouped(const RowsView& x, const std::vector<const Panel*>& experts, 
     if (kept.size() == groups.size()) kept.push_back(std::make_unique<Group>());
     groups.push_back(kept[groups.size()].get());
     groups.back()->w = experts[e];
-    groups.back()->bias = bias ? bias + e * y.cols : nullptr;
+    groups.back()->then = then.Of(e, y.cols);
     groups.back()->rows = {first[e + 1] - first[e], &numbers[first[e]]};
   }
   ParallelFor(groups.size(), 1, [&](size_t g, size_t) { groups[g]->Fill(x, per_row, compute); });

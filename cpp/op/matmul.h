@@ -25,14 +25,22 @@ struct MutableRowsView {
 // the largest of the 256, so that results equal those of f32 arithmetic on decoded weights up to its rounding.
 enum class Compute { kInt8, kExact };
 
-// y = x * w^T + bias: x (M, K), w (N, K), y (M, N); bias: N floats or null. The same at any number of threads.
-void Matmul(const RowsView& x, const Panel& w, const MutableRowsView& y, Compute compute, const float* bias = nullptr);
+// What is done to the columns of a product before it is rounded and stored: times N floats, plus N floats; or null.
+struct PerColumn {
+  const float *scale = nullptr, *bias = nullptr;
+  PerColumn Of(size_t expert, size_t n) const {
+    return {scale ? scale + expert * n : nullptr, bias ? bias + expert * n : nullptr};
+  }
+};
 
-// Row i of y = row i / per_row of x, times the weights of expert e = index[i], all of which are (N, K), plus row e of
-// `bias` (experts, N), if there is one: the product of a mixture of experts, whose rows go to per_row experts each. An
-// Error if there is no such expert. All experts share the threads; each is read once.
+// y = x * w^T * scale + bias: x (M, K), w (N, K), y (M, N). The same at any number of threads.
+void Matmul(const RowsView& x, const Panel& w, const MutableRowsView& y, Compute compute, const PerColumn& then = {});
+
+// Row i of y = row i / per_row of x, times the weights of expert e = index[i], all of which are (N, K), times row e of
+// then.scale (experts, N), plus row e of then.bias: the product of a mixture of experts, whose rows go to per_row experts
+// each. An Error if there is no such expert. All experts share the threads; each is read once.
 void MatmulGrouped(const RowsView& x, const std::vector<const Panel*>& experts, const int64_t* index, size_t per_row,
-                   const MutableRowsView& y, Compute compute, const float* bias = nullptr);
+                   const MutableRowsView& y, Compute compute, const PerColumn& then = {});
 
 // For benchmarks, on all threads: reads all of w's panels; multiplies about `products` pairs of bytes in registers, and
 // returns how many.

@@ -120,8 +120,9 @@ def matmul(
     out_type: str,
     compute: str,
     bias: NDArray[np.float32] | None = None,
+    scale: NDArray[np.float32] | None = None,
 ) -> None:
-    """out = x * weights^T + bias, for matrices of f32, f16 or bf16 (any 2-byte type) numbers."""
+    """out = x * weights^T * scale + bias, for matrices of f32, f16 or bf16 (any 2-byte type) numbers."""
 
 def matmul_grouped(
     x: NDArray[Any],
@@ -133,8 +134,10 @@ def matmul_grouped(
     out_type: str,
     compute: str,
     bias: NDArray[np.float32] | None = None,
+    scale: NDArray[np.float32] | None = None,
 ) -> None:
-    """Row i of out = row i / per_row of x times the weights of Panel experts[index[i]] (plus row index[i] of bias)."""
+    """Row i of out = row i / per_row of x times the weights of Panel experts[index[i]] (times row index[i] of scale,
+    plus that of bias)."""
 
 def matmul_at(panel: Panel, x: int, type: str, rows: int, out: int, compute: str, bias: int = 0) -> None:
     """matmul on addresses, unchecked: x (rows, K), out (rows, N) contiguous numbers of `type`, bias N floats or 0."""

@@ -56,7 +56,9 @@ def _panel_for(q: QuantizedTensor, compute: str) -> Any | None:
 _DECODED = 1 << 22  # weights decoded at a time where there is no panel
 
 
-def _multiply_decoded(x: np.ndarray, kind: str, q: SchemeTensor, out: np.ndarray, out_kind: str, bias: Any) -> None:
+def _multiply_decoded(
+    x: np.ndarray, kind: str, q: SchemeTensor, out: np.ndarray, out_kind: str, bias: Any, scale: Any
+) -> None:
     """float32 arithmetic on some decoded rows after the other."""
     if kind == "bf16":
         x = (x.astype(np.uint32) << 16).view(np.float32)
@@ -66,6 +68,8 @@ def _multiply_decoded(x: np.ndarray, kind: str, q: SchemeTensor, out: np.ndarray
     for first in range(0, n, step):
         count = min(step, n - first)
         y = np.ascontiguousarray(x @ q.rows(first, count).T)
+        if scale is not None:
+            y *= scale[first : first + count]
         if bias is not None:
             y += bias[first : first + count]
         if out_kind == "bf16":
@@ -73,8 +77,10 @@ def _multiply_decoded(x: np.ndarray, kind: str, q: SchemeTensor, out: np.ndarray
         out[:, first : first + count] = y
 
 
-def matmul(x: Any, q: QuantizedTensor, out: Any = None, compute: str = "int8", bias: Any = None) -> Any:
-    """x @ w.T + bias, where w are the weights of `q`.
+def matmul(
+    x: Any, q: QuantizedTensor, out: Any = None, compute: str = "int8", bias: Any = None, scale: Any = None
+) -> Any:
+    """x @ w.T * scale + bias, where w are the weights of `q`.
 
     The first call repacks the weights; the panel stays in memory beside them. Results do not depend on the number of
     threads.
@@ -91,6 +97,8 @@ def matmul(x: Any, q: QuantizedTensor, out: Any = None, compute: str = "int8", b
         where they are not such; "exact", and the few formats without panels (groups that 16 does not divide), then
         decode the weights for each product.
       bias: (N,) numbers to add, or None.
+      scale: (N,) numbers, what the columns of the product are multiplied by before the bias is added and the result
+        rounded; or None.
 
     Returns: `out`, or the new array. Raises Error if shapes or types do not fit, or the format has no matmul.
 
@@ -107,18 +115,24 @@ def matmul(x: Any, q: QuantizedTensor, out: Any = None, compute: str = "int8", b
         raise Error(f"x of shape {numbers.shape} does not fit weights of shape {q.shape}: expected (..., {k})")
     rows, shape = _rows(numbers, k), (*numbers.shape[:-1], n)
     out, target, target_kind = _target(out, x, numbers, shape)
-    bias = _bias(bias)
+    bias, scale = _per_column(bias, (n,), "bias"), _per_column(scale, (n,), "scale")
     _check_compute(compute)
     panel = _panel_for(q, compute)
     if panel is not None:
-        _core.matmul(rows, kind, panel, target.reshape(-1, n), target_kind, compute, bias)
+        _core.matmul(rows, kind, panel, target.reshape(-1, n), target_kind, compute, bias, scale)
     else:
-        _multiply_decoded(rows, kind, cast("SchemeTensor", q), target.reshape(-1, n), target_kind, bias)
+        _multiply_decoded(rows, kind, cast("SchemeTensor", q), target.reshape(-1, n), target_kind, bias, scale)
     return out
 
 
 def matmul_grouped(
-    x: Any, experts: Sequence[QuantizedTensor], index: Any, out: Any = None, compute: str = "int8", bias: Any = None
+    x: Any,
+    experts: Sequence[QuantizedTensor],
+    index: Any,
+    out: Any = None,
+    compute: str = "int8",
+    bias: Any = None,
+    scale: Any = None,
 ) -> Any:
     """Each row of x times the weights of the experts that `index` names: the products of a mixture of experts.
 
@@ -132,7 +146,7 @@ def matmul_grouped(
         rows of a router's top-k need no copies of x: S products are made of each row.
       out: where to put the result (*index.shape, N), as for `matmul`. Default: a new array of the kind and type of `x`.
       compute: "int8" or "exact", as for `matmul`.
-      bias: (len(experts), N) numbers to add, or None.
+      bias, scale: (len(experts), N) numbers, as for `matmul`, or None.
 
     Returns: `out`, or the new array. Raises Error if shapes or types do not fit, or a number names no expert.
 
@@ -163,24 +177,22 @@ def matmul_grouped(
     rows, shape = _rows(numbers, k), (*index.shape, n)
     out, target, target_kind = _target(out, x, numbers, shape)
     target = target.reshape(-1, n)
-    bias = _bias(bias)
-    if bias is not None and bias.shape != (len(experts), n):
-        raise Error(f"the bias has shape {bias.shape}, not {(len(experts), n)}")
+    bias, scale = (_per_column(v, (len(experts), n), name) for v, name in ((bias, "bias"), (scale, "scale")))
     _check_compute(compute)
     panels = [_panel_for(q, compute) for q in experts]
     if None not in panels:
         _core.matmul_grouped(
-            rows, kind, cast("list[_core.Panel]", panels), flat, per_row, target, target_kind, compute, bias
+            rows, kind, cast("list[_core.Panel]", panels), flat, per_row, target, target_kind, compute, bias, scale
         )
         return out
     for e in np.unique(flat):
         found = np.flatnonzero(flat == e)
         part = np.empty((len(found), n), target.dtype)
-        own = None if bias is None else bias[e]
+        own = [None if v is None else v[e] for v in (bias, scale)]
         if panels[e] is not None:
-            _core.matmul(rows[found // per_row], kind, panels[e], part, target_kind, compute, own)
+            _core.matmul(rows[found // per_row], kind, panels[e], part, target_kind, compute, *own)
         else:
-            _multiply_decoded(rows[found // per_row], kind, cast("SchemeTensor", experts[e]), part, target_kind, own)
+            _multiply_decoded(rows[found // per_row], kind, cast("SchemeTensor", experts[e]), part, target_kind, *own)
         target[found] = part
     return out
 
@@ -195,10 +207,13 @@ def _target(out: Any, x: Any, numbers: np.ndarray, shape: tuple[int, ...]) -> tu
     return out, target, kind
 
 
-def _bias(bias: Any) -> np.ndarray | None:
-    if bias is None:
+def _per_column(v: Any, shape: tuple[int, ...], name: str) -> np.ndarray | None:
+    if v is None:
         return None
-    return np.ascontiguousarray(bias.detach().float().numpy() if hasattr(bias, "detach") else bias, dtype=np.float32)
+    v = np.ascontiguousarray(v.detach().float().numpy() if hasattr(v, "detach") else v, dtype=np.float32)
+    if v.shape != shape:
+        raise Error(f"the {name} has shape {v.shape}, not {shape}")
+    return cast("np.ndarray", v)
 
 
 def _check_compute(compute: str) -> None:

@@ -67,6 +67,8 @@ def test_leading_dimensions_bias_and_out() -> None:
     out = np.empty((2, 3, 24), np.float32)
     assert eq.matmul(x, q, out, bias=bias) is out
     np.testing.assert_allclose(out, plain + bias, rtol=1e-6)
+    scale = activations(24, seed=9)
+    np.testing.assert_allclose(eq.matmul(x, q, bias=bias, scale=scale), plain * scale + bias, rtol=1e-5, atol=1e-5)
     np.testing.assert_allclose(eq.matmul(x[0, 1], q), plain[0, 1], rtol=1e-4, atol=1e-4)
     half = np.empty((2, 3, 24), np.float16)
     np.testing.assert_array_equal(eq.matmul(x, q, half), plain.astype(np.float16))
@@ -135,8 +137,10 @@ def test_errors() -> None:
         eq.matmul(activations(2, 64), q, np.empty((2, 15), np.float32))
     with pytest.raises(eq.Error, match="compute is"):
         eq.matmul(activations(2, 64), q, compute="fp8")
-    with pytest.raises(eq.Error, match="bias"):
+    with pytest.raises(eq.Error, match="bias has shape"):
         eq.matmul(activations(2, 64), q, bias=np.ones(3))
+    with pytest.raises(eq.Error, match="scale has shape"):
+        eq.matmul(activations(2, 64), q, scale=2.0)
     with pytest.raises(eq.Error, match="float32"):
         eq.matmul(np.ones((2, 64), np.int32), q)
     with pytest.raises(eq.Error, match="no panel"):
@@ -167,7 +171,11 @@ def test_grouped_equals_a_loop(tokens: int, compute: str) -> None:
     assert got.shape == (tokens, 2, 53)
     np.testing.assert_allclose(got, grouped_by_loop(x, experts, index, compute), rtol=1e-5, atol=1e-5)
     got = eq.matmul_grouped(x, experts, index[:, 1], compute=compute, bias=bias)
-    np.testing.assert_allclose(got, grouped_by_loop(x, experts, index[:, 1], compute, bias), rtol=1e-5, atol=1e-5)
+    want = grouped_by_loop(x, experts, index[:, 1], compute, bias)
+    np.testing.assert_allclose(got, want, rtol=1e-5, atol=1e-5)
+    scaled = eq.matmul_grouped(x, experts, index[:, 1], compute=compute, bias=bias, scale=bias + 1)
+    own = bias[index[:, 1]]
+    np.testing.assert_allclose(scaled, (want - own) * (own + 1) + own, rtol=1e-4, atol=1e-4)
 
 
 def test_grouped_is_the_same_at_any_number_of_threads_and_in_any_layout() -> None:

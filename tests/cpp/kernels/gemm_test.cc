@@ -46,10 +46,12 @@ TEST(Gemm, GroupedEqualsOneRowAfterTheOther) {
   for (Compute compute : {Compute::kInt8, Compute::kExact}) {
     std::vector<float> y(index.size() * n), want(n);
     MatmulGrouped({FormatId::kF32, x.data(), tokens, k, ptrdiff_t(4 * k)}, experts, index.data(), per_row,
-                  {FormatId::kF32, y.data(), index.size(), n, ptrdiff_t(4 * n)}, compute, bias.data());
+                  {FormatId::kF32, y.data(), index.size(), n, ptrdiff_t(4 * n)}, compute,
+                  {nullptr, bias.data()});
     for (size_t i = 0; i < index.size(); ++i) {
       Matmul({FormatId::kF32, &x[i / per_row * k], 1, k, ptrdiff_t(4 * k)}, *experts[size_t(index[i])],
-             {FormatId::kF32, want.data(), 1, n, ptrdiff_t(4 * n)}, compute, &bias[size_t(index[i]) * n]);
+             {FormatId::kF32, want.data(), 1, n, ptrdiff_t(4 * n)}, compute,
+             {nullptr, &bias[size_t(index[i]) * n]});
       for (size_t j = 0; j < n; ++j)
         ASSERT_NEAR(y[i * n + j], want[j], 1e-4 * (1 + std::fabs(want[j]))) << i << " " << j;
     }

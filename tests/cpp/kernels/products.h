@@ -17,9 +17,10 @@ inline void CheckProduct(FormatId format, const ProductShape& shape, Compute com
   const RandomWeights q(format, shape.n, k, rng);
   const Panel w = Repack(q.View());
   std::vector<float> x = RandomRow(shape.m * k + 1, rng), y(shape.m * shape.n + 1, -7.0f);
-  const std::vector<float> bias = RandomRow(shape.n, rng);
+  const std::vector<float> bias = RandomRow(shape.n, rng), scale = RandomRow(shape.n, rng);
   Matmul({FormatId::kF32, x.data() + 1, shape.m, k, ptrdiff_t(4 * k)}, w,
-         {FormatId::kF32, y.data(), shape.m, shape.n, ptrdiff_t(4 * shape.n)}, compute, bias.data());
+         {FormatId::kF32, y.data(), shape.m, shape.n, ptrdiff_t(4 * shape.n)}, compute,
+         {scale.data(), bias.data()});
   EXPECT_EQ(y.back(), -7.0f);  // nothing behind the end
   std::vector<std::vector<double>> weights(shape.n, std::vector<double>(k));
   for (size_t j = 0; j < shape.n; ++j)
@@ -31,8 +32,8 @@ inline void CheckProduct(FormatId format, const ProductShape& shape, Compute com
     for (size_t j = 0; j < shape.n; ++j) {
       double want = bias[j], size = std::fabs(bias[j]);
       for (size_t c = 0; c < k; ++c) {
-        want += weights[j][c] * rounded[c];
-        size += std::fabs(weights[j][c] * rounded[c]);
+        want += weights[j][c] * rounded[c] * double(scale[j]);
+        size += std::fabs(weights[j][c] * rounded[c] * double(scale[j]));
       }
       ASSERT_NEAR(y[i * shape.n + j], want, 2e-6 * size + 1e-6) << "row " << i << ", column " << j;
     }
