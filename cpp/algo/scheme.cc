@@ -19,11 +19,13 @@ void EncodeRows(const Encoder& e, SchemeWriter& out) {
     std::vector<float> scale((end - begin) * groups), shift((end - begin) * groups);
     std::vector<uint8_t> codes(code_cols);
     const float* const x = e.x + begin * e.cols;
-    CheckMagnitudes(e, begin, end - begin);
-    if (!e.rule) FindRows(e, e.search, x, end - begin, scale.data(), shift.data());
+    if (!e.rule) {
+      CheckMagnitudes(e, begin, end - begin);
+      FindRows(e, e.search, x, end - begin, scale.data(), shift.data());
+    }
     for (size_t r = 0; r < end - begin; ++r) {
       float *const row_scale = &scale[r * groups], *const row_shift = &shift[r * groups];
-      if (e.rule) RuleRow(e.search, x + r * e.cols, e.cols, row_scale, row_shift, codes.data());
+      if (e.rule) CheckMagnitudes(e, begin + r, 1, RuleRow(e.search, x + r * e.cols, e.cols, row_scale, row_shift, codes.data()));
       else CodeRow(e, x + r * e.cols, row_scale, row_shift, codes.data());
       std::fill(codes.begin() + ptrdiff_t(e.cols), codes.end(), uint8_t{0});  // stored, but no weights
       out.PutCodes(begin + r, codes.data());

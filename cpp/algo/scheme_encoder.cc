@@ -6,6 +6,7 @@
 
 #include "algo/scheme_tuning.h"
 #include "core/error.h"
+#include "core/scratch.h"
 #include "kernels/cpu/round.h"
 #include "op/planes.h"
 
@@ -23,6 +24,12 @@ float LimitOf(const Scheme& s, const CodeValues& v) {
   return 65504.0f * std::max(reach, 1.0f);
 }
 
+uint32_t BitsOf(float v) {
+  uint32_t bits;
+  std::memcpy(&bits, &v, sizeof bits);
+  return bits;
+}
+
 }  // namespace
 
 void Encoder::UseTable(const std::vector<float>& t) {
@@ -32,13 +39,12 @@ void Encoder::UseTable(const std::vector<float>& t) {
   search.scheme = &s;
   search.values = &values;
   search.tuning = &tuning;
+  limit = LimitOf(s, values);
   search.scale_cell = s.super.present() ? Cell::kF32 : s.scale.present() ? s.scale.cell : Cell::kF32;
 }
 
 void CheckBelow(const Scheme& s, const float* x, size_t first, size_t rows, size_t cols, float limit) {
-  uint32_t bits;
-  std::memcpy(&bits, &limit, sizeof bits);
-  if (LargestMagnitude(x, rows * cols) <= bits) return;
+  if (LargestMagnitude(x, rows * cols) <= BitsOf(limit)) return;
   for (size_t i = 0;; ++i) {
     if (std::abs(x[i]) <= limit) continue;
     const size_t row = first + i / cols, col = i % cols;
@@ -49,7 +55,10 @@ void CheckBelow(const Scheme& s, const float* x, size_t first, size_t rows, size
 }
 
 void CheckMagnitudes(const Encoder& e, size_t first, size_t rows) {
-  CheckBelow(e.s, e.x + first * e.cols, first, rows, e.cols, LimitOf(e.s, e.values));
+  CheckBelow(e.s, e.x + first * e.cols, first, rows, e.cols, e.limit);
+}
+void CheckMagnitudes(const Encoder& e, size_t first, size_t rows, uint32_t largest) {
+  if (largest > BitsOf(e.limit)) CheckMagnitudes(e, first, rows);
 }
 
 // Rows of small groups, or row by row.
@@ -103,11 +112,11 @@ void SchemeWriter::PutScales(size_t row, const float* scale, const float* shift)
 
 void SchemeWriter::PutIntegers(Part part, size_t row, const float* values) {
   const size_t n = e_.groups();
-  std::vector<uint8_t> integers(n);
-  for (size_t g = 0; g < n; ++g) integers[g] = uint8_t(values[g]);
   std::vector<uint8_t>& gathered = part == Part::kShift ? shifts_ : scales_;
-  if (!gathered.empty()) std::memcpy(gathered.data() + row * n, integers.data(), n);
-  else WriteIntegers(e_.s, part, integers.data(), n, e_.rows, e_.cols, row, 1, Base(part));
+  thread_local Scratch memory;
+  uint8_t* const integers = gathered.empty() ? memory.Get<uint8_t>(n) : gathered.data() + row * n;
+  for (size_t g = 0; g < n; ++g) integers[g] = uint8_t(values[g]);
+  if (gathered.empty()) WriteIntegers(e_.s, part, integers, n, e_.rows, e_.cols, row, 1, Base(part));
 }
 
 void SchemeWriter::PutNumbers(Part part, size_t row, const float* values) {

@@ -18,6 +18,7 @@ struct Encoder {
   SchemeTuning tuning;
   SchemeSearch search;
   bool rule = false;         // the reference's encoder alone
+  float limit = 0;           // the largest magnitude whose group has a scale
 
   Encoder(const Scheme& scheme, const float* weights, size_t n, size_t k, const float* columns, Effort how)
       : s(scheme), x(weights), rows(n), cols(k), importance(columns), effort(how) {}
@@ -36,6 +37,8 @@ constexpr float kLargestWeight = 0x1p126f;  // leaves room for a minimum and a r
 void CheckBelow(const Scheme& s, const float* x, size_t first, size_t rows, size_t cols, float limit);
 // Throws for NaN, infinity, and magnitudes whose group has no scale, in rows [first, first + rows).
 void CheckMagnitudes(const Encoder& e, size_t first, size_t rows);
+// The same, where the bits of the largest magnitude of these rows are known.
+void CheckMagnitudes(const Encoder& e, size_t first, size_t rows, uint32_t largest);
 
 // Scale and shift of each group of these rows.
 void FindRows(const Encoder& e, const SchemeSearch& search, const float* x, size_t rows, float* scale, float* shift);

@@ -10,6 +10,7 @@
 #include "format/cell.h"
 #include "kernels/cpu/bits.h"
 #include "kernels/cpu/scheme_decode.h"
+#include "kernels/cpu/scheme_search.h"
 
 namespace edgequant {
 namespace {
@@ -231,9 +232,15 @@ void ReadNumbers(const Plane& p, const uint8_t* data, size_t rows, size_t cols, 
   else ReadCells(p.cell, data + row * cols * bytes, 0, 1, cols, out);
 }
 void WriteNumbers(const Plane& p, const float* numbers, size_t rows, size_t cols, size_t row, uint8_t* data) {
-  const size_t bytes = size_t(p.bits) / 8, step = p.cols_first ? rows * bytes : bytes;
-  data += p.cols_first ? row * bytes : row * cols * bytes;
-  for (size_t c = 0; c < cols; ++c) WriteCell(p.cell, numbers[c], data + c * step);
+  const size_t bytes = size_t(p.bits) / 8;
+  if (!p.cols_first) return WriteCells(p.cell, numbers, cols, data + row * cols * bytes);
+  uint8_t cells[256];  // a column of the stored matrix: its numbers go to lines of their own
+  const size_t at_once = sizeof cells / bytes;
+  for (size_t c = 0; c < cols; c += at_once) {
+    const size_t n = std::min(at_once, cols - c);
+    WriteCells(p.cell, numbers + c, n, cells);
+    for (size_t k = 0; k < n; ++k) memcpy(data + ((c + k) * rows + row) * bytes, cells + k * bytes, bytes);
+  }
 }
 
 }  // namespace edgequant

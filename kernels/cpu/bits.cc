@@ -116,6 +116,78 @@ HWY_INLINE void UnpackWidth(const uint8_t* HWY_RESTRICT src, size_t n, int offse
   }
 }
 
+#if HWY_TARGET != HWY_SCALAR
+// Codes in bytes to codes side by side, vectors at a time: pairs, pairs of pairs ... until they fill whole bytes.
+using D8 = hn::CappedTag<uint8_t, 64>;
+using V8 = hn::Vec<D8>;
+
+// Fields of kWidth bits in the low part of every T, two of which make one of twice the width in every T of twice the size.
+template <class T, int kWidth, bool kHighFirst>
+HWY_INLINE V8 Pair(V8 v) {
+  const D8 d;
+  const hn::Repartition<T, D8> dt;
+  constexpr int size = int(sizeof(T)) * 4;  // bits of a half
+  const auto both = hn::BitCast(dt, v);
+  const auto high = hn::ShiftRight<size>(both);  // the second
+  const auto low = hn::And(both, hn::Set(dt, T((T{1} << kWidth) - 1)));
+  if constexpr (kHighFirst) return hn::BitCast(d, hn::Or(hn::ShiftLeft<kWidth>(low), high));
+  return hn::BitCast(d, hn::Or(low, hn::ShiftLeft<kWidth>(high)));
+}
+
+// Eight codes of each 64-bit number, in its low bits.
+template <int kBits, bool kHighFirst>
+HWY_INLINE V8 GatherBits(V8 v) {
+  return Pair<uint64_t, 4 * kBits, kHighFirst>(Pair<uint32_t, 2 * kBits, kHighFirst>(Pair<uint16_t, kBits, kHighFirst>(v)));
+}
+
+// The bytes of 16 that hold codes: some of every few.
+struct BytesOfBlock {
+  alignas(16) uint8_t of[16];
+  constexpr BytesOfBlock(int size, int used) : of() {
+    int n = 0;
+    for (int k = 0; k < 16; k += size)
+      for (int b = 0; b < used; ++b) of[n++] = uint8_t(k + b);
+    while (n < 16) of[n++] = 0x80;
+  }
+};
+
+// Whole vectors of n codes; returns how many.
+template <int kBits, bool kHighFirst>
+HWY_INLINE size_t PackVectors(const uint8_t* HWY_RESTRICT codes, size_t n, int offset, uint8_t* HWY_RESTRICT out) {
+  constexpr size_t lanes = hn::MaxLanes(D8()), blocks = lanes / 16, piece = 2 * kBits;
+  constexpr int size = kBits == 4 ? 2 : kBits == 2 ? 4 : 8;  // bytes that are put together
+  static constexpr BytesOfBlock kUsed(size, size * kBits / 8);
+  const D8 d;
+  const V8 used = hn::LoadDup128(d, kUsed.of), shift = hn::Set(d, uint8_t(offset)), mask = hn::Set(d, uint8_t((1 << kBits) - 1));
+  size_t i = 0;
+  constexpr size_t beyond = kBits == 8 ? 0 : ((16 - piece) * 8 + kBits - 1) / kBits;  // 16 bytes are written of each piece
+  for (; i + lanes + beyond <= n; i += lanes, out += blocks * piece) {
+    V8 v = hn::LoadU(d, codes + i);
+    if (offset) v = hn::And(hn::Add(v, shift), mask);
+    if constexpr (kBits == 8) {
+      hn::StoreU(v, d, out);
+    } else {
+      if constexpr (kBits == 4) v = Pair<uint16_t, 4, kHighFirst>(v);
+      else if constexpr (kBits == 2) v = Pair<uint32_t, 4, kHighFirst>(Pair<uint16_t, 2, kHighFirst>(v));
+      else v = GatherBits<kBits, kHighFirst>(v);
+      v = hn::TableLookupBytes(v, used);
+      if constexpr (lanes == 64 && kBits == 4) {
+        const hn::Repartition<uint64_t, D8> d64;
+        alignas(64) static constexpr int64_t kEven[8] = {0, 2, 4, 6, 0, 2, 4, 6};
+        const auto even = hn::TableLookupLanes(hn::BitCast(d64, v), hn::SetTableIndices(d64, kEven));
+        const hn::Half<D8> dh;
+        hn::StoreU(hn::LowerHalf(dh, hn::BitCast(d, even)), dh, out);
+      } else {
+        alignas(64) uint8_t bytes[64];
+        hn::Store(v, d, bytes);
+        for (size_t b = 0; b < blocks; ++b) memcpy(out + b * piece, bytes + b * 16, 16);
+      }
+    }
+  }
+  return i;
+}
+#endif
+
 template <int kBits, bool kHighFirst>
 void PackWidth(const uint8_t* HWY_RESTRICT codes, size_t n, int offset, uint8_t* HWY_RESTRICT out) {
   const uint64_t mask = uint64_t((1 << kBits) - 1) * kBytes, add = uint64_t(offset & ((1 << kBits) - 1)) * kBytes;
@@ -131,6 +203,10 @@ void PackWidth(const uint8_t* HWY_RESTRICT codes, size_t n, int offset, uint8_t*
   };
   uint64_t x = 0;
   size_t i = 0;
+#if HWY_TARGET != HWY_SCALAR
+  i = PackVectors<kBits, kHighFirst>(codes, n, offset, out);
+  out += i / 8 * kBits;
+#endif
   for (; i + 8 <= n; i += 8, out += kBits) {
     memcpy(&x, codes + i, 8);
     x = packed(bits_of(x));

@@ -6,8 +6,7 @@
 #define EDGEQUANT_SCHEME_SEARCH_INL_H_
 #endif
 
-#include "kernels/cpu/half-inl.h"
-#include "kernels/cpu/scheme_rule.h"
+#include "kernels/cpu/scheme_rule-inl.h"
 #include "kernels/cpu/scheme_values-inl.h"
 
 HWY_BEFORE_NAMESPACE();
@@ -126,11 +125,6 @@ HWY_INLINE void Describe(const GroupTile& t, Outline& o) {
 }
 
 HWY_INLINE float SafeInverse(float v) { return fabsf(v) > 1e-37f ? 1 / v : 0; }
-HWY_INLINE VF Invert(DF d, VF v) {  // the same; Inverse gives up sooner
-  const VF one = hn::Set(d, 1.0f);
-  const auto ok = hn::Gt(hn::Abs(v), hn::Set(d, 1e-37f));
-  return hn::IfThenElseZero(ok, hn::Div(one, hn::IfThenElse(ok, v, one)));
-}
 
 template <class V>
 class Searcher {
@@ -143,13 +137,18 @@ class Searcher {
     minimum_ = f_.zeros == Zero::kMinimum || f_.zeros == Zero::kFloat;
     Numbers best_s, best_shift, least;
     const bool use_rule = f_.rule != Rule::kNone;
+    Ranges range;
+    RuleColumns rule;
     for (int j = 0; j < kColumns; ++j) {
-      best_s[j] = best_shift[j] = 0;
+      range.low[j] = o_.low[j], range.high[j] = o_.high[j], range.extreme[j] = o_.extreme[j];
+      range.mean_magnitude[j] = o_.magnitudes[j] / o_.count[j];
+    }
+    RuleOfColumns(s_, range, rule);
+    for (int j = 0; j < kColumns; ++j) {
       least[j] = INFINITY;
-      if (!use_rule && fabsf(o_.extreme[j]) < 1e18f) continue;  // squares of larger ones overflow: no search
-      const GroupScale rule = RuleScale(s_, {o_.low[j], o_.high[j], o_.extreme[j], o_.magnitudes[j] / o_.count[j]});
-      best_s[j] = rule.scale;
-      best_shift[j] = rule.shift;
+      const bool searched = !use_rule && fabsf(o_.extreme[j]) < 1e18f;  // squares of larger ones overflow: no search
+      best_s[j] = searched ? 0 : rule.scale[j];
+      best_shift[j] = searched ? 0 : rule.shift[j];
     }
     Sums sums;
     if (use_rule) Judge(best_s, best_shift, sums, least);
@@ -198,37 +197,6 @@ class Searcher {
   }
 
   HWY_INLINE float ZeroOf(float shift) const { return f_.zeros == Zero::kInteger ? shift : f_.zero; }
-
-  // Numbers as stored.
-  HWY_INLINE VF Rounded(DF d, Cell cell, VF v) const {
-    const float limit = CellLimit(cell);
-    v = hn::Min(hn::Max(v, hn::Set(d, -limit)), hn::Set(d, limit));
-    if (cell == Cell::kF32) return v;
-#if HWY_TARGET != HWY_SCALAR
-    if (cell == Cell::kF16) return PromoteF16(d, DemoteF16(d, v));
-    if (cell == Cell::kBF16) return PromoteBF16(d, DemoteBF16(d, v));
-#endif
-    alignas(64) float a[kColumns];
-    hn::Store(v, d, a);
-    for (int j = 0; j < LanesF(); ++j) a[j] = AsStored(cell, a[j]);
-    return hn::Load(d, a);
-  }
-  HWY_INLINE VF RoundedScale(DF d, VF scale) const {
-    if (!f_.scaled()) return hn::Set(d, 1.0f);
-    if (!f_.negative_scale) scale = hn::Max(scale, hn::Zero(d));
-    return Rounded(d, s_.scale_cell, scale);
-  }
-  // The zero point or minimum that is nearest to the one given.
-  HWY_INLINE VF RoundedShift(DF d, VF shift) const {
-    switch (f_.zeros) {
-      case Zero::kInteger:
-        return hn::Min(hn::Max(hn::Round(shift), hn::Zero(d)), hn::Set(d, float((1 << f_.shift.bits) - 1)));
-      case Zero::kMinimum: return s_.any_shift ? shift : Rounded(d, f_.shift.cell, shift);
-      case Zero::kFloat: return Rounded(d, f_.shift.cell, shift);
-      case Zero::kNone: break;
-    }
-    return hn::Zero(d);
-  }
 
   void Judge(const Numbers& s, const Numbers& shift, Sums& sums, Numbers& error) const {
     const DF d;
@@ -361,14 +329,14 @@ class Searcher {
       VF scale = s.at(c), at = shift.at(c);
       if (f_.zeros == Zero::kFloat) {  // of one value: code 0 less a zero of -1
         const auto flat = hn::Eq(scale, hn::Zero(d));
-        scale = RoundedScale(d, hn::IfThenElse(flat, at, scale));
+        scale = StoredScale(d, s_, hn::IfThenElse(flat, at, scale));
         at = hn::IfThenElse(flat, hn::Set(d, -1.0f), hn::Neg(hn::Mul(at, Invert(d, scale))));
       } else {
-        scale = RoundedScale(d, scale);
+        scale = StoredScale(d, s_, scale);
         if (f_.zeros == Zero::kMinimum) at = hn::MulAdd(hn::Set(d, f_.zero), scale, at);
       }
       stored_s.set(c, scale);
-      stored_shift.set(c, RoundedShift(d, at));
+      stored_shift.set(c, StoredShift(d, s_, at));
     }
   }
 
@@ -387,7 +355,7 @@ class Searcher {
     }
     if (!minimum_) return;
     for (int c = 0; c < kColumns; c += LanesF()) {  // the best minimum for the scale as it will be stored
-      const VF rounded = RoundedScale(d, s.at(c)), free = hn::Mul(hn::NegMulAdd(rounded, sums.l.at(c), o_.sx.at(c)), Inverse(d, o_.sw.at(c)));
+      const VF rounded = StoredScale(d, s_, s.at(c)), free = hn::Mul(hn::NegMulAdd(rounded, sums.l.at(c), o_.sx.at(c)), Inverse(d, o_.sw.at(c)));
       VF m = hn::IfThenElse(hn::Eq(rounded, hn::Zero(d)), shift.at(c), free);
       if (s_.minimum_below_zero) m = hn::Min(m, hn::Zero(d));
       shift.set(c, m);

@@ -37,8 +37,9 @@ void SearchScales(const SchemeSearch& s, const float* x, size_t rows, size_t col
 
 // Codes of one group of n weights.
 void ChooseCodes(const SchemeSearch& s, const float* x, size_t n, float scale, float shift, uint8_t* codes);
-// Codes as the reference encoder rounds them, and its scale and shift, for all groups of a row.
-void RuleRow(const SchemeSearch& s, const float* x, size_t cols, float* scale, float* shift, uint8_t* codes);
+// Codes as the reference encoder rounds them, and its scale and shift, for all groups of a row. Returns the bits of the
+// largest magnitude, as LargestMagnitude; what is written for NaN and infinity has no meaning.
+uint32_t RuleRow(const SchemeSearch& s, const float* x, size_t cols, float* scale, float* shift, uint8_t* codes);
 
 // The parts of RuleRow: the rule for a group of this range, and its codes.
 struct GroupRange { float low, high, extreme, mean_magnitude; };
@@ -46,6 +47,9 @@ struct GroupScale { float scale, shift, unrounded_scale, unrounded_shift; };  //
 GroupScale ScaleByRule(const SchemeSearch& s, const GroupRange& range);
 void CodesByRule(const SchemeSearch& s, const GroupScale& scale, const float* x, size_t n, uint8_t* codes);
 GroupRange RangeOf(const float* x, size_t n);  // without the mean
+
+// n numbers side by side, rounded as WriteCell does. Not for integers.
+void WriteCells(Cell cell, const float* v, size_t n, uint8_t* out);
 
 // ---- One group of any size, in one piece: w may be null.
 

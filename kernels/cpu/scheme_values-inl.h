@@ -17,7 +17,7 @@ namespace edgequant {
 namespace HWY_NAMESPACE {
 
 struct WholeCodes {
-  static constexpr bool kWhole = true;
+  static constexpr bool kWhole = true, kRounded = true;
   VF high;
   explicit WholeCodes(const CodeValues& v) : high(hn::Set(DF(), float(v.codes - 1))) {}
   HWY_INLINE VF Value(DF d, VF u) const { return hn::Round(hn::Min(hn::Max(u, hn::Zero(d)), high)); }
@@ -43,13 +43,14 @@ HWY_INLINE VF TableValue(DF d, const float* HWY_RESTRICT table, VI i) {
 
 template <int kLevels>
 struct TableCodes {
-  static constexpr bool kWhole = false;
+  static constexpr bool kWhole = false, kRounded = false;
   const CodeValues& t;
   explicit TableCodes(const CodeValues& v) : t(v) {}
 
   static HWY_INLINE VI Below(VI k, VF u, VF limit) {  // 2k, + 1 where u is above the limit
     const DI di;
-    return hn::Sub(hn::Add(k, k), hn::VecFromMask(di, hn::RebindMask(di, hn::Gt(u, limit))));
+    const VI twice = hn::Add(k, k);
+    return hn::IfThenElse(hn::RebindMask(di, hn::Gt(u, limit)), hn::Add(twice, hn::Set(di, 1)), twice);
   }
   HWY_INLINE VI Rank([[maybe_unused]] DF d, VF u) const {
 #if HWY_TARGET == HWY_SCALAR  // g++ 12 breaks the descent when it vectorizes it
@@ -73,14 +74,18 @@ struct TableCodes {
       return hn::IfThenElse(hn::Gt(u, hn::Set(d, t.limit[0][0])), hn::Set(d, t.sorted[1]), hn::Set(d, t.sorted[0]));
     return TableValue<kLevels>(d, t.sorted, Rank(d, u));
   }
-  HWY_INLINE VI Code(DF d, VF u) const { return hn::GatherIndex(DI(), t.code, Rank(d, u)); }
+  HWY_INLINE VI Code(DF d, VF u) const {
+    if constexpr (kLevels <= 4 && HWY_TARGET != HWY_SCALAR)  // moved as floats
+      return hn::BitCast(DI(), TableValue<kLevels>(d, reinterpret_cast<const float*>(t.code), Rank(d, u)));
+    return hn::GatherIndex(DI(), t.code, Rank(d, u));
+  }
   HWY_INLINE VF ValueOfCode(DF d, VI code) const { return TableValue<kLevels>(d, t.value, code); }
 };
 
 // A sign, an exponent, a mantissa: rounded to nearest even by a sum that pushes the lower bits out. The bits of a code
 // in the places of a float's are a number 2^k too small.
 struct MinifloatCodes {
-  static constexpr bool kWhole = false;
+  static constexpr bool kWhole = false, kRounded = true;
   int drop, sign_shift, least;  // mantissa bits dropped; from the sign of a code to that of a float; least exponent
   float highest, unit, inverse_unit;
   explicit MinifloatCodes(const CodeValues& v)
@@ -88,17 +93,18 @@ struct MinifloatCodes {
     unit = ldexpf(1, 127 - v.exponent_bias);
     inverse_unit = 1 / unit;
   }
-  HWY_INLINE VF Value(DF d, VF u) const {
+  HWY_INLINE VF Magnitude(DF d, VF u) const {
     const DI di;
     const VF magnitude = hn::Min(hn::Abs(u), hn::Set(d, highest));
     const VI exponent = hn::Max(hn::And(hn::BitCast(di, magnitude), hn::Set(di, 0x7f800000)), hn::Set(di, least));
-    const VF big = hn::BitCast(d, hn::Or(hn::Add(exponent, hn::Set(di, drop << 23)), hn::Set(di, 0x400000)));
-    return hn::CopySignToAbs(hn::Sub(hn::Add(magnitude, big), big), u);
+    const VF big = hn::BitCast(d, hn::Add(exponent, hn::Set(di, (drop << 23) + 0x400000)));
+    return hn::Sub(hn::Add(magnitude, big), big);
   }
+  HWY_INLINE VF Value(DF d, VF u) const { return hn::CopySignToAbs(Magnitude(d, u), u); }
   HWY_INLINE VI Code(DF d, VF u) const {
     const DI di;
     const hn::RebindToUnsigned<DF> du;
-    const VI magnitude = hn::ShiftRightSame(hn::BitCast(di, hn::Mul(hn::Abs(Value(d, u)), hn::Set(d, inverse_unit))), drop);
+    const VI magnitude = hn::ShiftRightSame(hn::BitCast(di, hn::Mul(Magnitude(d, u), hn::Set(d, inverse_unit))), drop);
     const auto sign = hn::And(hn::BitCast(du, u), hn::Set(du, 0x80000000u));
     return hn::Or(magnitude, hn::BitCast(di, hn::ShiftRightSame(sign, sign_shift)));
   }
@@ -110,6 +116,23 @@ struct MinifloatCodes {
     return hn::CopySignToAbs(v, hn::BitCast(d, sign));
   }
 };
+
+// The codes of a format as one of these types.
+template <class Body>
+HWY_INLINE void WithValues(const CodeValues& v, const Body& body) {
+  if (v.kind == Values::kAffine) return body(WholeCodes(v));
+  if (v.kind == Values::kMinifloat) return body(MinifloatCodes(v));
+  switch (v.levels) {
+    case 1: return body(TableCodes<1>(v));
+    case 2: return body(TableCodes<2>(v));
+    case 3: return body(TableCodes<3>(v));
+    case 4: return body(TableCodes<4>(v));
+    case 5: return body(TableCodes<5>(v));
+    case 6: return body(TableCodes<6>(v));
+    case 7: return body(TableCodes<7>(v));
+    default: return body(TableCodes<8>(v));
+  }
+}
 
 }  // namespace HWY_NAMESPACE
 }  // namespace edgequant

@@ -1,0 +1,120 @@
+#include "kernels/cpu/scheme_search.h"
+
+#undef HWY_TARGET_INCLUDE
+#define HWY_TARGET_INCLUDE "kernels/cpu/scheme_rule.cc"
+#include <hwy/foreach_target.h>  // keep order
+#include <hwy/highway.h>
+
+#include "kernels/cpu/scheme_rule-inl.h"
+
+HWY_BEFORE_NAMESPACE();
+namespace edgequant {
+namespace HWY_NAMESPACE {
+
+// The values of the codes and how they are rounded to, as types.
+template <class Body>
+HWY_INLINE void WithRounding(const SchemeSearch& s, const Body& body) {
+  constexpr auto even = std::integral_constant<Rounding, Rounding::kHalfEven>();
+  if (s.values->kind != Values::kAffine) return WithValues(*s.values, [&](const auto& v) { body(v, even); });
+  const WholeCodes v(*s.values);
+  switch (s.scheme->rounding) {
+    case Rounding::kHalfEven: return body(v, even);
+    case Rounding::kHalfAway: return body(v, std::integral_constant<Rounding, Rounding::kHalfAway>());
+    case Rounding::kHalfUp: return body(v, std::integral_constant<Rounding, Rounding::kHalfUp>());
+  }
+}
+
+template <class V, Rounding kRounding>
+HWY_NOINLINE uint32_t RowOf(const V& values, const SchemeSearch& s, const float* x, size_t cols, float* scale, float* shift, uint8_t* codes) {
+  const size_t group = s.scheme->GroupCols(cols), groups = (cols + group - 1) / group, whole = cols / group;
+  const bool mean = s.scheme->rule == Rule::kAbsMean;
+  Ranges range;
+  RuleColumns r;
+  uint32_t most = 0;
+  for (size_t g = 0, count; g < groups; g += count) {
+    const float* const at = x + g * group;
+    const size_t n = g < whole ? group : cols - g * group;
+    count = g < whole ? HWY_MIN(whole - g, size_t(kColumns)) : 1;
+    most = HWY_MAX(most, FindRanges(at, n, count, range));
+    if (mean)
+      for (size_t k = 0; k < count; ++k) {
+        double sum = 0;
+        for (size_t i = 0; i < n; ++i) sum += double(fabsf(at[k * n + i]));
+        range.mean_magnitude[k] = float(sum / double(n));
+      }
+    RuleOfColumns(s, range, r);
+    memcpy(scale + g, r.scale, count * sizeof(float));
+    memcpy(shift + g, r.shift, count * sizeof(float));
+    RuleCodes<V, kRounding>(values, s, at, n, count, r, codes + g * group);
+  }
+  return most;
+}
+
+uint32_t RuleRowTargeted(const SchemeSearch& s, const float* x, size_t cols, float* scale, float* shift, uint8_t* codes) {
+  uint32_t most = 0;
+  WithRounding(s, [&](const auto& v, auto rounding) {
+    most = RowOf<std::decay_t<decltype(v)>, decltype(rounding)::value>(v, s, x, cols, scale, shift, codes);
+  });
+  return most;
+}
+
+void CodesByRuleTargeted(const SchemeSearch& s, const GroupScale& g, const float* x, size_t n, uint8_t* codes) {
+  const DF d;
+  const Scheme& f = *s.scheme;
+  RuleColumns r;
+  r.moderate = true;
+  const float by = f.rounded_scale ? g.scale : g.unrounded_scale, at = f.rounded_scale ? g.shift : g.unrounded_shift;
+  SetDivisor(d, f, 0, hn::Set(d, by), hn::Set(d, at), r);
+  WithRounding(s, [&](const auto& v, auto rounding) {
+    RuleCodes<std::decay_t<decltype(v)>, decltype(rounding)::value>(v, s, x, n, 1, r, codes);
+  });
+}
+
+GroupScale ScaleByRuleTargeted(const SchemeSearch& s, const GroupRange& range) {
+  const DF d;
+  Ranges r;
+  for (int c = 0; c < kColumns; ++c)
+    r.low[c] = range.low, r.high[c] = range.high, r.extreme[c] = range.extreme, r.mean_magnitude[c] = range.mean_magnitude;
+  VF scale, shift;
+  ExactScales(d, s, r, 0, scale, shift);
+  GroupScale g;
+  g.unrounded_scale = hn::GetLane(scale);
+  g.scale = hn::GetLane(StoredScale(d, s, scale));
+  g.shift = hn::GetLane(StoredShift(d, s, shift));
+  g.unrounded_shift = s.scheme->zeros == Zero::kInteger ? g.shift : hn::GetLane(shift);
+  return g;
+}
+
+GroupRange RangeOfTargeted(const float* x, size_t n) {
+  Ranges r;
+  FindRanges(x, n, 1, r);
+  return {r.low[0], r.high[0], r.extreme[0], 0};
+}
+
+void WriteCellsTargeted(Cell cell, const float* v, size_t n, uint8_t* out) { StoreCells(cell, v, n, out); }
+
+}  // namespace HWY_NAMESPACE
+}  // namespace edgequant
+HWY_AFTER_NAMESPACE();
+
+#if HWY_ONCE
+namespace edgequant {
+
+HWY_EXPORT(RuleRowTargeted);
+HWY_EXPORT(CodesByRuleTargeted);
+HWY_EXPORT(ScaleByRuleTargeted);
+HWY_EXPORT(RangeOfTargeted);
+HWY_EXPORT(WriteCellsTargeted);
+
+uint32_t RuleRow(const SchemeSearch& s, const float* x, size_t cols, float* scale, float* shift, uint8_t* codes) {
+  return HWY_DYNAMIC_DISPATCH(RuleRowTargeted)(s, x, cols, scale, shift, codes);
+}
+GroupScale ScaleByRule(const SchemeSearch& s, const GroupRange& range) { return HWY_DYNAMIC_DISPATCH(ScaleByRuleTargeted)(s, range); }
+void CodesByRule(const SchemeSearch& s, const GroupScale& scale, const float* x, size_t n, uint8_t* codes) {
+  HWY_DYNAMIC_DISPATCH(CodesByRuleTargeted)(s, scale, x, n, codes);
+}
+GroupRange RangeOf(const float* x, size_t n) { return HWY_DYNAMIC_DISPATCH(RangeOfTargeted)(x, n); }
+void WriteCells(Cell cell, const float* v, size_t n, uint8_t* out) { HWY_DYNAMIC_DISPATCH(WriteCellsTargeted)(cell, v, n, out); }
+
+}  // namespace edgequant
+#endif
