@@ -102,7 +102,7 @@ std::vector<float> LevelHistogram::BestLevels(int k) const {
 namespace {
 
 // What each row is nearest to: weighted sums of x, and of the weights. In a fixed split, whatever the number of threads.
-void SumRows(const float* x, const float* w, const uint8_t* code, size_t n, size_t d, std::vector<double>& sum, std::vector<double>& weight) {
+void SumRows(const float* x, const float* w, const uint16_t* code, size_t n, size_t d, std::vector<double>& sum, std::vector<double>& weight) {
   constexpr size_t kShare = 1 << 14;
   const size_t shares = (n + kShare - 1) / kShare, size = sum.size();
   std::vector<double> own(2 * size * shares);
@@ -123,11 +123,11 @@ void SumRows(const float* x, const float* w, const uint8_t* code, size_t n, size
 
 void RefineRows(const float* x, const float* w, bool even, size_t n, int dim, int rounds, std::vector<float>& rows) {
   const size_t d = size_t(dim), k = rows.size() / d;
-  std::vector<uint8_t> code(n);
+  std::vector<uint16_t> code(n);
   for (int round = 0; round < rounds; ++round) {
     constexpr size_t kShare = 1 << 12;
     ParallelFor(n, kShare, [&](size_t begin, size_t end) {
-      NearestRows(x + begin * d, even || !w ? nullptr : w + begin * d, end - begin, dim, rows.data(), int(k), code.data() + begin);
+      NearestRows(x + begin * d, even || !w ? nullptr : w + begin * d, end - begin, dim, rows.data(), k, code.data() + begin);
     });
     std::vector<double> sum(k * d), weight(k * d);
     SumRows(x, w, code.data(), n, d, sum, weight);

@@ -1,8 +1,10 @@
 // What the encoders of run-time formats share: the problem, and where results go.
 #pragma once
+#include <algorithm>
 #include <vector>
 
 #include "algo/scheme.h"
+#include "kernels/cpu/codebook.h"
 #include "kernels/cpu/scheme_search.h"
 
 namespace edgequant {
@@ -74,7 +76,33 @@ void EncodeVectors(const Encoder& e, SchemeWriter& out);      // a codebook
 
 // The table, or codebook, that is best for the weights: codes x dim numbers, the largest of which is 1 where there are scales.
 std::vector<float> LearnTable(Encoder& e);
-// One row of vectors: the best scale of each group, as stored, and codes.
-void EncodeVectorRow(const Encoder& e, const float* x, float* scale, uint8_t* codes);
+
+// Rows of vectors, one after another: the best scale of each group, as stored, and codes.
+class VectorRow {
+ public:
+  explicit VectorRow(const Encoder& e);
+  void Run(const float* x, float* scale, uint16_t* codes);
+  void FindScales(const float* x, float* scale, uint16_t* codes);  // the codes are for memory only
+
+ private:
+  struct Sums { double ll = 0, xl = 0; };  // of a group: weight * value^2, weight * value * x
+
+  size_t Begin(size_t g) const { return g * e_.group(); }
+  size_t End(size_t g) const { return std::min(e_.cols, (g + 1) * e_.group()); }
+  void Divide(const float* x, const float* scale);
+  void Try(const float* x, float* scale, uint16_t* codes);
+
+  const Encoder& e_;
+  size_t groups_;
+  RoughBook rough_;
+  bool roughly_;
+  double inverse_root_;  // of the codebook's mean square
+  std::vector<float> u_, distance_;
+  std::vector<Sums> best_;
+  std::vector<double> gain_;
+  std::vector<float> trial_;
+  bool coarse_;          // scales of few bits: a fit may be worse when it is rounded
+  std::vector<float> starts_;
+};
 
 }  // namespace edgequant

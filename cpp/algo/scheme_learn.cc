@@ -111,8 +111,9 @@ std::vector<float> LearnCodebook(Encoder& e, const std::vector<float>& x, size_t
   for (int turn = 0; turn < (effort == Effort::kBest ? 6 : 2); ++turn) {
     e.table = book;
     ParallelFor(rows, 1, [&](size_t begin, size_t end) {
-      std::vector<uint8_t> codes(per_row);
-      for (size_t r = begin; r < end; ++r) EncodeVectorRow(e, &x[r * cols], &scale[r * groups], codes.data());
+      VectorRow row(e);
+      std::vector<uint16_t> codes(per_row);
+      for (size_t r = begin; r < end; ++r) row.FindScales(&x[r * cols], &scale[r * groups], codes.data());
     });
     fill();
     RefineRows(u.data(), w.data(), !e.importance, u.size() / dim, e.s.dim, rounds / 3, book);

@@ -13,11 +13,13 @@
 namespace edgequant {
 namespace {
 
+constexpr size_t kTask = 1 << 15;  // weights of one task
+
 // Sums of a group for given codes: of weight * value^2 and weight * value * x. Four chains, which dims of 2 to 8 fill.
-struct VectorSums { float ll = 0, xl = 0; };
+struct VectorSums { double ll = 0, xl = 0; };
 
 template <size_t kDim, bool kWeights>
-VectorSums SumVectors(const float* x, const float* w, const uint8_t* codes, size_t n, const float* rows) {
+VectorSums SumVectors(const float* x, const float* w, const uint16_t* codes, size_t n, const float* rows) {
   constexpr size_t kChains = kDim < 4 ? 4 : kDim;
   float ll[kChains] = {}, xl[kChains] = {};
   for (size_t i = 0; i < n / kChains * kChains; i += kChains)
@@ -32,100 +34,118 @@ VectorSums SumVectors(const float* x, const float* w, const uint8_t* codes, size
     xl[0] += wv * x[i];
   }
   VectorSums sums;
-  for (size_t j = 0; j < kChains; ++j) sums.ll += ll[j], sums.xl += xl[j];
+  for (size_t j = 0; j < kChains; ++j) sums.ll += double(ll[j]), sums.xl += double(xl[j]);
   return sums;
 }
 
-VectorSums SumVectors(const float* x, const float* w, const uint8_t* codes, size_t n, size_t dim, const float* rows) {
+VectorSums SumVectors(const float* x, const float* w, const uint16_t* codes, size_t n, size_t dim, const float* rows) {
   if (dim == 2) return w ? SumVectors<2, true>(x, w, codes, n, rows) : SumVectors<2, false>(x, w, codes, n, rows);
   if (dim == 4) return w ? SumVectors<4, true>(x, w, codes, n, rows) : SumVectors<4, false>(x, w, codes, n, rows);
   return w ? SumVectors<8, true>(x, w, codes, n, rows) : SumVectors<8, false>(x, w, codes, n, rows);
 }
 
 // The first scales tried: those at which the weights' mean square is this multiple of the codebook's.
-std::vector<float> StartsOf(Effort effort) {
+std::vector<float> StartsOf(Effort effort, bool coarse) {
+  if (coarse && effort != Effort::kBest) return {1.4f, 1.0f, 0.7f};
   if (effort == Effort::kFast) return {1.1f};
-  if (effort == Effort::kDefault) return {1.2f, 1.0f, 0.8f};
+  if (effort == Effort::kDefault) return {1.2f, 0.9f};
   return {1.6f, 1.4f, 1.25f, 1.1f, 1.0f, 0.9f, 0.8f, 0.7f, 0.6f};
 }
 
-class VectorRow {
- public:
-  VectorRow(const Encoder& e, const float* x)
-      : e_(e), x_(x), groups_(e.groups()), u_(e.cols), codes_(e.cols / size_t(e.s.dim)), best_(groups_), gain_(groups_, -INFINITY) {}
-
-  void Run(float* scale, uint8_t* codes) {
-    std::vector<float> trial(groups_, 1.0f);
-    if (!e_.s.scale.present()) return Try(trial, scale, codes);
-    double book = 0;
-    for (float v : e_.table) book += double(v) * double(v);
-    book = std::sqrt(book / double(e_.table.size()));
-    std::vector<float> root(groups_);
-    for (size_t g = 0; g < groups_; ++g) {
-      double sum = 0;
-      for (size_t i = Begin(g); i < End(g); ++i) sum += double(x_[i]) * double(x_[i]);
-      root[g] = book > 0 ? float(std::sqrt(sum / double(End(g) - Begin(g))) / book) : 0;
-    }
-    for (float start : StartsOf(e_.effort)) {
-      for (size_t g = 0; g < groups_; ++g) trial[g] = AsStored(e_.s.scale.cell, start * root[g]);
-      Try(trial, scale, codes);
-    }
-    const int rounds = e_.effort == Effort::kFast ? 1 : e_.effort == Effort::kDefault ? 2 : 6;
-    for (int round = 0; round < rounds; ++round) {  // the scale that fits the best codes so far, and codes for it
-      for (size_t g = 0; g < groups_; ++g) {
-        trial[g] = best_[g].ll > 0 ? best_[g].xl / best_[g].ll : scale[g];
-        if (!e_.s.negative_scale) trial[g] = std::max(trial[g], 0.0f);
-        trial[g] = AsStored(e_.s.scale.cell, trial[g]);
-      }
-      Try(trial, scale, codes);
-    }
-  }
-
- private:
-  size_t Begin(size_t g) const { return g * e_.group(); }
-  size_t End(size_t g) const { return std::min(e_.cols, (g + 1) * e_.group()); }
-  // Codes for these scales; kept for groups where more of the squared error goes away than for any so far.
-  void Try(const std::vector<float>& trial, float* scale, uint8_t* codes) {
-    const size_t dim = size_t(e_.s.dim);
-    for (size_t g = 0; g < groups_; ++g) {
-      const float inverse = std::abs(trial[g]) > 1e-37f ? 1 / trial[g] : 0;
-      for (size_t i = Begin(g); i < End(g); ++i) u_[i] = x_[i] * inverse;
-    }
-    NearestRows(u_.data(), e_.importance, codes_.size(), e_.s.dim, e_.table.data(), e_.s.codes, codes_.data());
-    for (size_t g = 0; g < groups_; ++g) {
-      const size_t first = Begin(g), n = End(g) - first;
-      const uint8_t* const found = &codes_[first / dim];
-      const VectorSums sums = SumVectors(x_ + first, e_.importance ? e_.importance + first : nullptr, found, n, dim, e_.table.data());
-      const double gain = double(trial[g]) * (2 * double(sums.xl) - double(trial[g]) * double(sums.ll));
-      if (!(gain > gain_[g])) continue;
-      gain_[g] = gain;
-      best_[g] = sums;
-      scale[g] = trial[g];
-      std::copy_n(found, n / dim, codes + first / dim);
-    }
-  }
-
-  const Encoder& e_;
-  const float* x_;
-  size_t groups_;
-  std::vector<float> u_;
-  std::vector<uint8_t> codes_;
-  std::vector<VectorSums> best_;
-  std::vector<double> gain_;
-};
-
 }  // namespace
 
-void EncodeVectorRow(const Encoder& e, const float* x, float* scale, uint8_t* codes) { VectorRow(e, x).Run(scale, codes); }
+VectorRow::VectorRow(const Encoder& e)
+    : e_(e), groups_(e.groups()), rough_(e.table.data(), size_t(e.s.codes), e.s.dim), roughly_(!e.importance && rough_.usable), u_(e.cols),
+      distance_(e.cols / size_t(e.s.dim)), best_(groups_), gain_(groups_), trial_(groups_), coarse_(e.s.scale.present() && CellBits(e.s.scale.cell) == 8), starts_(StartsOf(e.effort, coarse_)) {
+  double sum = 0;
+  for (float v : e.table) sum += double(v) * double(v);
+  const double root = std::sqrt(sum / double(e.table.size()));
+  inverse_root_ = root > 0 ? 1 / root : 0;
+}
+
+void VectorRow::Run(const float* x, float* scale, uint16_t* codes) {
+  if (e_.s.scale.present()) FindScales(x, scale, codes);
+  else std::fill_n(scale, groups_, 1.0f);
+  Divide(x, scale);
+  NearestRows(u_.data(), e_.importance, distance_.size(), e_.s.dim, e_.table.data(), size_t(e_.s.codes), codes);
+}
+
+void VectorRow::FindScales(const float* x, float* scale, uint16_t* codes) {
+  std::vector<float> root(groups_);
+  for (size_t g = 0; g < groups_; ++g) {
+    double sum[4] = {};
+    for (size_t i = Begin(g); i < End(g); ++i) sum[i % 4] += double(x[i]) * double(x[i]);
+    root[g] = float(std::sqrt((sum[0] + sum[1] + sum[2] + sum[3]) / double(End(g) - Begin(g))) * inverse_root_);
+  }
+  std::fill(gain_.begin(), gain_.end(), -INFINITY);
+  for (float start : starts_) {
+    for (size_t g = 0; g < groups_; ++g) trial_[g] = AsStored(e_.s.scale.cell, start * root[g]);
+    Try(x, scale, codes);
+  }
+  const int rounds = e_.effort == Effort::kFast ? 1 : e_.effort == Effort::kDefault ? 1 : 6;
+  for (int round = 0; round < rounds; ++round) {  // the scale that fits the best codes so far
+    for (size_t g = 0; g < groups_; ++g) {
+      trial_[g] = best_[g].ll > 0 ? float(best_[g].xl / best_[g].ll) : scale[g];
+      if (!e_.s.negative_scale) trial_[g] = std::max(trial_[g], 0.0f);
+      trial_[g] = AsStored(e_.s.scale.cell, trial_[g]);
+    }
+    if (round + 1 < rounds || coarse_) Try(x, scale, codes);
+    else std::copy(trial_.begin(), trial_.end(), scale);
+  }
+}
+
+// Weights over their scales.
+void VectorRow::Divide(const float* x, const float* scale) {
+  for (size_t g = 0; g < groups_; ++g) {
+    const float inverse = std::abs(scale[g]) > 1e-37f ? 1 / scale[g] : 0;
+    for (size_t i = Begin(g); i < End(g); ++i) u_[i] = x[i] * inverse;
+  }
+}
+
+// Codes for the scales in trial_; what is kept of a group is of the trial after which the least of its squared error is
+// left.
+void VectorRow::Try(const float* x, float* scale, uint16_t* codes) {
+  const size_t dim = size_t(e_.s.dim);
+  Divide(x, trial_.data());
+  if (roughly_) NearlyNearestRows(rough_, u_.data(), distance_.size(), codes, distance_.data());
+  else NearestRows(u_.data(), e_.importance, distance_.size(), e_.s.dim, e_.table.data(), size_t(e_.s.codes), codes);
+  for (size_t g = 0; g < groups_; ++g) {
+    const size_t first = Begin(g), n = End(g) - first;
+    const uint16_t* const found = codes + first / dim;
+    const double by = double(trial_[g]);
+    VectorSums sums;
+    if (roughly_) {  // half of value^2 less value * u is the distance
+      float half[4] = {}, distance[4] = {};
+      const float* const of = &distance_[first / dim];
+      size_t k = 0;
+      for (; k + 4 <= n / dim; k += 4)
+        for (size_t j = 0; j < 4; ++j) half[j] += rough_.halves[found[k + j]], distance[j] += of[k + j];
+      for (; k < n / dim; ++k) half[0] += rough_.halves[found[k]], distance[0] += of[k];
+      const double halves = double(half[0] + half[1] + (half[2] + half[3])), all = double(distance[0] + distance[1] + (distance[2] + distance[3]));
+      sums = {2 * halves, by * (halves - all)};
+    } else {
+      sums = SumVectors(x + first, e_.importance ? e_.importance + first : nullptr, found, n, dim, e_.table.data());
+    }
+    const double gain = by * (2 * sums.xl - by * sums.ll);
+    if (!(gain > gain_[g])) continue;
+    gain_[g] = gain;
+    best_[g] = {sums.ll, sums.xl};
+    scale[g] = trial_[g];
+  }
+}
 
 void EncodeVectors(const Encoder& e, SchemeWriter& out) {
-  ParallelFor(e.rows, 1, [&](size_t begin, size_t end) {
+  const size_t grain = std::max<size_t>(1, kTask / e.cols);
+  ParallelFor(e.rows, grain, [&](size_t begin, size_t end) {
+    VectorRow row(e);
     std::vector<float> scale(e.groups());
-    std::vector<uint8_t> codes(out.code_cols());
+    std::vector<uint16_t> codes(e.cols / size_t(e.s.dim));
+    std::vector<uint8_t> bytes(out.code_cols());
+    CheckMagnitudes(e, begin, end - begin);
     for (size_t r = begin; r < end; ++r) {
-      CheckMagnitudes(e, r, 1);
-      EncodeVectorRow(e, e.x + r * e.cols, scale.data(), codes.data());
-      out.PutCodes(r, codes.data());
+      row.Run(e.x + r * e.cols, scale.data(), codes.data());
+      SplitCodes(e.s, codes.data(), codes.size(), bytes.data());
+      out.PutCodes(r, bytes.data());
       if (e.s.scale.present()) out.PutNumbers(Part::kScale, r, scale.data());
     }
   });
@@ -141,7 +161,7 @@ class RowLevels {
   void Run(const float* x, float* levels) {
     const size_t n = e_.group();
     if (k_ <= kMostGroupLevels && n <= kMostGroupWeights && e_.cols % n == 0)
-      return BestGroupLevels(x, e_.importance, e_.groups(), n, int(k_), levels);
+      return BestGroupLevels(x, e_.importance, e_.groups(), n, int(k_), e_.effort != Effort::kBest, levels);
     for (size_t g = 0; g < e_.groups(); ++g) {
       const size_t first = g * n, count = std::min(n, e_.cols - first);
       std::iota(order_.begin(), order_.begin() + ptrdiff_t(count), first);

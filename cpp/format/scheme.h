@@ -65,7 +65,7 @@ struct Scheme {
 
   // ---- What a code means
   Values values = Values::kAffine;
-  int bits = 4;                  // of a code, 1 to 8
+  int bits = 4;                  // of a code, 1 to 8; of a codebook up to 16, above 8 an even number
   int codes = 16;                // different ones, up to 1 << bits
   int dim = 1;                   // weights per code: 1, or that of a codebook
   float zero = 0;                // kAffine: value = code - zero
@@ -101,8 +101,9 @@ struct Scheme {
   bool negative_scale = true;    // scales may be negative
 
   bool scaled() const { return scale.present() || super.present(); }
+  int digits() const { return bits > 8 ? 2 : 1; }  // elements of the plane of codes that make a code
   bool two_level() const { return super.present() && scale.present(); }
-  size_t CodeCols(size_t cols) const { return (pad_cols ? GroupsOf(cols) * GroupCols(cols) : cols) / size_t(dim); }
+  size_t CodeCols(size_t cols) const { return (pad_cols ? GroupsOf(cols) * GroupCols(cols) : cols) / size_t(dim) * size_t(digits()); }
   size_t GroupCols(size_t cols) const { return group > 0 ? size_t(group) : cols; }
   size_t GroupsOf(size_t cols) const { return (cols + GroupCols(cols) - 1) / GroupCols(cols); }
   size_t GroupRows(size_t rows) const { return group_rows > 0 ? size_t(group_rows) : rows; }

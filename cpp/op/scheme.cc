@@ -185,6 +185,15 @@ void CheckFits(const Scheme& s, size_t rows, size_t cols) {
   }
 }
 
+void SplitCodes(const Scheme& s, const uint16_t* codes, size_t n, uint8_t* out) {
+  if (s.digits() == 1) {
+    for (size_t i = 0; i < n; ++i) out[i] = uint8_t(codes[i]);
+    return;
+  }
+  const int half = s.bits / 2;
+  for (size_t i = 0; i < n; ++i) out[2 * i] = uint8_t(codes[i] & ((1 << half) - 1)), out[2 * i + 1] = uint8_t(codes[i] >> half);
+}
+
 void ReadCodes(const SchemeView& q, size_t first, size_t count, uint8_t* codes, size_t stride) {
   const Scheme& s = *q.scheme;
   if (s.interleaved) {

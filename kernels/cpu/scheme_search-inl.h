@@ -129,12 +129,19 @@ HWY_INLINE float SafeInverse(float v) { return fabsf(v) > 1e-37f ? 1 / v : 0; }
 template <class V>
 class Searcher {
  public:
-  Searcher(const SchemeSearch& s, const V& v, const GroupTile& tile) : s_(s), v_(v), t_(tile), f_(*s.scheme) {
+  Searcher(const SchemeSearch& s, const V& v, const GroupTile& tile) : s_(s), v_(v), t_(tile), f_(*s.scheme), minimum_(f_.zeros == Zero::kMinimum || f_.zeros == Zero::kFloat) {
     Describe(t_, o_);
   }
 
+  // The sums of the best codes for these.
+  void SumsOf(const Numbers& scale, const Numbers& shift, GroupSums* out) const {
+    Sums a;
+    Numbers error;
+    Judge(scale, shift, a, error);
+    for (int j = 0; j < kColumns; ++j) out[j] = {o_.sw[j], o_.sx[j], a.l[j], a.ll[j], a.xl[j]};
+  }
+
   void Run(float* scale, float* shift) {
-    minimum_ = f_.zeros == Zero::kMinimum || f_.zeros == Zero::kFloat;
     Numbers best_s, best_shift, least;
     const bool use_rule = f_.rule != Rule::kNone;
     Ranges range;
@@ -367,7 +374,7 @@ class Searcher {
   const GroupTile& t_;
   const Scheme& f_;
   Outline o_;
-  bool minimum_ = false;
+  bool minimum_;
 };
 
 }  // namespace HWY_NAMESPACE

@@ -40,9 +40,9 @@ class Lines {
   std::vector<float> memory_;
 };
 
-template <class V>
-HWY_NOINLINE void SearchTiles(const V& values, const SchemeSearch& s, const float* x, size_t rows, size_t cols,
-                              const float* importance, float* scale, float* shift) {
+// Calls body(first group, groups, tile) for each 16 groups of the rows.
+template <class Body>
+HWY_INLINE void ForTiles(const SchemeSearch& s, const float* x, size_t rows, size_t cols, const float* importance, const Body& body) {
   const size_t group = s.scheme->GroupCols(cols), per_row = (cols + group - 1) / group, total = rows * per_row;
   Lines xs(group * kColumns), ws(group * kColumns), short_x(group * kColumns), short_w(group * kColumns);
   const std::vector<float> ones(group, 1.0f), zeros(group, 0.0f);
@@ -75,16 +75,62 @@ HWY_NOINLINE void SearchTiles(const V& values, const SchemeSearch& s, const floa
     FillColumns(from, group, xs.data());
     if (importance || ragged || !weights_are_ones) FillColumns(weight, group, ws.data());
     weights_are_ones = !importance && !ragged;
+    body(at, HWY_MIN(size_t(kColumns), total - at), tile);
+  }
+}
+
+template <class V>
+HWY_NOINLINE void SearchTiles(const V& values, const SchemeSearch& s, const float* x, size_t rows, size_t cols,
+                              const float* importance, float* scale, float* shift) {
+  ForTiles(s, x, rows, cols, importance, [&](size_t at, size_t n, const GroupTile& tile) HWY_ATTR {
     float found_scale[kColumns], found_shift[kColumns];
     Searcher<V>(s, values, tile).Run(found_scale, found_shift);
-    for (size_t j = 0; j < size_t(kColumns) && at + j < total; ++j)
-      scale[at + j] = found_scale[j], shift[at + j] = found_shift[j];
-  }
+    memcpy(scale + at, found_scale, n * sizeof(float));
+    memcpy(shift + at, found_shift, n * sizeof(float));
+  });
 }
 
 void SearchScalesTargeted(const SchemeSearch& s, const float* x, size_t rows, size_t cols, const float* importance,
                           float* scale, float* shift) {
   WithValues(*s.values, [&](const auto& v) { SearchTiles(v, s, x, rows, cols, importance, scale, shift); });
+}
+
+template <class V>
+HWY_NOINLINE void SumTiles(const V& values, const SchemeSearch& s, const float* x, size_t rows, size_t cols, const float* importance,
+                           const float* scale, const float* shift, GroupSums* sums) {
+  ForTiles(s, x, rows, cols, importance, [&](size_t at, size_t n, const GroupTile& tile) HWY_ATTR {
+    Numbers tile_scale = {}, tile_shift = {};
+    memcpy(tile_scale.v, scale + at, n * sizeof(float));
+    memcpy(tile_shift.v, shift + at, n * sizeof(float));
+    GroupSums found[kColumns];
+    Searcher<V>(s, values, tile).SumsOf(tile_scale, tile_shift, found);
+    memcpy(sums + at, found, n * sizeof(GroupSums));
+  });
+}
+
+void SumGroupsTargeted(const SchemeSearch& s, const float* x, size_t rows, size_t cols, const float* importance, const float* scale,
+                       const float* shift, GroupSums* sums) {
+  WithValues(*s.values, [&](const auto& v) { SumTiles(v, s, x, rows, cols, importance, scale, shift, sums); });
+}
+
+size_t BestEndTargeted(const float* v, size_t n, float inverse, const float* ends, size_t count, float low, float high) {
+  const DF d;
+  const VF lows = hn::Set(d, low), highs = hn::Set(d, high);
+  float least = INFINITY;
+  size_t best = 0;
+  for (size_t k = 0; k < count; k += size_t(LanesF())) {
+    const VF end = hn::LoadU(d, ends + k), by = hn::Mul(end, hn::Set(d, inverse));
+    VF sum = hn::Zero(d);
+    for (size_t i = 0; i < n; ++i) {
+      const VF u = hn::Mul(hn::Set(d, v[i]), by), gap = hn::Sub(hn::Round(hn::Min(hn::Max(u, lows), highs)), u);
+      sum = hn::MulAdd(gap, gap, sum);
+    }
+    alignas(64) float error[kColumns];
+    hn::Store(hn::Div(sum, hn::Mul(end, end)), d, error);
+    for (size_t j = 0; j < size_t(LanesF()); ++j)
+      if (error[j] < least) least = error[j], best = k + j;
+  }
+  return best;
 }
 
 void SearchGroupTargeted(const SchemeSearch& s, const float* x, const float* w, size_t n, float* scale, float* shift) {
@@ -144,11 +190,20 @@ namespace edgequant {
 
 HWY_EXPORT(SearchScalesTargeted);
 HWY_EXPORT(SearchGroupTargeted);
+HWY_EXPORT(SumGroupsTargeted);
+HWY_EXPORT(BestEndTargeted);
 HWY_EXPORT(ChooseCodesTargeted);
 
 void SearchScales(const SchemeSearch& s, const float* x, size_t rows, size_t cols, const float* importance, float* scale,
                   float* shift) {
   HWY_DYNAMIC_DISPATCH(SearchScalesTargeted)(s, x, rows, cols, importance, scale, shift);
+}
+void SumGroups(const SchemeSearch& s, const float* x, size_t rows, size_t cols, const float* importance, const float* scale,
+               const float* shift, GroupSums* sums) {
+  HWY_DYNAMIC_DISPATCH(SumGroupsTargeted)(s, x, rows, cols, importance, scale, shift, sums);
+}
+size_t BestEnd(const float* v, size_t n, float inverse, const float* ends, size_t count, float low, float high) {
+  return HWY_DYNAMIC_DISPATCH(BestEndTargeted)(v, n, inverse, ends, count, low, high);
 }
 void SearchGroup(const SchemeSearch& s, const float* x, const float* w, size_t n, float* scale, float* shift) {
   HWY_DYNAMIC_DISPATCH(SearchGroupTargeted)(s, x, w, n, scale, shift);

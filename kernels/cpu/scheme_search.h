@@ -35,6 +35,16 @@ struct SchemeSearch {
 void SearchScales(const SchemeSearch& s, const float* x, size_t rows, size_t cols, const float* importance, float* scale,
                   float* shift);
 
+// What the best codes for given scales and shifts leave: for each group the sums of w, w x, w v, w v^2 and w v x over its
+// weights x with importance w and values v. For minima and values that count from 0.
+struct GroupSums { float w, x, l, ll, xl; };
+void SumGroups(const SchemeSearch& s, const float* x, size_t rows, size_t cols, const float* importance, const float* scale,
+               const float* shift, GroupSums* sums);
+
+// Which of the ends e leaves n numbers v the nearest to whole numbers in [low, high], times 1 / (e * inverse): by squares.
+// A multiple of 16 of ends.
+size_t BestEnd(const float* v, size_t n, float inverse, const float* ends, size_t count, float low, float high);
+
 // Codes of one group of n weights.
 void ChooseCodes(const SchemeSearch& s, const float* x, size_t n, float scale, float shift, uint8_t* codes);
 // Codes as the reference encoder rounds them, and its scale and shift, for all groups of a row. Returns the bits of the

@@ -80,7 +80,7 @@ TEST(KMeans, LevelsOfGroups) {
         for (float& v : w) v = std::pow(normal(random), 4.0f);
         std::fill_n(x.begin(), n, -7.0f);
         for (const float* weights : {static_cast<const float*>(nullptr), static_cast<const float*>(w.data())}) {
-          BestGroupLevels(x.data(), weights, groups, n, k, found.data());
+          BestGroupLevels(x.data(), weights, groups, n, k, false, found.data());
           for (size_t g = 0; g < groups; ++g) {
             const float* const levels = &found[g * size_t(k)];
             for (int level = 0; level < k; ++level) {
@@ -98,6 +98,37 @@ TEST(KMeans, LevelsOfGroups) {
           }
         }
       }
+  }
+  UseKernelTarget("");
+}
+
+// The quick way is in order, too, and on average little worse.
+TEST(KMeans, QuickLevelsOfGroups) {
+  std::mt19937 random(6);
+  std::normal_distribution<float> normal;
+  const size_t groups = 40;
+  for (const std::string& target : KernelTargets()) {
+    ASSERT_TRUE(UseKernelTarget(target));
+    for (size_t n : {3, 32, 64, 256})
+      for (int k : {2, 4, 8, 16})
+        for (const bool weighted : {false, true}) {
+          std::vector<float> x(groups * n), w(groups * n, 1.0f), best(groups * size_t(k)), found = best;
+          for (float& v : x) v = 3e4f * normal(random) + 1e4f;
+          if (weighted)
+            for (float& v : w) v = std::pow(normal(random), 2.0f);
+          std::fill_n(x.begin(), n, -7.0f);
+          BestGroupLevels(x.data(), weighted ? w.data() : nullptr, groups, n, k, false, best.data());
+          BestGroupLevels(x.data(), weighted ? w.data() : nullptr, groups, n, k, true, found.data());
+          double least = 0, all = 0;
+          for (size_t g = 0; g < groups; ++g) {
+            const std::vector<float> own(&x[g * n], &x[g * n] + n), weights(&w[g * n], &w[g * n] + n);
+            const float *const a = &best[g * size_t(k)], *const b = &found[g * size_t(k)];
+            EXPECT_TRUE(std::is_sorted(b, b + k)) << target << ", " << n << " numbers, " << k;
+            least += ErrorOf(own, weights, {a, a + k});
+            all += ErrorOf(own, weights, {b, b + k});
+          }
+          EXPECT_LE(all, 1.08 * least) << target << ", " << n << " numbers, " << k << " levels, weights " << weighted;
+        }
   }
   UseKernelTarget("");
 }

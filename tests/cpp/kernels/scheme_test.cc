@@ -280,7 +280,7 @@ TEST_P(SchemesOnEachTarget, FindsTheNearestRows) {
     std::vector<float> w = Gaussian(n * size_t(dim), 9);
     for (float& v : w) v *= v;
     for (const float* weight : {static_cast<const float*>(nullptr), static_cast<const float*>(w.data())}) {
-      std::vector<uint8_t> codes(n + 1, 250);
+      std::vector<uint16_t> codes(n + 1, 250);
       NearestRows(x.data(), weight, n, dim, rows.data(), 200, codes.data());
       EXPECT_EQ(codes[n], 250);
       for (size_t i = 0; i < n; ++i) {
@@ -298,6 +298,76 @@ TEST_P(SchemesOnEachTarget, FindsTheNearestRows) {
       }
     }
   }
+}
+
+// Trials in whole numbers find rows that are hardly farther than the nearest, and how far; also of more than 256 rows.
+TEST_P(SchemesOnEachTarget, FindsNearlyTheNearestRows) {
+  const size_t n = 77;
+  for (int dim : {2, 4, 8})
+    for (size_t count : {3, 256, 300, 700}) {
+      const size_t d = size_t(dim);
+      const std::vector<float> x = Gaussian(n * d, 7), rows = Gaussian(count * d, 8);
+      const RoughBook book(rows.data(), count, dim);
+      ASSERT_TRUE(book.usable);
+      std::vector<uint16_t> nearest(n), codes(n + 1, 9999);
+      std::vector<float> found(n);
+      NearestRows(x.data(), nullptr, n, dim, rows.data(), count, nearest.data());
+      NearlyNearestRows(book, x.data(), n, codes.data(), found.data());
+      EXPECT_EQ(codes[n], 9999);
+      for (size_t i = 0; i < n; ++i) {
+        const auto distance = [&](size_t row) {
+          double sum = 0;
+          for (size_t k = 0; k < d; ++k) sum += double(rows[row * d + k]) * (0.5 * double(rows[row * d + k]) - double(x[i * d + k]));
+          return sum;
+        };
+        ASSERT_LT(codes[i], count);
+        EXPECT_NEAR(distance(codes[i]), distance(nearest[i]), 0.01 * dim) << dim << ", " << count;
+        EXPECT_NEAR(found[i], distance(codes[i]), 0.01 * dim) << dim << ", " << count;
+      }
+    }
+  EXPECT_FALSE(RoughBook(std::vector<float>(8, 1e-20f).data(), 2, 4).usable);
+}
+
+// The sums are those of the codes that ChooseCodes gives.
+TEST_P(SchemesOnEachTarget, SumsWhatTheBestCodesLeave) {
+  const Scheme s = WholeNumbers(4, Zero::kMinimum);
+  const CodeValues values = ValuesOf(s, nullptr);
+  const SchemeTuning tuning = SomeTuning(s);
+  SchemeSearch search;
+  search.scheme = &s;
+  search.values = &values;
+  search.tuning = &tuning;
+  const size_t rows = 3, groups = s.GroupsOf(kCols);
+  const std::vector<float> x = Gaussian(rows * kCols, 3);
+  std::vector<float> importance = Gaussian(kCols, 4), scale(rows * groups), shift(rows * groups);
+  for (float& v : importance) v = std::abs(v);
+  for (size_t g = 0; g < scale.size(); ++g) scale[g] = 0.2f + 0.01f * float(g), shift[g] = -1.5f - 0.02f * float(g);
+  std::vector<GroupSums> sums(rows * groups);
+  SumGroups(search, x.data(), rows, kCols, importance.data(), scale.data(), shift.data(), sums.data());
+  for (size_t r = 0; r < rows; ++r)
+    for (size_t g = 0; g < groups; ++g) {
+      const size_t first = g * kGroup, n = std::min(kGroup, kCols - first), at = r * groups + g;
+      std::vector<uint8_t> codes(n);
+      ChooseCodes(search, &x[r * kCols + first], n, scale[at], shift[at], codes.data());
+      double w = 0, wx = 0, l = 0, ll = 0, xl = 0;
+      for (size_t i = 0; i < n; ++i) {
+        const double a = importance[first + i], q = codes[i], v = x[r * kCols + first + i];
+        w += a, wx += a * v, l += a * q, ll += a * q * q, xl += a * q * v;
+      }
+      const double expected[] = {w, wx, l, ll, xl}, found[] = {sums[at].w, sums[at].x, sums[at].l, sums[at].ll, sums[at].xl};
+      for (int k = 0; k < 5; ++k) EXPECT_NEAR(found[k], expected[k], 1e-4 * std::abs(expected[k]) + 1e-4) << k;
+    }
+}
+
+TEST_P(SchemesOnEachTarget, FindsTheEndThatSuitsWholeNumbers) {
+  std::vector<float> ends(16);
+  for (size_t k = 0; k < ends.size(); ++k) ends[k] = 40 + float(k);
+  const float v[] = {53, -7, 20, 31, 12};  // whole numbers if the first of them is code 53
+  std::vector<float> scaled;
+  for (float number : v) scaled.push_back(number * 0.031f);
+  EXPECT_EQ(BestEnd(scaled.data(), scaled.size(), 1 / scaled[0], ends.data(), ends.size(), -64, 63), 13u);
+  const float most[] = {1, -1};  // clipped below
+  EXPECT_EQ(BestEnd(most, 2, 1, ends.data(), ends.size(), 0, 63), 0u);
 }
 
 INSTANTIATE_TEST_SUITE_P(Targets, SchemesOnEachTarget, testing::ValuesIn(KernelTargets()), [](const auto& test) { return test.param; });

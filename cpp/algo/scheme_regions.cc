@@ -1,0 +1,105 @@
+// Groups of several rows.
+#include <algorithm>
+#include <cmath>
+
+#include "algo/scheme_encoder.h"
+#include "core/threads.h"
+
+namespace edgequant {
+namespace {
+
+constexpr size_t kTask = 1 << 15;    // weights of one task
+constexpr size_t kSample = 1 << 18;  // weights of a larger group that the search looks at
+
+struct Region { size_t row, rows, col, cols; };
+
+// All weights of the region row by row, or an even sample of them with the extreme ones.
+void GatherRegion(const Encoder& e, const Region& g, std::vector<float>& x, std::vector<float>& w) {
+  const size_t total = g.rows * g.cols, step = std::max<size_t>(1, total / kSample);
+  size_t low = 0, high = 0;
+  const auto at = [&](size_t i) { return e.x[(g.row + i / g.cols) * e.cols + g.col + i % g.cols]; };
+  const auto take = [&](size_t i) {
+    x.push_back(at(i));
+    if (e.importance) w.push_back(e.importance[g.col + i % g.cols]);
+  };
+  for (size_t i = 0; i < total; i += step) take(i);
+  if (step == 1) return;
+  for (size_t i = 0; i < total; ++i) {
+    if (at(i) < at(low)) low = i;
+    if (at(i) > at(high)) high = i;
+  }
+  take(low);
+  take(high);
+}
+
+GroupRange RangeOfRegion(const Encoder& e, const Region& g) {
+  GroupRange all = {INFINITY, -INFINITY, 0, 0};
+  double sum = 0;
+  for (size_t r = g.row; r < g.row + g.rows; ++r) {
+    const float* const x = e.x + r * e.cols + g.col;
+    const GroupRange range = RangeOf(x, g.cols);
+    all.low = std::min(all.low, range.low);
+    all.high = std::max(all.high, range.high);
+    if (std::abs(range.extreme) > std::abs(all.extreme)) all.extreme = range.extreme;
+    for (size_t c = 0; c < g.cols; ++c) sum += double(std::abs(x[c]));
+  }
+  all.mean_magnitude = float(sum / double(g.rows * g.cols));
+  return all;
+}
+
+double RegionError(const Encoder& e, const Region& g, float scale, float shift) {
+  double sum = 0;
+  std::vector<uint8_t> codes(g.cols);
+  for (size_t r = g.row; r < g.row + g.rows; ++r) {
+    const float* const x = e.x + r * e.cols + g.col;
+    ChooseCodes(e.search, x, g.cols, scale, shift, codes.data());
+    const float zero = e.s.zeros == Zero::kInteger || e.s.zeros == Zero::kFloat ? shift - e.s.zero : 0;
+    const float minimum = e.s.zeros == Zero::kMinimum ? shift : 0;
+    for (size_t c = 0; c < g.cols; ++c) {
+      const float gap = x[c] - ((e.values.value[codes[c]] - zero) * scale + minimum);
+      sum += double(e.importance ? e.importance[g.col + c] : 1) * double(gap) * double(gap);
+    }
+  }
+  return sum;
+}
+
+}  // namespace
+
+void EncodeRegions(const Encoder& e, SchemeWriter& out) {
+  const Scheme& s = e.s;
+  const size_t groups = e.groups(), rows = s.GroupRows(e.rows), bands = s.ScaleRows(e.rows);
+  std::vector<float> scale(bands * groups), shift(bands * groups);
+  std::vector<GroupScale> rule(bands * groups);
+  CheckMagnitudes(e, 0, e.rows);
+  ParallelFor(bands * groups, 1, [&](size_t begin, size_t end) {
+    for (size_t k = begin; k < end; ++k) {
+      const size_t row = k / groups * rows, col = k % groups * e.group();
+      const Region g = {row, std::min(rows, e.rows - row), col, std::min(e.group(), e.cols - col)};
+      rule[k] = ScaleByRule(e.search, RangeOfRegion(e, g));
+      scale[k] = rule[k].scale;
+      shift[k] = rule[k].shift;
+      if (e.rule) continue;
+      std::vector<float> x, w;
+      float found = 0, found_shift = 0;
+      GatherRegion(e, g, x, w);
+      SearchGroup(e.search, x.data(), w.empty() ? nullptr : w.data(), x.size(), &found, &found_shift);
+      if (RegionError(e, g, found, found_shift) < RegionError(e, g, scale[k], shift[k])) scale[k] = found, shift[k] = found_shift;
+    }
+  });
+  for (size_t b = 0; b < bands; ++b) out.PutScales(b, &scale[b * groups], &shift[b * groups]);
+  ParallelFor(e.rows, std::max<size_t>(1, kTask / e.cols), [&](size_t begin, size_t end) {
+    std::vector<uint8_t> codes(out.code_cols());
+    for (size_t r = begin; r < end; ++r) {
+      const float* const x = e.x + r * e.cols;
+      const size_t band = r / rows * groups;
+      if (e.rule)
+        for (size_t g = 0; g < groups; ++g)
+          CodesByRule(e.search, rule[band + g], x + g * e.group(), std::min(e.group(), e.cols - g * e.group()), &codes[g * e.group()]);
+      else CodeRow(e, x, &scale[band], &shift[band], codes.data());
+      std::fill(codes.begin() + ptrdiff_t(e.cols), codes.end(), uint8_t{0});
+      out.PutCodes(r, codes.data());
+    }
+  });
+}
+
+}  // namespace edgequant
