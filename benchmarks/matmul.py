@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import ctypes
 import json
 import os
 import statistics
@@ -32,8 +33,15 @@ CLOCKS = {"wall": time.perf_counter, "processor": time.thread_time}
 clock = CLOCKS["wall"]
 
 
-def in_turns(contestants: dict[str, Callable[[], None]], repeat: int) -> dict[str, list[float]]:
-    """Seconds of each contestant, all in every round, so that a busy moment strikes them alike.
+def give_memory_back() -> None:
+    """What was freed goes back to the system, so that memory is new to whoever is next."""
+    with contextlib.suppress(OSError, AttributeError):  # glibc
+        ctypes.CDLL(None).malloc_trim(0)
+
+
+def in_turns(contestants: dict[str, Callable[[], object]], repeat: int) -> dict[str, list[float]]:
+    """Seconds of each contestant, all in every round, so that a busy moment strikes them alike; what it returns is
+    freed behind the clock.
 
     A rest before each lets the threads of the last one fall asleep: OpenMP's keep a core busy for milliseconds.
     """
@@ -42,9 +50,12 @@ def in_turns(contestants: dict[str, Callable[[], None]], repeat: int) -> dict[st
         for name, run in contestants.items():
             time.sleep(0.03)
             begin = clock()
-            run()
+            kept = run()
             if turn:  # the first warms up
                 times[name].append(clock() - begin)
+            if kept is not None:
+                del kept
+                give_memory_back()
     return times
 
 
@@ -63,7 +74,7 @@ def peer(q: eq.QuantizedTensor, m: int, copies: int, threads: int) -> GgmlProduc
 
 def runtimes(name: str, n: int, k: int, m: int, copies: int, threads: int) -> dict[str, Callable[[], None]]:
     """Products of the installed runtimes that have the scheme of the format."""
-    found: dict[str, Callable[[], None]] = {}
+    found: dict[str, Callable[[], object]] = {}
     for runtime in RUNTIMES if name in SCHEMES else ():
         with contextlib.suppress(ImportError):
             found[runtime.name] = runtime(*SCHEMES[name], n, k, m, copies, threads).run
@@ -102,7 +113,7 @@ def measure(name: str, n: int, k: int, m: int, options: argparse.Namespace) -> d
         for panel in panels:
             _core.read_panel(panel)
 
-    contestants: dict[str, Callable[[], None]] = {"own": own}
+    contestants: dict[str, Callable[[], object]] = {"own": own}
     if m <= 16:
         contestants["limit"] = read
     else:
@@ -147,25 +158,33 @@ def show(row: dict[str, Any]) -> str:
 
 
 def measure_repack(name: str, n: int, k: int, options: argparse.Namespace) -> dict[str, Any]:
-    """Time of repacking over that of a copy of the encoded weights, both into new memory and on all threads."""
+    """Time of repacking over that of a copy of the encoded weights, and of one that writes as much as the panel.
+
+    All into new memory and on all threads. What was made is kept until the round ends, as when a model is loaded:
+    memory that was just given back would be in the caches, or need no clearing, depending on its size.
+    """
     rows = eq.quantize(np.random.default_rng(0).standard_normal((16, k), dtype=np.float32), name, effort="fast")
     data = np.tile(rows.data.reshape(16, -1), (-(-n // 16), 1))[:n]
     copies = [data.copy() for _ in range(max(1, round(options.megabytes * 1e6 / data.nbytes)))]
 
-    def own() -> None:
-        for q in copies:
-            _core.repack(q, name, n, k)
+    nbytes = _core.repack(data, name, n, k).nbytes
 
-    def copy() -> None:
-        for q in copies:
-            _core.copy_to_new_memory(q)
+    def own() -> object:
+        return [_core.repack(q, name, n, k) for q in copies]
 
-    times = in_turns({"own": own, "copy": copy}, options.repeat)
+    def copy() -> object:
+        return [_core.copy_to_new_memory(q) for q in copies]
+
+    def write() -> object:
+        return [_core.copy_to_new_memory(q, nbytes) for q in copies]
+
+    times = in_turns({"own": own, "copy": copy, "write": write}, options.repeat)
     return {
         "format": name, "n": n, "k": k, "threads": options.threads,
         "repack_gweights_per_second": n * k * len(copies) / statistics.median(times["own"]) / 1e9,
         "copy_gigabytes_per_second": data.nbytes * len(copies) / statistics.median(times["copy"]) / 1e9,
         "repack_over_copy": 1 / median_ratio(times["copy"], times["own"]),
+        "repack_over_write": 1 / median_ratio(times["write"], times["own"]),
     }  # fmt: skip
 
 
@@ -244,7 +263,8 @@ def main() -> None:
             row = rows[-1]
             print(
                 f"{name:8} {n} x {k}  repack {row['repack_gweights_per_second']:5.1f} G weights/s, "
-                f"{row['repack_over_copy']:.1f}x a copy at {row['copy_gigabytes_per_second']:.1f} GB/s",
+                f"{row['repack_over_copy']:.2f}x a copy at {row['copy_gigabytes_per_second']:.1f} GB/s, "
+                f"{row['repack_over_write']:.2f}x one of the panel's size",
                 flush=True,
             )
     for tokens in options.grouped:

@@ -127,12 +127,18 @@ void BindMatmul(py::module_& m) {
         "Copy rows x cols weights to a Panel.");
   m.def(
       "copy_to_new_memory",
-      [](const py::object& data) {
+      [](const py::object& data, size_t nbytes) {
         const Bytes bytes(data);
-        py::gil_scoped_release unlocked;
-        CopyToNewMemory(bytes.data(), bytes.size());
+        auto copy = std::make_unique<SlabBytes>();
+        {
+          py::gil_scoped_release unlocked;
+          *copy = CopyToNewMemory(bytes.data(), bytes.size(), nbytes ? nbytes : bytes.size());
+        }
+        return py::capsule(copy.release(), [](void* p) { delete static_cast<SlabBytes*>(p); });
       },
-      py::arg("data"), "For benchmarks: copy the bytes to new memory on all threads, as repack does.");
+      py::arg("data"), py::arg("nbytes") = 0,
+      "For benchmarks: copy the bytes to new memory on all threads, as repack does, `nbytes` of them if that is not 0 "
+      "(some are read twice then, if there are fewer). Returns what holds the memory.");
   m.def("can_repack", [](const std::string& format) { return CanRepack(FormatNamed(format)); }, py::arg("format"),
         "Whether weights of this format can be repacked.");
   m.def("matmul", &PyMatmul, py::arg("x"), py::arg("type"), py::arg("panel"), py::arg("out"), py::arg("out_type"),

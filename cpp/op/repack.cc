@@ -59,12 +59,14 @@ Panel Repack(const TensorView& q) {
   return panel;
 }
 
-void CopyToNewMemory(const uint8_t* data, size_t bytes) {
-  const SlabBytes copy = AllocateInSlab(bytes);
-  ParallelFor(bytes, size_t{128} << 10, [&](size_t begin, size_t end) {
-    memcpy(copy.get() + begin, data + begin, end - begin);
-    asm volatile("" : : "r"(copy.get()) : "memory");  // it is read by nobody
+SlabBytes CopyToNewMemory(const uint8_t* data, size_t bytes, size_t size) {
+  SlabBytes copy = AllocateInSlab(size);
+  ParallelFor(size, size_t{128} << 10, [&](size_t begin, size_t end) {
+    const size_t count = std::min(end - begin, bytes);
+    const size_t from = std::min(size_t(double(begin) / double(size) * double(bytes)), bytes - count);
+    memcpy(copy.get() + begin, data + from, count);
   });
+  return copy;
 }
 
 }  // namespace edgequant

@@ -106,8 +106,11 @@ class Panel:
 def repack(data: Any, format: str, rows: int, cols: int) -> Panel:
     """Copy rows x cols weights to a Panel."""
 
-def copy_to_new_memory(data: Any) -> None:
-    """For benchmarks: copy the bytes to new memory on all threads, as repack does."""
+def copy_to_new_memory(data: Any, nbytes: int = 0) -> object:
+    """For benchmarks: copy the bytes to new memory on all threads, as repack does, `nbytes` of them if that is not 0.
+
+    Some are read twice if there are fewer. Returns what holds the memory.
+    """
 
 def can_repack(format: str) -> bool:
     """Whether weights of this format can be repacked."""
