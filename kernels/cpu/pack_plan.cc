@@ -33,11 +33,9 @@ int PackPlan::SourceOf(int byte) {
 
 void PackPlan::Reorder(int byte, int bits) { streams.push_back({uint16_t(SourceOf(byte)), uint16_t(bits)}); }
 
-// Where bit p of a word of a stream goes: element 4 i + j to byte j, bits i * bits and up. Of nibbles, the inner two of
-// four change places.
+// Where bit p of a word of a stream goes: element 4 i + j to byte j, bits i * bits and up.
 static int PanelOrder(int bits, int p) {
   const int element = p / bits;
-  if (bits == 4) return ((element & 4) | (element & 1) << 1 | (element >> 1 & 1)) * 4 + p % 4;
   return element % 4 * 8 + element / 4 * bits + p % bits;
 }
 
@@ -152,8 +150,11 @@ void PackRecipe::SetBits(const Block& b) {
 
 // Bits `at` and up of the row of a code are bits 0 and up of weight k.
 void PackRecipe::MoveRowBits(int k, int code, int at, int bits) {
-  for (int bit = 0; bit < bits; ++bit, ++at)
-    MoveCodeBit(units, 8 * (at < 8 ? code : 4 * code_lines + code) + at % 8, 0, layout.bits, k, bit);
+  for (int bit = 0; bit < bits; ++bit, ++at) {
+    int from = 8 * (at < 8 ? code : 4 * code_lines + code) + at % 8;
+    if (rows.in_pairs) from = (from & ~12) | (from & 4) << 1 | (from & 8) >> 1;
+    MoveCodeBit(units, from, 0, layout.bits, k, bit);
+  }
 }
 
 // A byte of digits stands for five weights of two bits each.
@@ -186,7 +187,8 @@ void PackRecipe::SetGrid(const Block& b) {
   const int entries = kPackChunk / grid.dim, per_block = b.n / grid.dim;
   code_lines = entries / 4;
   wide_codes = grid.rows > 256;
-  // Nibble k % 4 of a row has weights k and k + 4.
+  // Nibble k % 4 of a row has weights k and k + 4; those of two rows make a byte.
+  rows.in_pairs = true;
   for (int row = 0; row < grid.rows; ++row) {
     uint32_t v = 0;
     for (int k = 0; k < grid.dim; ++k)
@@ -211,7 +213,6 @@ void PackRecipe::SetGrid(const Block& b) {
               codes.Move(from, phase, sign_line + i / 4, moves ? i % 4 * 2 : i % 4 * 8 + bit);
             });
   codes.Finish(sign_line + (signs == Signs::kNone ? 0 : kPackChunk / 32));
-  for (int line = 0; line < 2 * code_lines; ++line) units.Reorder(4 * line, 4);
   for (int k = 0; k < kPackChunk; ++k) {
     MoveRowBits(k, k / grid.dim, k % 4 * 4 + k % grid.dim / 4 * grid.bits, grid.bits);
     if (signs != Signs::kNone)

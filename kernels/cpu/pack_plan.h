@@ -39,7 +39,7 @@ class PackPlan {
   // `phase`; what comes from one field should have one phase.
   void Move(int from, int phase, int line, int to);
   // Before that: the word at `byte` holds a stream of 1 or 2 bits. It is put in a panel's order first, which then takes
-  // one term where it would have taken 30 or 7. 4: nibbles of pairs of bytes, the lower ones first.
+  // one term where it would have taken 30 or 7.
   void Reorder(int byte, int bits);
   void Finish(int lines);  // after the last Move
 
@@ -70,7 +70,8 @@ const PackPlan& BytePlan(int bits);
 // Codes that stand for several weights: a row of up to 16 bits for each, as two planes of bytes.
 struct PackRows {
   static constexpr int kMost = 2048;
-  int count = 128;  // a power of two
+  int count = 128;       // a power of two
+  bool in_pairs = false;  // the inner two nibbles of two codes change places, so that lower nibbles are side by side
   alignas(64) uint8_t low[kMost] = {};
   alignas(64) uint8_t high[kMost] = {};
   void Set(int code, uint32_t row) {

@@ -81,21 +81,14 @@ HWY_INLINE V OrderOneBit(V v) {
   return SwapBits<1>(SwapBits<2>(v, 0x0c0c0c0c), 0x22222222);
 }
 
-HWY_INLINE void OrderStreams(const PackPlan& plan, Words* HWY_RESTRICT words) {
-  for (size_t i = plan.streams_ordered; i < plan.streams.size(); ++i) {
-    const PackPlan::Stream& s = plan.streams[i];
-    Words* const of = words + s.source;
-    if (s.bits == 1) ForWords(of, 1, [](auto v) HWY_ATTR { return OrderOneBit(v); });
-    if (s.bits == 2)
-      ForWords(of, 1, [](auto v) HWY_ATTR { return SwapBits<6>(SwapBits<12>(v, 0x0000f0f0), 0x00cc00cc); });
-    if (s.bits == 4) ForWords(of, 1, [](auto v) HWY_ATTR { return SwapBits<4>(v, 0x00f000f0); });
-  }
-}
-
 // The sources of a plan.
 HWY_INLINE void ReadWords(const PackPlan& plan, const uint8_t* const rows[kPanelRows], Words* HWY_RESTRICT out) {
   for (size_t q = plan.quads_read; q < plan.quads.size(); ++q) TransposeQuad(rows, plan.quads[q], out + 4 * q);
-  OrderStreams(plan, out);
+  for (size_t i = plan.streams_ordered; i < plan.streams.size(); ++i) {
+    Words* const of = out + plan.streams[i].source;
+    if (plan.streams[i].bits == 1) ForWords(of, 1, [](auto v) HWY_ATTR { return OrderOneBit(v); });
+    else ForWords(of, 1, [](auto v) HWY_ATTR { return SwapBits<6>(SwapBits<12>(v, 0x0000f0f0), 0x00cc00cc); });
+  }
 }
 
 // kCount lines of one pattern, handed to store(line, first row, vector).
@@ -151,6 +144,7 @@ HWY_INLINE V MinusBytes(V v, uint32_t four) {
 
 // The rows of codes: lines of their lower bytes and, unless there are none, of the bits above those, to lines of the
 // rows' lower and upper bytes.
+constexpr uint32_t kInnerNibbles = 0x00f000f0;  // of pairs of bytes, the lower one of the two
 #if HWY_ARCH_X86 && HWY_TARGET <= HWY_AVX3_DL
 // Of 128 rows at a time, in registers, for four lines of codes. `code` becomes the row's byte once its turn has come.
 HWY_INLINE void LookUp(const PackRows& rows, size_t count, const Words* low, const Words* high,
@@ -177,8 +171,10 @@ HWY_INLINE void LookUp(const PackRows& rows, size_t count, const Words* low, con
       }
     }
     for (size_t i = 0; i < kAtOnce && first + i < count; ++i) {
-      _mm512_store_si512(out[first + i], lower[i]);
-      _mm512_store_si512(out[count + first + i], upper[i]);
+      hn::Vec<DW> a{lower[i]}, b{upper[i]};
+      if (rows.in_pairs) a = SwapBits<4>(a, kInnerNibbles), b = SwapBits<4>(b, kInnerNibbles);
+      hn::Store(a, DW(), out[first + i]);
+      hn::Store(b, DW(), out[count + first + i]);
     }
   }
 }
@@ -197,6 +193,7 @@ HWY_INLINE void LookUp(const PackRows& rows, size_t count, const Words* low, con
       out[line][r] = lower;
       out[count + line][r] = upper;
     }
+  if (rows.in_pairs) ForWords(out, 2 * count, [](auto v) HWY_ATTR { return SwapBits<4>(v, kInnerNibbles); });
 }
 #endif
 

@@ -161,7 +161,6 @@ void Pack(const PackRecipe& recipe, const uint8_t* const rows[kPanelRows], size_
               } else {
                 MakeLines(recipe.codes, words, made);
                 LookUp(recipe.rows, codes, made, recipe.wide_codes ? made + codes : nullptr, words);
-                OrderStreams(recipe.units, words);
                 if (recipe.signs != PackRecipe::Signs::kNone)
                   OrderSigns(recipe.signs, made + (recipe.wide_codes ? 2 : 1) * codes, size_t(recipe.sign_step),
                              words + 2 * codes);
