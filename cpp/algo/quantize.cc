@@ -12,6 +12,7 @@
 #include "core/threads.h"
 #include "format/shape.h"
 #include "kernels/cpu/dequantize.h"
+#include "kernels/cpu/panel_limits.h"
 #include "kernels/cpu/round.h"
 
 namespace edgequant {
@@ -157,6 +158,17 @@ void Quantize(const TensorView& w, FormatId to, const QuantizeOptions& options, 
               EncodeRows(encoder, begin, end, grain, piece, errors);
               sink(begin, end - begin, piece);
             });
+}
+
+void ReadAndFill(const TensorView& w, size_t row_bytes, uint8_t* out) {
+  constexpr size_t kLine = 64, kStep = 256;  // of ReadMemory
+  const size_t in_bytes = RowBytes(w.format, w.cols), grain = std::max<size_t>(1, kTask / std::max<size_t>(1, w.cols));
+  ParallelFor(w.rows, grain, [&](size_t begin, size_t end) {
+    const uintptr_t from = reinterpret_cast<uintptr_t>(w.data + begin * in_bytes) / kLine * kLine + kLine;
+    const uintptr_t to = reinterpret_cast<uintptr_t>(w.data + end * in_bytes);
+    const int32_t sum = to > from ? ReadMemory(reinterpret_cast<const void*>(from), (to - from) / kStep * kStep) : 0;
+    std::memset(out + begin * row_bytes, sum, (end - begin) * row_bytes);
+  });
 }
 
 }  // namespace edgequant

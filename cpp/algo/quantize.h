@@ -34,4 +34,7 @@ void Quantize(const TensorView& w, FormatId to, const QuantizeOptions& options, 
 // The same, handed over piece by piece while it is still in cache: memory holds a few hundred rows, never the matrix.
 void Quantize(const TensorView& w, FormatId to, const QuantizeOptions& options, const RowSink& sink, ErrorStats* stats = nullptr);
 
+// What encoding cannot pass, for benchmarks: reads w and fills rows of `row_bytes` bytes, on all threads, in the same pieces.
+void ReadAndFill(const TensorView& w, size_t row_bytes, uint8_t* out);
+
 }  // namespace edgequant

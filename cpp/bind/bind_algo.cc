@@ -74,6 +74,17 @@ py::array_t<uint8_t> PyQuantizeLdlq(const py::object& data, const std::string& s
   return out;
 }
 
+py::array_t<uint8_t> PyReadAndFill(const py::object& data, const std::string& source, size_t rows, size_t cols, size_t row_bytes) {
+  const Bytes bytes(data);
+  const TensorView w = ViewOf(bytes, source, rows, cols);
+  py::array_t<uint8_t> out({rows, row_bytes});
+  uint8_t* at = out.mutable_data();
+  ForSlices(rows, cols, kSlice, [&](size_t begin, size_t count) {
+    ReadAndFill(RowsOf(w, begin, count), row_bytes, at + begin * row_bytes);
+  });
+  return out;
+}
+
 using Rows = py::array_t<int64_t, py::array::c_style | py::array::forcecast>;
 
 // Source row of each row; empty for no order.
@@ -147,6 +158,8 @@ void BindAlgo(py::module_& m) {
   m.def("quantize", &PyQuantize, py::arg("data"), py::arg("source"), py::arg("rows"), py::arg("cols"), py::arg("to"),
         py::arg("importance") = py::none(), py::arg("effort") = "default", py::arg("objective") = "ggml", py::arg("stats") = false,
         "Encode rows x cols weights held in `data` as `source`: the bytes, one row each, and the error sums if asked for.");
+  m.def("read_and_fill", &PyReadAndFill, py::arg("data"), py::arg("source"), py::arg("rows"), py::arg("cols"), py::arg("row_bytes"),
+        "For benchmarks: read the weights and fill rows of `row_bytes` new bytes, on all threads, as quantize does.");
   m.def("quantize_ldlq", &PyQuantizeLdlq, py::arg("data"), py::arg("source"), py::arg("rows"), py::arg("cols"), py::arg("to"),
         py::arg("hessian"), py::arg("damping") = 0.01f, py::arg("effort") = "default",
         "Encode with error feedback for inputs of the second moments `hessian` (cols, cols).");

@@ -24,6 +24,14 @@ struct Total {
   HWY_INLINE VF operator()(VF a, VF b) const { return hn::Add(a, b); }
 };
 
+// The first pass over the weights reads memory from one end to the other: where the compiler mixes up its loads, the
+// hardware sees no stream, and 8-bit blocks take half as long again.
+HWY_INLINE VI LoadInOrder(const float* x) {
+  VI v = hn::BitCast(DI(), hn::LoadU(DF(), x));
+  EDGEQUANT_PIN(v);
+  return v;
+}
+
 constexpr int kFour = HWY_TARGET == HWY_SCALAR ? 1 : 4;
 
 // Four groups' vectors: in each 128-bit block the four groups, each folded over the block's lanes.
@@ -91,13 +99,10 @@ HWY_INLINE bool FindEnds(const float* HWY_RESTRICT x, float* HWY_RESTRICT low, f
     VF least[kFour], greatest[kFour];
 #pragma GCC unroll 4
     for (int k = 0; k < kFour; ++k, x += S) {
-      VF a = hn::LoadU(d, x);
-      EDGEQUANT_PIN(a);
-      VF b = a, r = hn::MulAdd(a, zero, rest[k]);
+      VF a = hn::BitCast(d, LoadInOrder(x)), b = a, r = hn::MulAdd(a, zero, rest[k]);
 #pragma GCC unroll 8
       for (int i = LanesF(); i < S; i += LanesF()) {
-        VF v = hn::LoadU(d, x + i);
-        EDGEQUANT_PIN(v);
+        const VF v = hn::BitCast(d, LoadInOrder(x + i));
         a = hn::Min(a, v);
         b = hn::Max(b, v);
         r = hn::MulAdd(v, zero, r);
@@ -122,10 +127,9 @@ HWY_INLINE bool FindMagnitudes(const float* HWY_RESTRICT x, float* HWY_RESTRICT 
   const VI magnitude = hn::Set(di, 0x7fffffff);
   VI all = hn::Zero(di);
   FoldGroups(Greatest(), [&](int j) EDGEQUANT_UNROLLED {
-    VI a = hn::And(hn::BitCast(di, hn::LoadU(d, x + j * S)), magnitude);
+    VI a = hn::And(LoadInOrder(x + j * S), magnitude);
 #pragma GCC unroll 8
-    for (int i = LanesF(); i < S; i += LanesF())
-      a = hn::Max(a, hn::And(hn::BitCast(di, hn::LoadU(d, x + j * S + i)), magnitude));
+    for (int i = LanesF(); i < S; i += LanesF()) a = hn::Max(a, hn::And(LoadInOrder(x + j * S + i), magnitude));
     all = hn::Max(all, a);
     return hn::BitCast(d, a);
   }, most);

@@ -1,10 +1,12 @@
-// What encoding without a search keeps of 16 groups between its two passes, and conversions of vectors that it needs.
+// What encoding without a search keeps of 16 groups between its passes, and conversions of vectors that it needs.
 #if defined(EDGEQUANT_ROUND_NUMBERS_INL_H_) == defined(HWY_TARGET_TOGGLE)
 #ifdef EDGEQUANT_ROUND_NUMBERS_INL_H_
 #undef EDGEQUANT_ROUND_NUMBERS_INL_H_
 #else
 #define EDGEQUANT_ROUND_NUMBERS_INL_H_
 #endif
+
+#include <hwy/cache_control.h>
 
 #include "kernels/cpu/round_ends-inl.h"
 #include "kernels/cpu/search_pack-inl.h"
@@ -13,11 +15,30 @@ HWY_BEFORE_NAMESPACE();
 namespace edgequant {
 namespace HWY_NAMESPACE {
 
+// 8-bit scales of 16 groups: of half a step between values, its inverse, and the stored byte.
+struct alignas(64) ByteScales {
+  float half[kColumns], inverse[kColumns];
+  int32_t byte[kColumns];
+};
+
 // What the codes of 16 groups follow from, and the numbers as they are stored.
 struct alignas(64) Numbers {
   float inverse[kColumns], low[kColumns];
   uint16_t scale[kColumns], offset[kColumns];
+  ByteScales narrow, wide;  // to choose from
+  uint32_t unclear;         // bit j: in group j either may be the better one
+  uint8_t scale_byte[kColumns];
 };
+
+// Lets the numbers at p be read from memory: g++ else takes each out of the vector it was stored from, at three operations.
+HWY_INLINE void Settle(const void* p) { asm volatile("" : : "r"(p) : "memory"); }
+
+// Called for each group that is encoded: fetches the lines of one that is read a turn or two later, which spreads the reads.
+constexpr size_t kPrefetch = 1024;  // weights
+template <int S>
+HWY_INLINE void PrefetchGroup(const float* x) {
+  for (int i = 0; i < S; i += 16) hwy::Prefetch(x + kPrefetch + i);
+}
 
 // v without its fraction, for |v| < 2^31. (Highway's ConvertTo also minds what lies beyond, at four operations.)
 HWY_INLINE VI Truncated(VF v) {

@@ -41,6 +41,9 @@ def quantize(
     objective: str = "ggml",
     stats: bool = False,
 ) -> tuple[NDArray[np.uint8], dict[str, float] | None]: ...
+def read_and_fill(data: Any, source: str, rows: int, cols: int, row_bytes: int) -> NDArray[np.uint8]:
+    """For benchmarks: read the weights and fill rows of `row_bytes` new bytes, on all threads, as quantize does."""
+
 def quantize_ldlq(
     data: Any,
     source: str,
