@@ -14,22 +14,27 @@ namespace edgequant {
 constexpr size_t kTask = 1 << 15;  // weights of one task
 
 void EncodeRows(const Encoder& e, SchemeWriter& out) {
-  const size_t grain = std::max<size_t>(1, kTask / e.cols), groups = e.groups(), code_cols = out.code_cols();
+  const size_t groups = e.groups(), code_cols = out.code_cols(), tile = std::max<size_t>(1, out.tile_rows());
+  const size_t grain = std::max<size_t>(1, kTask / e.cols / tile) * tile;
   ParallelFor(e.rows, grain, [&](size_t begin, size_t end) {
     std::vector<float> scale((end - begin) * groups), shift((end - begin) * groups);
-    std::vector<uint8_t> codes(code_cols);
-    const float* const x = e.x + begin * e.cols;
+    std::vector<uint8_t> codes(tile * code_cols);
     if (!e.rule) {
       CheckMagnitudes(e, begin, end - begin);
-      FindRows(e, e.search, x, end - begin, scale.data(), shift.data());
+      FindRows(e, e.search, e.x + begin * e.cols, end - begin, scale.data(), shift.data());
     }
-    for (size_t r = 0; r < end - begin; ++r) {
-      float *const row_scale = &scale[r * groups], *const row_shift = &shift[r * groups];
-      if (e.rule) CheckMagnitudes(e, begin + r, 1, RuleRow(e.search, x + r * e.cols, e.cols, row_scale, row_shift, codes.data()));
-      else CodeRow(e, x + r * e.cols, row_scale, row_shift, codes.data());
-      std::fill(codes.begin() + ptrdiff_t(e.cols), codes.end(), uint8_t{0});  // stored, but no weights
-      out.PutCodes(begin + r, codes.data());
-      out.PutScales(begin + r, row_scale, row_shift);
+    for (size_t first = begin; first < end; first += tile) {
+      const size_t rows = std::min(tile, end - first);
+      for (size_t r = first; r < first + rows; ++r) {
+        const float* const x = e.x + r * e.cols;
+        float *const row_scale = &scale[(r - begin) * groups], *const row_shift = &shift[(r - begin) * groups];
+        uint8_t* const row = &codes[(r - first) * code_cols];
+        if (e.rule) CheckMagnitudes(e, r, 1, RuleRow(e.search, x, e.cols, row_scale, row_shift, row));
+        else CodeRow(e, x, row_scale, row_shift, row);
+        std::fill(row + e.cols, row + code_cols, uint8_t{0});  // stored, but no weights
+        out.PutScales(r, row_scale, row_shift);
+      }
+      out.PutCodes(first, codes.data(), rows);
     }
   });
 }
@@ -96,12 +101,13 @@ void QuantizeScheme(const Scheme& s, const float* x, size_t rows, size_t cols, c
   e.rule = options.effort == Effort::kFast && s.rule != Rule::kNone;
   if (s.learned) *table = LearnTable(e);
   e.UseTable(s.learned ? *table : s.table);
-  SchemeWriter out(e, arrays);
-  if (s.values == Values::kCodebook) EncodeVectors(e, out);
+  const bool by_rows = s.values != Values::kCodebook && s.values != Values::kGroupTable && !s.super.present() && s.group_rows == 1;
+  SchemeWriter out(e, arrays, by_rows);
+  if (by_rows) EncodeRows(e, out);
+  else if (s.values == Values::kCodebook) EncodeVectors(e, out);
   else if (s.values == Values::kGroupTable) EncodeGroupTables(e, out);
   else if (s.two_level()) EncodeLevels(e, out);
-  else if (s.group_rows != 1 || s.super.present()) EncodeRegions(e, out);
-  else EncodeRows(e, out);
+  else EncodeRegions(e, out);
   out.Finish();
 }
 

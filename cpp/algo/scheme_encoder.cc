@@ -79,23 +79,25 @@ void CodeRow(const Encoder& e, const float* x, const float* scale, const float* 
   }
 }
 
-SchemeWriter::SchemeWriter(const Encoder& e, const SchemeArrays<uint8_t>& arrays) : e_(e), arrays_(arrays) {
+SchemeWriter::SchemeWriter(const Encoder& e, const SchemeArrays<uint8_t>& arrays, bool tiled) : e_(e), arrays_(arrays) {
   const Scheme& s = e.s;
   code_cols_ = GridOf(s, Part::kCode, e.rows, e.cols).cols;
   if (s.interleaved) return;
+  if (tiled && !RowsAreApart(s.code, code_cols_)) tile_rows_ = TileRows(s.code);
   const auto gather = [&](Part part, std::vector<uint8_t>& to) {
     const Plane& p = PlaneOf(s, part);
     const Grid2 grid = GridOf(s, part, e.rows, e.cols);
     if (p.present() && p.cell == Cell::kInteger && !RowsAreApart(p, grid.cols)) to.resize(grid.rows * grid.cols);
   };
-  gather(Part::kCode, codes_);
+  if (tile_rows_ == 0) gather(Part::kCode, codes_);
   gather(Part::kShift, shifts_);
   gather(Part::kScale, scales_);
 }
 
-void SchemeWriter::PutCodes(size_t row, const uint8_t* codes) {
-  if (!codes_.empty()) std::memcpy(codes_.data() + row * code_cols_, codes, code_cols_);
-  else WriteIntegers(e_.s, Part::kCode, codes, code_cols_, e_.rows, e_.cols, row, 1, Base(Part::kCode));
+void SchemeWriter::PutCodes(size_t row, const uint8_t* codes, size_t rows) {
+  if (tile_rows_) PackTile(e_.s.code, codes, e_.rows, code_cols_, row, rows, Base(Part::kCode));
+  else if (!codes_.empty()) std::memcpy(codes_.data() + row * code_cols_, codes, rows * code_cols_);
+  else WriteIntegers(e_.s, Part::kCode, codes, code_cols_, e_.rows, e_.cols, row, rows, Base(Part::kCode));
 }
 
 void SchemeWriter::PutScales(size_t row, const float* scale, const float* shift) {

@@ -49,10 +49,12 @@ void CodeRow(const Encoder& e, const float* x, const float* scale, const float* 
 // Integers that share words with other rows are gathered, and packed in the end.
 class SchemeWriter {
  public:
-  SchemeWriter(const Encoder& e, const SchemeArrays<uint8_t>& arrays);
+  // tiled: PutCodes is given tiles of rows only.
+  SchemeWriter(const Encoder& e, const SchemeArrays<uint8_t>& arrays, bool tiled = false);
 
   size_t code_cols() const { return code_cols_; }
-  void PutCodes(size_t row, const uint8_t* codes);                        // code_cols of them
+  size_t tile_rows() const { return tile_rows_; }
+  void PutCodes(size_t row, const uint8_t* codes, size_t rows = 1);       // rows x code_cols of them
   void PutScales(size_t row, const float* scale, const float* shift);     // of a single level
   void PutIntegers(Part part, size_t row, const float* values);
   void PutNumbers(Part part, size_t row, const float* values);
@@ -63,7 +65,7 @@ class SchemeWriter {
 
   const Encoder& e_;
   const SchemeArrays<uint8_t>& arrays_;
-  size_t code_cols_;
+  size_t code_cols_, tile_rows_ = 0;  // 0: not tiled
   std::vector<uint8_t> codes_, shifts_, scales_;
 };
 

@@ -32,18 +32,46 @@ void GatherRegion(const Encoder& e, const Region& g, std::vector<float>& x, std:
   take(high);
 }
 
-GroupRange RangeOfRegion(const Encoder& e, const Region& g) {
-  GroupRange all = {INFINITY, -INFINITY, 0, 0};
-  double sum = 0;
-  for (size_t r = g.row; r < g.row + g.rows; ++r) {
-    const float* const x = e.x + r * e.cols + g.col;
-    const GroupRange range = RangeOf(x, g.cols);
-    all.low = std::min(all.low, range.low);
-    all.high = std::max(all.high, range.high);
-    if (std::abs(range.extreme) > std::abs(all.extreme)) all.extreme = range.extreme;
-    for (size_t c = 0; c < g.cols; ++c) sum += double(std::abs(x[c]));
+// The sum of magnitudes, in eight parts that the compiler keeps in vectors.
+double SumOfMagnitudes(const float* x, size_t n) {
+  double parts[8] = {}, sum = 0;
+  size_t i = 0;
+  for (; i + 8 <= n; i += 8)
+    for (size_t k = 0; k < 8; ++k) parts[k] += double(std::abs(x[i + k]));
+  for (; i < n; ++i) sum += double(std::abs(x[i]));
+  for (const double part : parts) sum += part;
+  return sum;
+}
+
+// The ranges of all regions, band after band, found row by row on all threads.
+std::vector<GroupRange> RangesOfRegions(const Encoder& e) {
+  const size_t groups = e.groups(), rows = e.s.GroupRows(e.rows), bands = e.s.ScaleRows(e.rows);
+  const bool mean = e.s.rule == Rule::kAbsMean;
+  std::vector<GroupRange> of_rows(e.rows * groups), all(bands * groups, {INFINITY, -INFINITY, 0, 0});
+  std::vector<double> sums(mean ? e.rows * groups : 0);
+  ParallelFor(e.rows, std::max<size_t>(1, kTask / e.cols), [&](size_t begin, size_t end) {
+    for (size_t r = begin; r < end; ++r)
+      for (size_t g = 0; g < groups; ++g) {
+        const float* const x = e.x + r * e.cols + g * e.group();
+        const size_t n = std::min(e.group(), e.cols - g * e.group());
+        uint32_t largest;
+        of_rows[r * groups + g] = RangeOf(x, n, &largest);
+        CheckMagnitudes(e, r, 1, largest);
+        if (mean) sums[r * groups + g] = SumOfMagnitudes(x, n);
+      }
+  });
+  for (size_t k = 0; k < bands * groups; ++k) {
+    const size_t first = k / groups * rows, count = std::min(rows, e.rows - first), g = k % groups;
+    double sum = 0;
+    for (size_t r = first; r < first + count; ++r) {
+      const GroupRange& range = of_rows[r * groups + g];
+      all[k].low = std::min(all[k].low, range.low);
+      all[k].high = std::max(all[k].high, range.high);
+      if (std::abs(range.extreme) > std::abs(all[k].extreme)) all[k].extreme = range.extreme;
+      if (mean) sum += sums[r * groups + g];
+    }
+    all[k].mean_magnitude = float(sum / double(count * std::min(e.group(), e.cols - g * e.group())));
   }
-  all.mean_magnitude = float(sum / double(g.rows * g.cols));
   return all;
 }
 
@@ -70,12 +98,12 @@ void EncodeRegions(const Encoder& e, SchemeWriter& out) {
   const size_t groups = e.groups(), rows = s.GroupRows(e.rows), bands = s.ScaleRows(e.rows);
   std::vector<float> scale(bands * groups), shift(bands * groups);
   std::vector<GroupScale> rule(bands * groups);
-  CheckMagnitudes(e, 0, e.rows);
+  const std::vector<GroupRange> ranges = RangesOfRegions(e);
   ParallelFor(bands * groups, 1, [&](size_t begin, size_t end) {
     for (size_t k = begin; k < end; ++k) {
       const size_t row = k / groups * rows, col = k % groups * e.group();
       const Region g = {row, std::min(rows, e.rows - row), col, std::min(e.group(), e.cols - col)};
-      rule[k] = ScaleByRule(e.search, RangeOfRegion(e, g));
+      rule[k] = ScaleByRule(e.search, ranges[k]);
       scale[k] = rule[k].scale;
       shift[k] = rule[k].shift;
       if (e.rule) continue;
@@ -92,9 +120,7 @@ void EncodeRegions(const Encoder& e, SchemeWriter& out) {
     for (size_t r = begin; r < end; ++r) {
       const float* const x = e.x + r * e.cols;
       const size_t band = r / rows * groups;
-      if (e.rule)
-        for (size_t g = 0; g < groups; ++g)
-          CodesByRule(e.search, rule[band + g], x + g * e.group(), std::min(e.group(), e.cols - g * e.group()), &codes[g * e.group()]);
+      if (e.rule) CodesByRule(e.search, &rule[band], x, e.cols, codes.data());
       else CodeRow(e, x, &scale[band], &shift[band], codes.data());
       std::fill(codes.begin() + ptrdiff_t(e.cols), codes.end(), uint8_t{0});
       out.PutCodes(r, codes.data());

@@ -6,6 +6,7 @@
 #include <atomic>
 #include <vector>
 
+#include "core/scratch.h"
 #include "core/threads.h"
 #include "format/cell.h"
 #include "kernels/cpu/bits.h"
@@ -14,6 +15,8 @@
 
 namespace edgequant {
 namespace {
+
+constexpr size_t kLine = 64;  // bytes of the cache
 
 // True if the words of a row are a plain stream of bytes: the fast and the usual case.
 bool IsStream(const Plane& p) {
@@ -89,6 +92,48 @@ void UnpackAcross(const Plane& p, const PlaneShape& s, const uint8_t* data, size
 bool IsAcross(const Plane& p) {
   return !p.down && p.cols_first && p.lanes == 1 && p.order.empty() && !p.high_first && !p.trits && !p.flat &&
          (p.slots == 0 || p.slots * p.bits == p.word);
+}
+
+// Rows are packed one by one; then the words of all rows that belong together are written side by side.
+template <class Word>
+void PackAcross(const Plane& p, const PlaneShape& s, const uint8_t* codes, size_t cols, size_t first, size_t count, uint8_t* data) {
+  const size_t step = s.words + kLine / sizeof(Word);  // rows apart from each other in the cache
+  thread_local Scratch memory;
+  Word* const stream = memory.Get<Word>(count * step);
+  for (size_t r = 0; r < count; ++r) {
+    uint8_t* const row = reinterpret_cast<uint8_t*>(stream + r * step);
+    PackBits(codes + r * cols, cols, p.bits, false, p.offset, row);
+    const size_t used = BytesOfBits(cols, p.bits);
+    memset(row + used, 0, s.words * sizeof(Word) - used);
+  }
+  Word line[kLine / sizeof(Word)];
+  for (size_t w = 0; w < s.words; ++w) {
+    for (size_t r = 0; r < count; ++r) line[r] = stream[r * step + w];
+    memcpy(data + (w * s.inner + first) * sizeof(Word), line, count * sizeof(Word));
+  }
+}
+void PackAcross(const Plane& p, const PlaneShape& s, const uint8_t* codes, size_t cols, size_t first, size_t count, uint8_t* data) {
+  if (p.word == 8) PackAcross<uint8_t>(p, s, codes, cols, first, count, data);
+  else if (p.word == 16) PackAcross<uint16_t>(p, s, codes, cols, first, count, data);
+  else PackAcross<uint32_t>(p, s, codes, cols, first, count, data);
+}
+
+// Words that run down the rows, stored column by column, where no byte holds parts of a slot (AWQ, torchao).
+bool IsBytesDown(const Plane& p) {
+  return p.down && p.cols_first && p.slots > 0 && p.lanes > 0 && !p.trits && !p.flat && 8 % p.bits == 0;
+}
+void PackBytesDown(const Plane& p, const PlaneShape& s, const uint8_t* codes, size_t rows, size_t cols, size_t first, size_t count,
+                   uint8_t* data) {
+  const size_t bytes = size_t(p.word) / 8, per = size_t(8 / p.bits), chunk = s.lanes * s.slots;
+  const size_t begin = first / chunk * s.lanes, end = std::min(s.words, (first + count + chunk - 1) / chunk * s.lanes);
+  std::vector<const uint8_t*> from((end - begin) * bytes * per, nullptr);
+  for (size_t w = begin; w < end; ++w)
+    for (size_t slot = 0; slot < s.slots; ++slot) {
+      const size_t row = w / s.lanes * chunk + slot * s.lanes + w % s.lanes;
+      const size_t place = size_t(PlaceOfSlot(p, slot) / p.bits);
+      if (row < rows) from[(w - begin) * bytes * per + place] = codes + (row - first) * cols;
+    }
+  PackColumns(from.data(), (end - begin) * bytes, cols, p.bits, p.offset, data + begin * bytes, s.inner * bytes);
 }
 
 // Words along the columns whose neighbours hold neighbours, with other slots further on (HQQ, I2_S).
@@ -173,6 +218,20 @@ void PackRows(const Plane& p, const uint8_t* codes, size_t stride, size_t rows, 
   }
 }
 
+size_t TileRows(const Plane& p) {
+  const size_t bytes = size_t(p.word) / 8;
+  if (IsAcross(p)) return kLine / bytes;
+  if (!IsBytesDown(p)) return 0;
+  const size_t lanes = size_t(p.lanes);
+  return std::max<size_t>(1, kLine / (lanes * bytes)) * lanes * size_t(p.slots);
+}
+
+void PackTile(const Plane& p, const uint8_t* codes, size_t rows, size_t cols, size_t first, size_t count, uint8_t* data) {
+  const PlaneShape s = ShapeOf(p, rows, cols);
+  if (IsAcross(p)) PackAcross(p, s, codes, cols, first, count, data);
+  else PackBytesDown(p, s, codes, rows, cols, first, count, data);
+}
+
 void PackPlane(const Plane& p, const uint8_t* codes, size_t rows, size_t cols, uint8_t* data) {
   const PlaneShape s = ShapeOf(p, rows, cols);
   if (RowsAreApart(p, cols)) {
@@ -182,15 +241,9 @@ void PackPlane(const Plane& p, const uint8_t* codes, size_t rows, size_t cols, u
     return;
   }
   const size_t bytes = size_t(p.word) / 8;
-  if (IsAcross(p)) {
-    const size_t words = 32 * size_t(p.bits) / size_t(p.word);
-    ParallelFor((cols + 31) / 32, 1, [&](size_t begin, size_t) {
-      for (size_t r = 0; r < rows; ++r) {
-        uint8_t stream[32] = {};
-        PackBits(codes + r * cols + begin * 32, std::min<size_t>(32, cols - begin * 32), p.bits, false, p.offset, stream);
-        for (size_t w = 0; w < words && begin * words + w < s.words; ++w)
-          memcpy(data + ((begin * words + w) * s.inner + r) * bytes, stream + w * bytes, bytes);
-      }
+  if (const size_t tile = TileRows(p)) {
+    ParallelFor(rows, tile, [&](size_t begin, size_t end) {
+      for (size_t r = begin; r < end; r += tile) PackTile(p, codes + r * cols, rows, cols, r, std::min(tile, end - r), data);
     });
   } else if (p.down && p.slots > 0 && !p.trits) {
     const int mask = (1 << p.bits) - 1;

@@ -258,6 +258,48 @@ void Pack(const uint8_t* codes, size_t n, int bits, bool high_first, int offset,
   }
 }
 
+HWY_INLINE uint8_t ByteOfColumn(const uint8_t* const* from, int bits, int offset, size_t c) {
+  unsigned byte = 0;
+  for (int j = 0; j * bits < 8; ++j)
+    if (from[j]) byte |= (unsigned(from[j][c] + offset) & ((1u << bits) - 1)) << (j * bits);
+  return uint8_t(byte);
+}
+
+// 16 bytes of 16 columns at a time: rows are paired with those eight further down, four times.
+void PackDown(const uint8_t* const* from, size_t bytes, size_t cols, int bits, int offset, uint8_t* out, size_t step) {
+  const size_t per = size_t(8 / bits);
+  size_t whole_bytes = 0, whole_cols = 0;
+#if HWY_TARGET != HWY_SCALAR
+  const D16 d;
+  const hn::Repartition<uint16_t, D16> d2;
+  const V16 add = hn::Set(d, uint8_t(offset)), mask = hn::Set(d, uint8_t((1 << bits) - 1));
+  whole_bytes = bytes / 16 * 16;
+  whole_cols = cols / 16 * 16;
+  for (size_t c = 0; c < whole_cols; c += 16)
+    for (size_t k = 0; k < whole_bytes; k += 16) {
+      V16 a[16], b[16];
+      for (size_t i = 0; i < 16; ++i) {
+        V16 v = hn::Zero(d);
+        for (size_t j = 0; j < per; ++j) {
+          const uint8_t* const row = from[(k + i) * per + j];
+          if (!row) continue;
+          V16 code = hn::LoadU(d, row + c);
+          if (offset) code = hn::And(hn::Add(code, add), mask);
+          v = hn::Or(v, hn::BitCast(d, hn::ShiftLeftSame(hn::BitCast(d2, code), int(j) * bits)));
+        }
+        a[i] = v;
+      }
+      for (int turn = 0; turn < 4; ++turn) {
+        for (size_t i = 0; i < 8; ++i) b[2 * i] = hn::InterleaveLower(d, a[i], a[i + 8]), b[2 * i + 1] = hn::InterleaveUpper(d, a[i], a[i + 8]);
+        for (size_t i = 0; i < 16; ++i) a[i] = b[i];
+      }
+      for (size_t i = 0; i < 16; ++i) hn::StoreU(a[i], d, out + (c + i) * step + k);
+    }
+#endif
+  for (size_t c = 0; c < cols; ++c)
+    for (size_t k = c < whole_cols ? whole_bytes : 0; k < bytes; ++k) out[c * step + k] = ByteOfColumn(from + k * per, bits, offset, c);
+}
+
 }  // namespace HWY_NAMESPACE
 }  // namespace edgequant::bits
 HWY_AFTER_NAMESPACE();
@@ -268,6 +310,7 @@ namespace bits {
 
 HWY_EXPORT(Unpack);
 HWY_EXPORT(Pack);
+HWY_EXPORT(PackDown);
 
 }  // namespace bits
 
@@ -282,6 +325,11 @@ void UnpackBlocks(const uint8_t* src, size_t step, size_t blocks, size_t n, int 
 void PackBits(const uint8_t* codes, size_t n, int bits, bool high_first, int offset, uint8_t* out) {
   using namespace bits;
   HWY_DYNAMIC_DISPATCH(Pack)(codes, n, bits, high_first, offset, out);
+}
+
+void PackColumns(const uint8_t* const* from, size_t bytes, size_t cols, int width, int offset, uint8_t* out, size_t step) {
+  using namespace bits;
+  HWY_DYNAMIC_DISPATCH(PackDown)(from, bytes, cols, width, offset, out, step);
 }
 
 namespace {

@@ -58,16 +58,25 @@ uint32_t RuleRowTargeted(const SchemeSearch& s, const float* x, size_t cols, flo
   return most;
 }
 
-void CodesByRuleTargeted(const SchemeSearch& s, const GroupScale& g, const float* x, size_t n, uint8_t* codes) {
+void CodesByRuleTargeted(const SchemeSearch& s, const GroupScale* scale, const float* x, size_t cols, uint8_t* codes) {
   const DF d;
   const Scheme& f = *s.scheme;
+  const size_t group = f.GroupCols(cols), groups = (cols + group - 1) / group, whole = cols / group;
   RuleColumns r;
-  r.moderate = true;
-  const float by = f.rounded_scale ? g.scale : g.unrounded_scale, at = f.rounded_scale ? g.shift : g.unrounded_shift;
-  SetDivisor(d, f, 0, hn::Set(d, by), hn::Set(d, at), r);
-  WithRounding(s, [&](const auto& v, auto rounding) {
-    RuleCodes<std::decay_t<decltype(v)>, decltype(rounding)::value>(v, s, x, n, 1, r, codes);
-  });
+  alignas(64) float by[kColumns] = {}, at[kColumns] = {};
+  for (size_t g = 0, count; g < groups; g += count) {
+    count = g < whole ? HWY_MIN(whole - g, size_t(kColumns)) : 1;
+    for (size_t k = 0; k < count; ++k) {
+      by[k] = f.rounded_scale ? scale[g + k].scale : scale[g + k].unrounded_scale;
+      at[k] = f.rounded_scale ? scale[g + k].shift : scale[g + k].unrounded_shift;
+    }
+    r.moderate = true;
+    for (int c = 0; c < kColumns; c += LanesF()) SetDivisor(d, f, c, hn::Load(d, by + c), hn::Load(d, at + c), r);
+    const size_t n = g < whole ? group : cols - g * group;
+    WithRounding(s, [&](const auto& v, auto rounding) {
+      RuleCodes<std::decay_t<decltype(v)>, decltype(rounding)::value>(v, s, x + g * group, n, count, r, codes + g * group);
+    });
+  }
 }
 
 GroupScale ScaleByRuleTargeted(const SchemeSearch& s, const GroupRange& range) {
@@ -85,9 +94,10 @@ GroupScale ScaleByRuleTargeted(const SchemeSearch& s, const GroupRange& range) {
   return g;
 }
 
-GroupRange RangeOfTargeted(const float* x, size_t n) {
+GroupRange RangeOfTargeted(const float* x, size_t n, uint32_t* largest) {
   Ranges r;
-  FindRanges(x, n, 1, r);
+  const uint32_t most = FindRanges(x, n, 1, r);
+  if (largest) *largest = most;
   return {r.low[0], r.high[0], r.extreme[0], 0};
 }
 
@@ -110,10 +120,10 @@ uint32_t RuleRow(const SchemeSearch& s, const float* x, size_t cols, float* scal
   return HWY_DYNAMIC_DISPATCH(RuleRowTargeted)(s, x, cols, scale, shift, codes);
 }
 GroupScale ScaleByRule(const SchemeSearch& s, const GroupRange& range) { return HWY_DYNAMIC_DISPATCH(ScaleByRuleTargeted)(s, range); }
-void CodesByRule(const SchemeSearch& s, const GroupScale& scale, const float* x, size_t n, uint8_t* codes) {
-  HWY_DYNAMIC_DISPATCH(CodesByRuleTargeted)(s, scale, x, n, codes);
+void CodesByRule(const SchemeSearch& s, const GroupScale* scale, const float* x, size_t cols, uint8_t* codes) {
+  HWY_DYNAMIC_DISPATCH(CodesByRuleTargeted)(s, scale, x, cols, codes);
 }
-GroupRange RangeOf(const float* x, size_t n) { return HWY_DYNAMIC_DISPATCH(RangeOfTargeted)(x, n); }
+GroupRange RangeOf(const float* x, size_t n, uint32_t* largest) { return HWY_DYNAMIC_DISPATCH(RangeOfTargeted)(x, n, largest); }
 void WriteCells(Cell cell, const float* v, size_t n, uint8_t* out) { HWY_DYNAMIC_DISPATCH(WriteCellsTargeted)(cell, v, n, out); }
 
 }  // namespace edgequant

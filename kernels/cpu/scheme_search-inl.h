@@ -14,6 +14,7 @@ namespace edgequant {
 namespace HWY_NAMESPACE {
 
 // x and w are n x 16 numbers; one: all of them are one group. Weights of what is not there are 0, its x repeats another.
+// w is null where all weights are 1: there is less to be done then.
 struct GroupTile {
   size_t n = 0;
   bool one = false;
@@ -40,19 +41,22 @@ struct Sums { Numbers ll, l, xl; };
 struct Trial { Numbers inverse, start, zero; };
 
 // One pass for two trials.
-template <bool kShift, class V>
+template <bool kShift, bool kWeights, class V>
 HWY_INLINE void Pass(const V& values, const GroupTile& t, const Trial* trial, Sums* sums) {
   const DF d;
   for (int c = 0; c < kColumns; c += LanesF()) {
     VF ll0 = hn::Zero(d), l0 = ll0, xl0 = ll0, ll1 = ll0, l1 = ll0, xl1 = ll0;
     const VF is0 = trial[0].inverse.at(c), is1 = trial[1].inverse.at(c);
     const VF b0 = trial[0].start.at(c), b1 = trial[1].start.at(c), z0 = trial[0].zero.at(c), z1 = trial[1].zero.at(c);
-    const float *HWY_RESTRICT x = t.x + c, *HWY_RESTRICT w = t.w + c;
-    for (size_t i = 0; i < t.n; ++i, x += kColumns, w += kColumns) {
-      const VF xv = hn::Load(d, x), wv = hn::Load(d, w);
+    for (size_t i = 0; i < t.n; ++i) {
+      const VF xv = hn::Load(d, t.x + i * kColumns + c);
       VF q0 = values.Value(d, hn::MulAdd(xv, is0, b0)), q1 = values.Value(d, hn::MulAdd(xv, is1, b1));
       if constexpr (!kShift && V::kWhole) q0 = hn::Sub(q0, z0), q1 = hn::Sub(q1, z1);
-      const VF wq0 = hn::Mul(wv, q0), wq1 = hn::Mul(wv, q1);
+      VF wq0 = q0, wq1 = q1;
+      if constexpr (kWeights) {
+        const VF wv = hn::Load(d, t.w + i * kColumns + c);
+        wq0 = hn::Mul(wv, q0), wq1 = hn::Mul(wv, q1);
+      }
       ll0 = hn::MulAdd(wq0, q0, ll0);
       ll1 = hn::MulAdd(wq1, q1, ll1);
       xl0 = hn::MulAdd(wq0, xv, xl0);
@@ -67,23 +71,27 @@ HWY_INLINE void Pass(const V& values, const GroupTile& t, const Trial* trial, Su
 
 // The sums for a scale (and minimum) as stored, and the weighted squared error itself: near the optimum its difference
 // from a sum of squares would be noise.
-template <bool kShift, class V>
+template <bool kShift, bool kWeights, class V>
 HWY_INLINE void Evaluate(const V& values, const GroupTile& t, const Trial& trial, const Numbers& scale,
                          const Numbers& minimum, Sums& sums, Numbers& error) {
   const DF d;
   for (int c = 0; c < kColumns; c += LanesF()) {
     VF ll = hn::Zero(d), l = ll, xl = ll, e = ll;
     const VF is = trial.inverse.at(c), b = trial.start.at(c), z = trial.zero.at(c), s = scale.at(c), m = minimum.at(c);
-    const float *HWY_RESTRICT x = t.x + c, *HWY_RESTRICT w = t.w + c;
-    for (size_t i = 0; i < t.n; ++i, x += kColumns, w += kColumns) {
-      const VF xv = hn::Load(d, x), wv = hn::Load(d, w);
+    for (size_t i = 0; i < t.n; ++i) {
+      const VF xv = hn::Load(d, t.x + i * kColumns + c);
       VF q = values.Value(d, hn::MulAdd(xv, is, b));
       if constexpr (!kShift && V::kWhole) q = hn::Sub(q, z);
-      const VF wq = hn::Mul(wv, q), gap = hn::NegMulAdd(q, s, kShift ? hn::Sub(xv, m) : xv);
+      const VF gap = hn::NegMulAdd(q, s, kShift ? hn::Sub(xv, m) : xv);
+      VF wq = q, wgap = gap;
+      if constexpr (kWeights) {
+        const VF wv = hn::Load(d, t.w + i * kColumns + c);
+        wq = hn::Mul(wv, q), wgap = hn::Mul(wv, gap);
+      }
       ll = hn::MulAdd(wq, q, ll);
       xl = hn::MulAdd(wq, xv, xl);
       if constexpr (kShift) l = hn::Add(l, wq);
-      e = hn::MulAdd(hn::Mul(wv, gap), gap, e);
+      e = hn::MulAdd(wgap, gap, e);
     }
     sums.ll.set(c, ll), sums.l.set(c, l), sums.xl.set(c, xl), error.set(c, e);
   }
@@ -96,11 +104,11 @@ struct Outline { Numbers low, high, extreme, magnitudes, count, sx, sw; };
 HWY_INLINE void Describe(const GroupTile& t, Outline& o) {
   const DF d;
   for (int c = 0; c < kColumns; c += LanesF()) {
-    const float *HWY_RESTRICT x = t.x + c, *HWY_RESTRICT w = t.w + c;
+    const float* HWY_RESTRICT x = t.x + c;
     VF low = hn::Load(d, x), high = low, extreme = hn::Zero(d), most = hn::Zero(d);
     VF magnitudes = hn::Zero(d), sx = hn::Zero(d), sw = hn::Zero(d);
-    for (size_t i = 0; i < t.n; ++i, x += kColumns, w += kColumns) {
-      const VF xv = hn::Load(d, x), wv = hn::Load(d, w), magnitude = hn::Abs(xv);
+    for (size_t i = 0; i < t.n; ++i, x += kColumns) {
+      const VF xv = hn::Load(d, x), wv = t.w ? hn::Load(d, t.w + i * kColumns + c) : hn::Set(d, 1.0f), magnitude = hn::Abs(xv);
       low = hn::Min(low, xv);
       high = hn::Max(high, xv);
       extreme = hn::IfThenElse(hn::Gt(magnitude, most), xv, extreme);
@@ -219,8 +227,10 @@ class Searcher {
       }
       t.inverse.set(c, inverse), t.zero.set(c, zero), t.start.set(c, start), m.set(c, minimum);
     }
-    if (minimum_) Evaluate<true>(v_, t_, t, s, m, sums, error);
-    else Evaluate<false>(v_, t_, t, s, m, sums, error);
+    if (minimum_ && t_.w) Evaluate<true, true>(v_, t_, t, s, m, sums, error);
+    else if (minimum_) Evaluate<true, false>(v_, t_, t, s, m, sums, error);
+    else if (t_.w) Evaluate<false, true>(v_, t_, t, s, m, sums, error);
+    else Evaluate<false, false>(v_, t_, t, s, m, sums, error);
   }
   void Keep(const Numbers& s, const Numbers& shift, Numbers& best_s, Numbers& best_shift, Numbers& least, Sums& sums) const {
     Numbers error;
@@ -273,7 +283,8 @@ class Searcher {
     for (int k = 0; k < p.starts; k += 2) {
       SetStart<kShift>(k, t[0]);
       SetStart<kShift>(k + 1, t[1]);
-      Pass<kShift>(v_, t_, t, a);
+      if (t_.w) Pass<kShift, true>(v_, t_, t, a);
+      else Pass<kShift, false>(v_, t_, t, a);
       for (int h = 0; h < 2; ++h)
         for (int c = 0; c < kColumns; c += LanesF()) {
           VF s, m, gain;

@@ -49,8 +49,6 @@ HWY_INLINE void ForTiles(const SchemeSearch& s, const float* x, size_t rows, siz
   GroupTile tile;
   tile.n = group;
   tile.x = xs.data();
-  tile.w = ws.data();
-  bool weights_are_ones = false;
   for (size_t at = 0; at < total; at += kColumns) {
     const float *from[kColumns], *weight[kColumns];
     bool ragged = false;
@@ -73,8 +71,8 @@ HWY_INLINE void ForTiles(const SchemeSearch& s, const float* x, size_t rows, siz
       }
     }
     FillColumns(from, group, xs.data());
-    if (importance || ragged || !weights_are_ones) FillColumns(weight, group, ws.data());
-    weights_are_ones = !importance && !ragged;
+    if (importance || ragged) FillColumns(weight, group, ws.data());
+    tile.w = importance || ragged ? ws.data() : nullptr;
     body(at, HWY_MIN(size_t(kColumns), total - at), tile);
   }
 }

@@ -51,12 +51,13 @@ void ChooseCodes(const SchemeSearch& s, const float* x, size_t n, float scale, f
 // largest magnitude, as LargestMagnitude; what is written for NaN and infinity has no meaning.
 uint32_t RuleRow(const SchemeSearch& s, const float* x, size_t cols, float* scale, float* shift, uint8_t* codes);
 
-// The parts of RuleRow: the rule for a group of this range, and its codes.
+// The parts of RuleRow: the rule for a group of this range, and the codes of all groups.
 struct GroupRange { float low, high, extreme, mean_magnitude; };
 struct GroupScale { float scale, shift, unrounded_scale, unrounded_shift; };  // the first two as stored
 GroupScale ScaleByRule(const SchemeSearch& s, const GroupRange& range);
-void CodesByRule(const SchemeSearch& s, const GroupScale& scale, const float* x, size_t n, uint8_t* codes);
-GroupRange RangeOf(const float* x, size_t n);  // without the mean
+void CodesByRule(const SchemeSearch& s, const GroupScale* scale, const float* x, size_t cols, uint8_t* codes);  // of a row
+// Without the mean. `largest`: as RuleRow returns it.
+GroupRange RangeOf(const float* x, size_t n, uint32_t* largest = nullptr);
 
 // n numbers side by side, rounded as WriteCell does. Not for integers.
 void WriteCells(Cell cell, const float* v, size_t n, uint8_t* out);

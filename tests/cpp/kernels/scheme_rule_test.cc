@@ -228,7 +228,7 @@ TEST_P(RulesOnEachTarget, QuotientsNextToALimitFallOnTheRightSide) {
         const GroupScale scale = {by, zero, by, zero};
         uint8_t codes[40];
         const std::vector<float> row(40, x);
-        CodesByRule(search, scale, row.data(), 40, codes);
+        CodesByRule(search, &scale, row.data(), 40, codes);
         const Twin t = {by, zero, by, 0, s.zeros == Zero::kInteger ? zero : s.zero};
         const int want = CodeOf(s, values, t, x);
         for (const uint8_t code : codes) ASSERT_EQ(int(code), want) << x << " / " << by << " + " << t.plus;
@@ -237,6 +237,7 @@ TEST_P(RulesOnEachTarget, QuotientsNextToALimitFallOnTheRightSide) {
   };
   Scheme whole = Rules(Rule::kAbsMax, 8, Zero::kInteger);
   whole.divide = true;
+  whole.group = 40;
   for (const int zero : {0, 1, 7, 8, 128, 200}) {
     std::vector<float> limits;
     for (int code = zero; code < 256; ++code) {  // where the sum with the zero reaches, and leaves, a half
@@ -247,6 +248,7 @@ TEST_P(RulesOnEachTarget, QuotientsNextToALimitFallOnTheRightSide) {
   }
   for (Scheme s : {SmallFloats(Rule::kAbsMax, 8, 4, 7, 448, Cell::kF32), SmallFloats(Rule::kAbsMax, 8, 5, 15, 57344, Cell::kF32)}) {
     s.divide = true;
+    s.group = 40;
     const CodeValues values = ValuesOf(s, nullptr);
     std::vector<float> limits;
     for (int k = 1; k < 256; ++k)
