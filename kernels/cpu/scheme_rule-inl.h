@@ -85,6 +85,12 @@ HWY_INLINE uint32_t FindRanges(const float* HWY_RESTRICT x, size_t n, size_t cou
     VI high0 = hn::Set(di, INT32_MIN), high1 = high0;
     VU low0 = hn::Zero(du), low1 = low0;
     size_t i = 0;
+    if (n >= 2 * lanes) {
+      const VF a = hn::LoadU(d, from), b = hn::LoadU(d, from + lanes);
+      high0 = hn::BitCast(di, a), high1 = hn::BitCast(di, b);
+      low0 = hn::BitCast(du, a), low1 = hn::BitCast(du, b);
+      i = 2 * lanes;
+    }
     for (; i + 2 * lanes <= n; i += 2 * lanes) {
       const VF a = hn::LoadU(d, from + i), b = hn::LoadU(d, from + i + lanes);
       high0 = hn::Max(high0, hn::BitCast(di, a));
@@ -309,7 +315,7 @@ HWY_INLINE void CodesOfGroups(const V& values, const float* HWY_RESTRICT x, size
   const size_t lanes = size_t(LanesF());
   const VF last = hn::Set(d, high);
   // Meanwhile the weights that come next, of which only the range is looked for at first, come from memory.
-  const size_t ahead = HWY_MAX(n * count, kAhead);
+  const size_t ahead = HWY_MAX(2 * n * count, kAhead);
   for (size_t g = 0; g < count; ++g, x += n, codes += n) {
     const VF minus = hn::Set(d, r.minus[g]), plus = hn::Set(d, r.plus[g]), inverse = hn::Set(d, r.inverse[g]);
     const bool none = kDivision == Division::kQuotient && r.inverse[g] == 0;

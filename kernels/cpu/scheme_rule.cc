@@ -24,29 +24,38 @@ HWY_INLINE void WithRounding(const SchemeSearch& s, const Body& body) {
   }
 }
 
+// The codes of some groups are found after the scales of the next ones, which take many steps that wait for one another.
 template <class V, Rounding kRounding>
 HWY_NOINLINE uint32_t RowOf(const V& values, const SchemeSearch& s, const float* x, size_t cols, float* scale, float* shift, uint8_t* codes) {
   const size_t group = s.scheme->GroupCols(cols), groups = (cols + group - 1) / group, whole = cols / group;
   const bool mean = s.scheme->rule == Rule::kAbsMean;
+  struct Batch { size_t first, n, count; RuleColumns rule; } batches[2];
+  const auto write_codes = [&](const Batch& b) HWY_ATTR {
+    RuleCodes<V, kRounding>(values, s, x + b.first * group, b.n, b.count, b.rule, codes + b.first * group);
+  };
   Ranges range;
-  RuleColumns r;
   uint32_t most = 0;
-  for (size_t g = 0, count; g < groups; g += count) {
+  int turn = 0;
+  for (size_t g = 0; g < groups; turn ^= 1) {
+    Batch& b = batches[turn];
+    b.first = g;
+    b.n = g < whole ? group : cols - g * group;
+    b.count = g < whole ? HWY_MIN(whole - g, size_t(kColumns)) : 1;
     const float* const at = x + g * group;
-    const size_t n = g < whole ? group : cols - g * group;
-    count = g < whole ? HWY_MIN(whole - g, size_t(kColumns)) : 1;
-    most = HWY_MAX(most, FindRanges(at, n, count, range));
+    most = HWY_MAX(most, FindRanges(at, b.n, b.count, range));
     if (mean)
-      for (size_t k = 0; k < count; ++k) {
+      for (size_t k = 0; k < b.count; ++k) {
         double sum = 0;
-        for (size_t i = 0; i < n; ++i) sum += double(fabsf(at[k * n + i]));
-        range.mean_magnitude[k] = float(sum / double(n));
+        for (size_t i = 0; i < b.n; ++i) sum += double(fabsf(at[k * b.n + i]));
+        range.mean_magnitude[k] = float(sum / double(b.n));
       }
-    RuleOfColumns(s, range, r);
-    memcpy(scale + g, r.scale, count * sizeof(float));
-    memcpy(shift + g, r.shift, count * sizeof(float));
-    RuleCodes<V, kRounding>(values, s, at, n, count, r, codes + g * group);
+    RuleOfColumns(s, range, b.rule);
+    memcpy(scale + g, b.rule.scale, b.count * sizeof(float));
+    memcpy(shift + g, b.rule.shift, b.count * sizeof(float));
+    if (g > 0) write_codes(batches[turn ^ 1]);
+    g += b.count;
   }
+  write_codes(batches[turn ^ 1]);
   return most;
 }
 
