@@ -31,8 +31,8 @@ Panel AllocatePanel(const std::string& format, const PanelLayout& layout, size_t
 // Packs q on all threads; an Error if its format has no panel.
 Panel Repack(const TensorView& q);
 
-// For benchmarks: copies bytes to `size` bytes of new memory of the kind that panels have, on all threads. Where they are
-// fewer than `size`, some are read twice.
+// For benchmarks: copies bytes to `size` bytes of new memory of the kind that panels have, on all threads. Where they
+// are fewer than `size`, some are read twice.
 SlabBytes CopyToNewMemory(const uint8_t* data, size_t bytes, size_t size);
 
 }  // namespace edgequant
