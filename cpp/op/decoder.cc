@@ -161,7 +161,7 @@ class DecoderStep {
       Own().input.Fit(*w.panel);
     };
     team.ForRanges(s_.hidden / kPanelRows, fitted, [&](size_t panel) {
-      alignas(64) float sums[kMaxGemvRows * kPanelRows];
+      alignas(64) float sums[FewRows::kMaxRows * kPanelRows];
       Multiply(w, panel * kPanelRows, sums);
       for (size_t n = 0; n < tokens_; ++n) {
         float* y = sums + n * kPanelRows;
@@ -198,7 +198,7 @@ class DecoderStep {
     team.ForRanges(s_.heads + 2 * s_.kv_heads, take_heads, [&](size_t head) {
       const HeadWeights h = WeightsOf(l, head);
       Own().input.Fit(*h.w.panel);
-      alignas(64) float sums[kMaxGemvRows * kPanelRows];
+      alignas(64) float sums[FewRows::kMaxRows * kPanelRows];
       for (size_t i = 0; i < d; i += kPanelRows) {
         Multiply(h.w, h.first + i, sums);
         for (size_t n = 0; n < tokens_; ++n) {
@@ -218,7 +218,7 @@ class DecoderStep {
       TakeNormed(l.post_norm);
     };
     team.ForRanges(inner / kPanelRows, take_post, [&](size_t panel) {
-      alignas(64) float gate[kMaxGemvRows * kPanelRows], up[kMaxGemvRows * kPanelRows];
+      alignas(64) float gate[FewRows::kMaxRows * kPanelRows], up[FewRows::kMaxRows * kPanelRows];
       Own().input.Fit(*l.gate.panel);
       Multiply(l.gate, panel * kPanelRows, gate);
       Own().input.Fit(*l.up.panel);

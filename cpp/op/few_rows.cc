@@ -18,29 +18,30 @@ bool SameProduct(const PanelLayout& a, const PanelLayout& b) {
 void FewRows::Quantize(const RowsView& x, Compute compute) {
   rows_ = x.rows, cols_ = x.cols, digits_ = DigitsOf(compute), groups_ = 0;
   const size_t all = rows_ * size_t(digits_), blocks = (cols_ + kActivationBlock - 1) / kActivationBlock;
-  kernel_rows_ = all == 3 ? 4 : all;
+  held_ = all % kMaxGemvRows == 3 ? all + 1 : all;
   padded_ = blocks * kActivationBlock;
-  q_ = q_memory_.Get<int8_t>(kMaxGemvRows * padded_);
-  block_scale_ = block_scale_memory_.Get<float>(kMaxGemvRows * blocks);
+  q_ = q_memory_.Get<int8_t>(kMaxRows * padded_);
+  block_scale_ = block_scale_memory_.Get<float>(kMaxRows * blocks);
   for (size_t i = 0; i < rows_; ++i) {
     const size_t at = i * size_t(digits_);
     QuantizeActivations(x.type, static_cast<const uint8_t*>(x.data) + ptrdiff_t(i) * x.stride, cols_, digits_,
                         q_ + at * padded_, padded_, block_scale_ + at * blocks, blocks);
   }
-  memset(q_ + all * padded_, 0, (kernel_rows_ - all) * padded_);
+  memset(q_ + all * padded_, 0, (held_ - all) * padded_);
 }
 
 void FewRows::Fit(const Panel& w) {
   const PanelLayout& layout = w.layout;
   if (groups_ != 0 && SameProduct(layout, layout_)) return;
-  gemv_ = FindGemv(layout, int(kernel_rows_));
+  four_ = FindGemv(layout, kMaxGemvRows);
+  if (held_ % kMaxGemvRows) rest_ = FindGemv(layout, int(held_ % kMaxGemvRows));
   const int zero = GemvZero(layout);
   layout_ = layout, groups_ = layout.GroupsOf(cols_);
   const size_t all = rows_ * size_t(digits_), blocks = padded_ / kActivationBlock, group = size_t(layout.group);
-  start_ = start_memory_.Get<int32_t>(kMaxGemvRows * groups_);
-  scale_ = scale_memory_.Get<float>(kMaxGemvRows * groups_);
-  sum_ = sum_memory_.Get<float>(kMaxGemvRows * groups_);
-  x_sum_ = x_sum_memory_.Get<int32_t>(kMaxGemvRows * groups_);
+  start_ = start_memory_.Get<int32_t>(kMaxRows * groups_);
+  scale_ = scale_memory_.Get<float>(kMaxRows * groups_);
+  sum_ = sum_memory_.Get<float>(kMaxRows * groups_);
+  x_sum_ = x_sum_memory_.Get<int32_t>(kMaxRows * groups_);
   for (size_t r = 0; r < all; ++r) {
     SumActivations(q_ + r * padded_, groups_, layout.group, x_sum_ + r * groups_);
     for (size_t g = 0; g < groups_; ++g) {
@@ -51,7 +52,7 @@ void FewRows::Fit(const Panel& w) {
       start_[at] = x_sum_[at] * -zero;
     }
   }
-  const size_t unused = (kernel_rows_ - all) * groups_;
+  const size_t unused = (held_ - all) * groups_;
   std::fill_n(start_ + all * groups_, unused, 0);
   std::fill_n(scale_ + all * groups_, unused, 0.0f);
   std::fill_n(sum_ + all * groups_, unused, 0.0f);
@@ -65,8 +66,12 @@ void FewRows::Prefetch(const Panel& w, size_t panel) {
 }
 
 void FewRows::Multiply(const Panel& w, size_t panel, float* y) const {
-  gemv_({&w.layout, w.data.get() + panel * w.panel_bytes(), groups_, q_, padded_, start_, scale_, sum_, x_sum_,
-         groups_, y});
+  for (size_t r = 0; r < held_; r += kMaxGemvRows) {  // behind the first, the panel lies in the cache
+    const size_t at = r * groups_;
+    (held_ - r < kMaxGemvRows ? rest_ : four_)({&w.layout, w.data.get() + panel * w.panel_bytes(), groups_,
+                                                q_ + r * padded_, padded_, start_ + at, scale_ + at, sum_ + at,
+                                                x_sum_ + at, groups_, y + r * kPanelRows});
+  }
   if (digits_ == 1) return;
   for (size_t i = 0; i < rows_; ++i) {
     const float* from = y + i * size_t(digits_) * kPanelRows;

@@ -30,7 +30,7 @@ size_t PanelsPerTask(const Panel& w) { return std::max<size_t>(1, kGemvTask / st
 
 void MultiplyPanels(const FewRows& in, const Panel& w, size_t begin, size_t end, const Rows& rows,
                     const MutableRowsView& y, const PerColumn& then) {
-  alignas(64) float sums[kMaxGemvRows * kPanelRows];
+  alignas(64) float sums[FewRows::kMaxRows * kPanelRows];
   for (size_t p = begin; p < end; ++p) {
     in.Multiply(w, p, sums);
     const size_t column = p * kPanelRows, n = std::min<size_t>(kPanelRows, w.rows - column);
@@ -59,7 +59,7 @@ void MultiplyManyRows(const RowsView& x, Compute compute, const Panel& w, const 
 }
 
 void MultiplyRows(const RowsView& x, const Panel& w, const MutableRowsView& y, Compute compute, const PerColumn& then) {
-  if (FewRows::Hold(x.rows, compute)) MultiplyFewRows(x, compute, w, y, then);
+  if (FewRows::Hold(x.rows, compute, w.layout.bits)) MultiplyFewRows(x, compute, w, y, then);
   else MultiplyManyRows(x, compute, w, y, then);
 }
 
@@ -125,7 +125,7 @@ struct Group {
       w->rotation->Forward(row);
     }
     const RowsView mine{type, own, rows.count, x.cols, ptrdiff_t(bytes)};
-    is_few = FewRows::Hold(rows.count, compute);
+    is_few = FewRows::Hold(rows.count, compute, w->layout.bits);
     if (is_few) {
       few.Quantize(mine, compute);
       few.Fit(*w);

@@ -11,7 +11,7 @@ TEST(Gemv, EveryFormatTargetAndShapeEqualsDoubleArithmetic) {
   ForEachTarget([] {
     std::mt19937 rng(2);
     for (FormatId format : PanelFormats())
-      for (const ProductShape& shape : {ProductShape{1, 16, 1}, {1, 35, 5}, {2, 17, 2}, {3, 1, 7}, {4, 50, 3}})
+      for (const ProductShape& shape : {ProductShape{1, 16, 1}, {1, 35, 5}, {2, 17, 2}, {3, 1, 7}, {4, 50, 3}, {6, 20, 2}})
         CheckProduct(format, shape, Compute::kInt8, rng);
   });
 }
@@ -62,7 +62,7 @@ TEST(Gemv, RowsFitTheNextWeightsToo) {
   for (FormatId format : {FormatId::kIQ4_NL, FormatId::kIQ4_XS, FormatId::kIQ4_NL, FormatId::kQ4_K, FormatId::kQ4_1}) {
     const RandomWeights q(format, n, k, rng);
     const Panel w = Repack(q.View());
-    alignas(64) float y[kMaxGemvRows * kPanelRows];
+    alignas(64) float y[FewRows::kMaxRows * kPanelRows];
     std::vector<float> want(n);
     rows.Fit(w);
     rows.Multiply(w, 0, y);
