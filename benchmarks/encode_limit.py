@@ -2,8 +2,8 @@
 """Encoding without a search against what memory allows, in one process.
 
 Per format: GB/s of a large float32 matrix read plus codes written, beside the core's own pass that only reads such a
-matrix and fills as many bytes, in the same pieces on the same threads. Medians of interleaved repetitions. Both write to
-new memory, as quantize() does, so page faults count.
+matrix and fills as many bytes, in the same pieces on the same threads. Medians of interleaved repetitions. Both write
+to new memory, as quantize() does, so page faults count.
 """
 
 from __future__ import annotations
