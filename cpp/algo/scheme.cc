@@ -118,14 +118,19 @@ void WriteScheme(const Scheme& s, const uint8_t* codes, const float* scale, cons
     Fail("format '", s.name, "': codes and scales cannot be written as they are");
   CheckFits(s, rows, cols);
   const Encoder e(s, nullptr, rows, cols, nullptr, Effort::kDefault);
-  SchemeWriter out(e, arrays);
-  const size_t groups = e.groups(), band = s.GroupRows(rows);
-  std::vector<uint8_t> row(out.code_cols());
-  for (size_t r = 0; r < rows; ++r) {
-    std::copy_n(codes + r * cols, cols, row.begin());
-    out.PutCodes(r, row.data());
-    if (r % band == 0) out.PutScales(r / band, scale + r * groups, shift + r * groups);
-  }
+  SchemeWriter out(e, arrays, true);
+  const size_t groups = e.groups(), band = s.GroupRows(rows), code_cols = out.code_cols(), tile = std::max<size_t>(1, out.tile_rows());
+  ParallelFor(rows, std::max<size_t>(1, kTask / cols / tile) * tile, [&](size_t begin, size_t end) {
+    std::vector<uint8_t> padded(tile * code_cols);
+    for (size_t first = begin; first < end; first += tile) {
+      const size_t count = std::min(tile, end - first);
+      for (size_t r = first; r < first + count; ++r) {
+        std::copy_n(codes + r * cols, cols, &padded[(r - first) * code_cols]);
+        if (r % band == 0) out.PutScales(r / band, scale + r * groups, shift + r * groups);
+      }
+      out.PutCodes(first, padded.data(), count);
+    }
+  });
   out.Finish();
 }
 

@@ -15,21 +15,25 @@ struct Region { size_t row, rows, col, cols; };
 
 // All weights of the region row by row, or an even sample of them with the extreme ones.
 void GatherRegion(const Encoder& e, const Region& g, std::vector<float>& x, std::vector<float>& w) {
-  const size_t total = g.rows * g.cols, step = std::max<size_t>(1, total / kSample);
-  size_t low = 0, high = 0;
-  const auto at = [&](size_t i) { return e.x[(g.row + i / g.cols) * e.cols + g.col + i % g.cols]; };
-  const auto take = [&](size_t i) {
-    x.push_back(at(i));
-    if (e.importance) w.push_back(e.importance[g.col + i % g.cols]);
+  const size_t step = std::max<size_t>(1, g.rows * g.cols / kSample);
+  const auto row = [&](size_t r) { return e.x + (g.row + r) * e.cols + g.col; };
+  const auto take = [&](size_t r, size_t c) {
+    x.push_back(row(r)[c]);
+    if (e.importance) w.push_back(e.importance[g.col + c]);
   };
-  for (size_t i = 0; i < total; i += step) take(i);
+  x.reserve(g.rows * g.cols / step + 3);
+  for (size_t r = 0, c = 0; r < g.rows; ++r, c -= g.cols)
+    for (; c < g.cols; c += step) take(r, c);
   if (step == 1) return;
-  for (size_t i = 0; i < total; ++i) {
-    if (at(i) < at(low)) low = i;
-    if (at(i) > at(high)) high = i;
+  size_t lowest = 0, highest = 0;
+  GroupRange all = RangeOf(row(0), g.cols);
+  for (size_t r = 1; r < g.rows; ++r) {
+    const GroupRange range = RangeOf(row(r), g.cols);
+    if (range.low < all.low) all.low = range.low, lowest = r;
+    if (range.high > all.high) all.high = range.high, highest = r;
   }
-  take(low);
-  take(high);
+  take(lowest, size_t(std::find(row(lowest), row(lowest) + g.cols, all.low) - row(lowest)));
+  take(highest, size_t(std::find(row(highest), row(highest) + g.cols, all.high) - row(highest)));
 }
 
 // The sum of magnitudes, in eight parts that the compiler keeps in vectors.
@@ -76,18 +80,28 @@ std::vector<GroupRange> RangesOfRegions(const Encoder& e) {
 }
 
 double RegionError(const Encoder& e, const Region& g, float scale, float shift) {
-  double sum = 0;
-  std::vector<uint8_t> codes(g.cols);
-  for (size_t r = g.row; r < g.row + g.rows; ++r) {
-    const float* const x = e.x + r * e.cols + g.col;
-    ChooseCodes(e.search, x, g.cols, scale, shift, codes.data());
-    const float zero = e.s.zeros == Zero::kInteger || e.s.zeros == Zero::kFloat ? shift - e.s.zero : 0;
-    const float minimum = e.s.zeros == Zero::kMinimum ? shift : 0;
-    for (size_t c = 0; c < g.cols; ++c) {
-      const float gap = x[c] - ((e.values.value[codes[c]] - zero) * scale + minimum);
-      sum += double(e.importance ? e.importance[g.col + c] : 1) * double(gap) * double(gap);
+  const float zero = e.s.zeros == Zero::kInteger || e.s.zeros == Zero::kFloat ? shift - e.s.zero : 0;
+  const float minimum = e.s.zeros == Zero::kMinimum ? shift : 0;
+  std::vector<double> sums(g.rows);  // each in four parts, which do not wait for one another
+  ParallelFor(g.rows, std::max<size_t>(1, kTask / g.cols), [&](size_t begin, size_t end) {
+    std::vector<uint8_t> codes(g.cols);
+    for (size_t r = begin; r < end; ++r) {
+      const float* const x = e.x + (g.row + r) * e.cols + g.col;
+      ChooseCodes(e.search, x, g.cols, scale, shift, codes.data());
+      double parts[4] = {};
+      const auto add = [&](size_t c, double& part) {
+        const float gap = x[c] - ((e.values.value[codes[c]] - zero) * scale + minimum);
+        part += double(e.importance ? e.importance[g.col + c] : 1) * double(gap) * double(gap);
+      };
+      size_t c = 0;
+      for (; c + 4 <= g.cols; c += 4)
+        for (size_t k = 0; k < 4; ++k) add(c + k, parts[k]);
+      for (; c < g.cols; ++c) add(c, parts[0]);
+      sums[r] = (parts[0] + parts[1]) + (parts[2] + parts[3]);
     }
-  }
+  });
+  double sum = 0;
+  for (const double v : sums) sum += v;
   return sum;
 }
 

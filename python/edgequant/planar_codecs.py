@@ -140,44 +140,26 @@ class ActOrder:
         self.name, self.group, self.bits = description["name"], description["group"], description["bits"]
         self.scheme = _plain(description)
 
-    def _reordered(self, words: np.ndarray, rows: int, cols: int, order: np.ndarray) -> np.ndarray:
-        """Words (K * bits / 32, N) whose column j is column order[j] of `words`."""
-        words = words.reshape(-1, rows)
-        if self.bits == 3:  # codes cross words: bit by bit
-            stream = np.unpackbits(np.ascontiguousarray(words.T).view(np.uint8), axis=1, bitorder="little")
-            bits = stream.reshape(rows, -1, 3)
-            bits[:, :cols] = bits[:, :cols][:, order]
-            packed = np.packbits(bits.reshape(rows, -1), axis=1, bitorder="little")
-            return np.ascontiguousarray(packed.view(words.dtype).T)
-        per_word, mask = 32 // self.bits, (1 << self.bits) - 1
-        codes = np.empty((len(words) * per_word, rows), np.uint8)
-        for k in range(per_word):
-            codes[k::per_word] = (words >> np.uint32(self.bits * k)) & np.uint32(mask)
-        codes[:cols] = codes[order]
-        out = np.zeros_like(words)
-        for k in range(per_word):
-            out |= codes[k::per_word].astype(np.uint32) << np.uint32(self.bits * k)
-        return out
-
     def quantize(self, x: np.ndarray, importance: np.ndarray | None, effort: str) -> Arrays:
         """Columns of like importance share a group; without one, columns of like magnitude."""
         rows, cols = x.shape
-        weight = importance if importance is not None else np.sqrt(np.mean(np.square(x, dtype=np.float64), axis=0))
+        weight = importance if importance is not None else np.einsum("nk,nk->k", x, x, dtype=np.float64)
         order = np.argsort(-weight, kind="stable")
         sorted_importance = None if importance is None else np.ascontiguousarray(importance[order])
-        arrays = self.scheme.quantize(np.ascontiguousarray(x[:, order]), sorted_importance, effort)
+        arrays = self.scheme.quantize(np.take(x, order, axis=1), sorted_importance, effort)
         place = np.empty(cols, np.int64)
         place[order] = np.arange(cols)
-        codes = self._reordered(arrays["codes"].view(np.uint32), rows, cols, place)
-        return {**arrays, "codes": codes, "order": (place // self.group).astype(np.int32)}
+        codes, scale, shift = self.scheme.read(arrays, rows, cols)
+        arrays = self.scheme.write(np.take(codes, place, axis=1), scale, shift)
+        return {**arrays, "order": (place // self.group).astype(np.int32)}
 
     def dequantize(self, arrays: Mapping[str, np.ndarray], rows: int, cols: int) -> np.ndarray:
         self.check(arrays, rows, cols)
-        order = np.argsort(arrays["order"].reshape(-1), kind="stable")
-        plain = {**arrays, "codes": self._reordered(arrays["codes"].view(np.uint32), rows, cols, order)}
-        del plain["order"]
-        w = np.empty((rows, cols), np.float32)
-        w[:, order] = self.scheme.dequantize(plain, rows, cols)
+        group = arrays["order"].reshape(-1)
+        codes, scale, shift = self.scheme.read({k: v for k, v in arrays.items() if k != "order"}, rows, cols)
+        w = codes.astype(np.float32)
+        w -= np.take(shift, group, axis=1)
+        w *= np.take(scale, group, axis=1)
         return w
 
     def check(self, arrays: Mapping[str, np.ndarray], rows: int, cols: int) -> None:

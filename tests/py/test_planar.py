@@ -114,6 +114,17 @@ def test_importance_lowers_the_weighted_error(name: str) -> None:
     assert heavy < plain * 0.995
 
 
+@pytest.mark.parametrize("bits", [2, 3, 4, 8])
+def test_columns_in_the_order_of_their_importance_need_not_fill_words(bits: int) -> None:
+    w = (np.random.default_rng(7).standard_normal((32, 200)) * 0.02).astype(np.float32)
+    importance = np.random.default_rng(8).permutation(200).astype(np.float32)
+    q = eq.quantize(w, f"gptq.int{bits}.g32.act", importance)
+    groups = q.planes["g_idx"]
+    assert sorted(groups) == sorted(np.arange(200) // 32)
+    assert importance[groups == 0].min() > importance[groups == 1].max()
+    assert q.error(w) < eq.quantize(w, f"gptq.int{bits}.g32", importance).error(w) * 1.1
+
+
 EXTREMES: dict[str, Any] = {
     "zeros": lambda w: w * 0,
     "constant": lambda w: w * 0 + 0.37,
