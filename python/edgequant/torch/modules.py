@@ -183,14 +183,18 @@ class QuantLinear(_Packed):
             y = y if bias is None else y + bias.to(y.dtype)
         return y
 
-    def _run(self, x: torch.Tensor, bias: torch.Tensor | None) -> torch.Tensor:
-        """The product, without the dispatcher."""
+    def panel(self) -> Any:
+        """The weights in the layout that products read; formats without one have none (`ops.has_panel`)."""
         data, bound = self._buffers["qweight"], self._bound
         assert data is not None
         if bound is None or bound[0] is not data or (bound[1] >= 0 and data._version != bound[1]):
             panel = ops.panel_of(data, self.format, self._n, self._k)
             bound = self._bound = (data, ops.version_of(data), panel)
-        k = self._k
+        return bound[2]
+
+    def _run(self, x: torch.Tensor, bias: torch.Tensor | None) -> torch.Tensor:
+        """The product, without the dispatcher."""
+        panel, k = self.panel(), self._k
         name, shape = ops.TYPES.get(x.dtype), x.shape
         if name is None or not shape or shape[-1] != k:
             name = ops.check_input(x, k, "QuantLinear")
@@ -198,10 +202,10 @@ class QuantLinear(_Packed):
             x = x.contiguous()
         y = x.new_empty((*shape[:-1], self._n))
         if bias is None:
-            _core.matmul_at(bound[2], x.data_ptr(), name, x.numel() // k, y.data_ptr(), self.compute)
+            _core.matmul_at(panel, x.data_ptr(), name, x.numel() // k, y.data_ptr(), self.compute)
         else:
             bias = bias.float()
-            _core.matmul_at(bound[2], x.data_ptr(), name, x.numel() // k, y.data_ptr(), self.compute, bias.data_ptr())
+            _core.matmul_at(panel, x.data_ptr(), name, x.numel() // k, y.data_ptr(), self.compute, bias.data_ptr())
         return y
 
     def _apply(self, fn: Any, recurse: bool = True) -> Any:
