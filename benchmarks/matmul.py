@@ -81,17 +81,18 @@ def runtimes(name: str, n: int, k: int, m: int, copies: int, threads: int) -> di
     return found
 
 
-def make_panels(name: str, n: int, k: int, megabytes: float) -> tuple[eq.QuantizedTensor, list[_core.Panel]]:
+def make_panels(
+    name: str, n: int, k: int, megabytes: float, panel: str
+) -> tuple[eq.QuantizedTensor, list[_core.Panel]]:
     """Random weights, and as many panels of them as take up that much memory, but at least one."""
     w = np.random.default_rng(0).standard_normal((n, k), dtype=np.float32)
     if name in eq.formats:
         q = eq.quantize(w, name, effort="fast")
-        made = [_core.repack(q.data, name, n, k)]
-        again = lambda: _core.repack(q.data, name, n, k)  # noqa: E731
+        again = lambda: _core.repack(q.data, name, n, k, panel)  # noqa: E731
     else:  # described at run time
         q = eq.quantize(w, eq.planar_formats[name])
         again = lambda: q.repack(n, k)[0]  # noqa: E731
-        made = [again()]
+    made = [again()]
     while (len(made) + 1) * made[0].nbytes <= megabytes * 1e6:
         made.append(again())
     return q, made
@@ -99,7 +100,7 @@ def make_panels(name: str, n: int, k: int, megabytes: float) -> tuple[eq.Quantiz
 
 def measure(name: str, n: int, k: int, m: int, options: argparse.Namespace) -> dict[str, Any]:
     x = np.random.default_rng(1).standard_normal((m, k), dtype=np.float32)
-    q, panels = make_panels(name, n, k, options.megabytes if m <= 16 else 0)
+    q, panels = make_panels(name, n, k, options.megabytes if m <= 16 else 0, options.panel)
     copies = len(panels)
     out = np.empty((m, n), np.float32)
     nbytes = sum(p.nbytes for p in panels)
@@ -127,7 +128,7 @@ def measure(name: str, n: int, k: int, m: int, options: argparse.Namespace) -> d
     best = statistics.median(times["own"])
     row = {
         "format": name, "n": n, "k": k, "m": m, "threads": options.threads, "compute": options.compute,
-        "bits": round(nbytes * 8 / (n * k * copies), 4), "microseconds": best / copies * 1e6,
+        "panel": options.panel, "bits": round(nbytes * 8 / (n * k * copies), 4), "microseconds": best / copies * 1e6,
         "gigabytes_per_second": nbytes / best / 1e9, "gmac_per_second": macs / best / 1e9,
         "limit": (nbytes if m <= 16 else macs) / statistics.median(times["limit"]) / 1e9,
         "share_of_limit": median_ratio(times["limit"], times["own"]),
@@ -167,10 +168,10 @@ def measure_repack(name: str, n: int, k: int, options: argparse.Namespace) -> di
     data = np.tile(rows.data.reshape(16, -1), (-(-n // 16), 1))[:n]
     copies = [data.copy() for _ in range(max(1, round(options.megabytes * 1e6 / data.nbytes)))]
 
-    nbytes = _core.repack(data, name, n, k).nbytes
+    nbytes = _core.repack(data, name, n, k, options.panel).nbytes
 
     def own() -> object:
-        return [_core.repack(q, name, n, k) for q in copies]
+        return [_core.repack(q, name, n, k, options.panel) for q in copies]
 
     def copy() -> object:
         return [_core.copy_to_new_memory(q) for q in copies]
@@ -191,7 +192,7 @@ def measure_repack(name: str, n: int, k: int, options: argparse.Namespace) -> di
 def measure_grouped(name: str, n: int, k: int, tokens: int, options: argparse.Namespace) -> dict[str, Any]:
     """A mixture of EXPERTS experts, of which each token goes to CHOSEN: at once, and one product per expert."""
     rng = np.random.default_rng(0)
-    _, panels = make_panels(name, n, k, EXPERTS * n * k / 1e6)
+    _, panels = make_panels(name, n, k, EXPERTS * n * k / 1e6, options.panel)
     panels = (panels * EXPERTS)[:EXPERTS]
     x = rng.standard_normal((tokens, k), dtype=np.float32)
     index = np.stack([rng.permutation(EXPERTS)[:CHOSEN] for _ in range(tokens)])
@@ -233,6 +234,7 @@ def main() -> None:
     )
     parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)))
     parser.add_argument("--compute", default="int8", choices=["int8", "exact"])
+    parser.add_argument("--panel", default="auto", choices=["auto", "compact", "fast"], help="of formats with a grid")
     parser.add_argument("--repeat", type=int, default=9)
     parser.add_argument("--megabytes", type=float, default=300, help="all copies of the weights together, for few rows")
     parser.add_argument("--no-peer", action="store_true", help="measure no peers")

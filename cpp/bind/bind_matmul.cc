@@ -31,11 +31,18 @@ struct Rows {
   }
 };
 
-Panel PyRepack(const py::object& data, const std::string& format, size_t rows, size_t cols) {
+PanelKind PanelNamed(const std::string& name) {
+  if (name != "auto" && name != "compact" && name != "fast")
+    Fail("panel is 'auto', 'compact' or 'fast', not '", name, "'");
+  return name == "auto" ? PanelKind::kAuto : name == "compact" ? PanelKind::kCompact : PanelKind::kFast;
+}
+
+Panel PyRepack(const py::object& data, const std::string& format, size_t rows, size_t cols, const std::string& panel) {
   const Bytes bytes(data);
   const TensorView q = ViewOf(bytes, format, rows, cols);
+  const PanelKind kind = PanelNamed(panel);
   const py::gil_scoped_release unlocked;
-  return Repack(q);
+  return Repack(q, kind);
 }
 
 Compute ComputeNamed(const std::string& name) {
@@ -124,7 +131,24 @@ void BindMatmul(py::module_& m) {
                std::to_string(p.cols) + ">";
       });
   m.def("repack", &PyRepack, py::arg("data"), py::arg("format"), py::arg("rows"), py::arg("cols"),
-        "Copy rows x cols weights to a Panel.");
+        py::arg("panel") = "auto", "Copy rows x cols weights to a Panel of the kind that choose_panel names.");
+  m.def(
+      "choose_panel",
+      [](const std::string& format, const std::string& panel) {
+        return ChoosePanel(FormatNamed(format), PanelNamed(panel)) == PanelKind::kCompact ? "compact" : "fast";
+      },
+      py::arg("format"), py::arg("panel"),
+      "What 'auto', 'compact' or 'fast' means for a format: 'compact' or, where there is one panel only, 'fast'.");
+  m.def("set_panel", [](const std::string& panel) { SetPanel(PanelNamed(panel)); }, py::arg("panel"),
+        R"(Choose the panel of weights that are rows of a grid (iq1, iq2, iq3), for products that do not choose it.
+
+What has been multiplied already keeps its panel.
+
+Args:
+  panel: "compact" keeps the format's rate in memory, 1.56 to 3.44 bits per weight; "fast" holds codes of single weights,
+    2.375 to 4.375 bits; "auto" takes the one that is faster on this machine. Other formats have one panel.
+
+Raises Error for another name.)");
   m.def(
       "copy_to_new_memory",
       [](const py::object& data, size_t nbytes) {

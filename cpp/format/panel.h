@@ -10,6 +10,7 @@
 //   kInt8    a block of the format: [16] f16 scale, [16] f16 minimum, then [groups][16] int8 codes
 //            of scales, [groups][16] of minima
 //   kNibble  the same with both 4-bit codes in one byte, the minimum's in the upper half
+//   kSign    the same with one int8 code, whose magnitude is the scale's and which itself is the minimum's
 //
 // The last header of a panel may stand in front of fewer groups; its size is the same. Missing rows have scales of 0.
 #pragma once
@@ -25,7 +26,9 @@ inline constexpr int kPanelLine = 64;   // bytes: 16 rows x 4 k, when a code is 
 inline constexpr int kPanelUnit = 32;   // k in `bits` lines
 inline constexpr int kShiftUnit = 8;    // steps of the table per 1 where a grid's rows are shifted
 
-enum class PanelScale : uint8_t { kF16, kE8M0, kUE4M3, kInt8, kNibble };
+enum class PanelScale : uint8_t { kF16, kE8M0, kUE4M3, kInt8, kNibble, kSign };
+
+struct GridPanel;
 
 struct PanelLayout {
   int bits = 0;              // 1 to 6, or 8, per code
@@ -39,15 +42,18 @@ struct PanelLayout {
   float min_factor = 0;
   int groups_per_header = 2;
   int fold = 0;              // two levels: 1 if value * sub-scale is always an int8, -1 if its negative is
+  const GridPanel* grid = nullptr;  // compact panels of rows of a grid (grid_panel.h); what follows is not for them
+  size_t grid_bytes = 0;            // bytes of 512 k of them
 
   // Scales of groups are whole numbers times one number per header: sums of a header stay integers.
-  constexpr bool two_level() const { return scale == PanelScale::kInt8 || scale == PanelScale::kNibble; }
+  constexpr bool two_level() const { return scale >= PanelScale::kInt8; }
   constexpr size_t header_bytes() const {
     const size_t codes = size_t(groups_per_header) * kPanelRows;
     switch (scale) {
       case PanelScale::kF16: return minima ? 4 * codes : 2 * codes;
       case PanelScale::kInt8: return kPanelLine + (minima ? 2 * codes : codes);
-      case PanelScale::kNibble: return kPanelLine + codes;
+      case PanelScale::kNibble:
+      case PanelScale::kSign: return kPanelLine + codes;
       default: return codes;
     }
   }
@@ -61,6 +67,7 @@ struct PanelLayout {
     return (groups + size_t(groups_per_header) - 1) / size_t(groups_per_header);
   }
   constexpr size_t PanelBytes(size_t cols) const {
+    if (grid) return (cols + 511) / 512 * grid_bytes;
     return HeadersOf(GroupsOf(cols)) * header_bytes() + GroupsOf(cols) * group_bytes();
   }
   // Where the header of group g and its codes begin; a group of 16 with an odd number begins inside its unit.
@@ -69,6 +76,10 @@ struct PanelLayout {
   }
   constexpr size_t CodesAt(size_t g) const {
     return HeaderAt(g) + header_bytes() + g % size_t(groups_per_header) * group_bytes();
+  }
+  // About where what group g needs begins, in compact panels too.
+  constexpr size_t BlockAt(size_t g) const {
+    return grid ? g / size_t(groups_per_header) * grid_bytes / 2 : CodesAt(g) - header_bytes();
   }
 };
 
@@ -105,6 +116,28 @@ constexpr bool IntegerTable(const Map& map, int entries, PanelLayout* p) {
   return false;
 }
 
+// Whether all weights of a group of scales are shifted to one side.
+constexpr bool ShiftsGroups(const Block& b) {
+  const Field& f = b.map.shift_sign;  // an element per 8 weights; lanes may share a bit
+  return b.map.shift != 0 && f.lane_step == 0 && f.lanes * 8 >= b.scale.sub_group && b.scale.sub_group != 0;
+}
+
+// Levels one apart, shifted by the group: codes of the grid's own bits, and the shift is a minimum.
+constexpr bool SetShiftedLevels(const Block& b, PanelLayout* p) {
+  const GridTable& grid = *b.map.grid;
+  if (!ShiftsGroups(b) || b.map.signs.kind != FieldKind::kNone) return false;
+  if (b.scale.sub_zero != -.5f || SubBits(b.scale) > 6) return false;
+  for (int row = 0; row < grid.rows; ++row)
+    for (int k = 0; k < grid.dim; ++k) {
+      const int level = grid.packed[row] >> k * grid.bits & ((1 << grid.bits) - 1);
+      if (grid.levels[level] != grid.levels[0] + level) return false;
+    }
+  p->bits = grid.bits;
+  p->zero = -grid.levels[0];
+  p->scale = PanelScale::kSign;
+  return true;
+}
+
 // A grid's rows hold few different values, so their weights are codes of a small table, at 3 or 4 bits each: the grid's
 // own index of the level, with the bits of the sign and of the shift above it.
 constexpr bool SetGridValues(const Block& b, PanelLayout* p) {
@@ -127,7 +160,7 @@ constexpr bool SetGridValues(const Block& b, PanelLayout* p) {
 }
 
 constexpr bool SetValues(const Block& b, PanelLayout* p) {
-  if (b.map.kind == MapKind::kGrid) return SetGridValues(b, p);
+  if (b.map.kind == MapKind::kGrid) return SetShiftedLevels(b, p) || SetGridValues(b, p);
   if (b.map.kind == MapKind::kAffine) {
     p->zero = b.map.zero;
     if (p->bits == 1) p->zero *= 2, p->factor = 0.5f;
@@ -186,8 +219,13 @@ constexpr bool SetScales(const Block& b, PanelLayout* p) {
   if (s.type != Number::kF16 || s.group != 0) return false;
   p->group = s.sub_group;
   p->groups_per_header = b.n / s.sub_group;
-  p->scale =
-      p->minima && SubBits(s) <= 4 && SubBits(m) <= 4 && s.sub_zero == 0 ? PanelScale::kNibble : PanelScale::kInt8;
+  if (p->scale == PanelScale::kSign) {
+    p->minima = true;
+    p->min_factor = p->factor * b.map.shift * 0.5f;  // the codes are doubled
+  } else {
+    p->scale =
+        p->minima && SubBits(s) <= 4 && SubBits(m) <= 4 && s.sub_zero == 0 ? PanelScale::kNibble : PanelScale::kInt8;
+  }
   if (!IsWhole(s.sub_zero)) p->factor *= 0.5f;  // the codes are doubled
   p->fold = FoldOf(s, *p);
   return true;

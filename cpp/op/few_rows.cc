@@ -10,7 +10,7 @@ namespace {
 // Whether weights of both layouts go through the same kernel with the same numbers per group.
 bool SameProduct(const PanelLayout& a, const PanelLayout& b) {
   return a.bits == b.bits && a.table == b.table && a.zero == b.zero && a.group == b.group && a.factor == b.factor &&
-         a.min_factor == b.min_factor && a.two_level() == b.two_level();
+         a.min_factor == b.min_factor && a.two_level() == b.two_level() && a.grid == b.grid;
 }
 
 }  // namespace
@@ -36,6 +36,12 @@ void FewRows::Fit(const Panel& w) {
   four_ = FindGemv(layout, kMaxGemvRows);
   if (held_ % kMaxGemvRows) rest_ = FindGemv(layout, int(held_ % kMaxGemvRows));
   const int zero = GemvZero(layout);
+  taken_ = q_;
+  if (layout.grid) {
+    int8_t* const transposed = transposed_memory_.Get<int8_t>(held_ * padded_);
+    TransposeActivations(q_, held_ * padded_, transposed);
+    taken_ = transposed;
+  }
   layout_ = layout, groups_ = layout.GroupsOf(cols_);
   const size_t all = rows_ * size_t(digits_), blocks = padded_ / kActivationBlock, group = size_t(layout.group);
   start_ = start_memory_.Get<int32_t>(kMaxRows * groups_);
@@ -69,7 +75,7 @@ void FewRows::Multiply(const Panel& w, size_t panel, float* y) const {
   for (size_t r = 0; r < held_; r += kMaxGemvRows) {  // behind the first, the panel lies in the cache
     const size_t at = r * groups_;
     (held_ - r < kMaxGemvRows ? rest_ : four_)({&w.layout, w.data.get() + panel * w.panel_bytes(), groups_,
-                                                q_ + r * padded_, padded_, start_ + at, scale_ + at, sum_ + at,
+                                                taken_ + r * padded_, padded_, start_ + at, scale_ + at, sum_ + at,
                                                 x_sum_ + at, groups_, y + r * kPanelRows});
   }
   if (digits_ == 1) return;

@@ -32,8 +32,9 @@ class FewRows {
   int digits_ = 1;
   PanelLayout layout_;  // what the numbers per group are for, if groups_ is not 0
   GemvFn four_ = nullptr, rest_ = nullptr;
-  Scratch q_memory_, block_scale_memory_, start_memory_, scale_memory_, sum_memory_, x_sum_memory_;
+  Scratch q_memory_, transposed_memory_, block_scale_memory_, start_memory_, scale_memory_, sum_memory_, x_sum_memory_;
   int8_t* q_ = nullptr;           // [row, digit][padded]
+  const int8_t* taken_ = nullptr;  // by the kernel: q_, or for compact panels of grids a copy in their order
   float* block_scale_ = nullptr;  // [row, digit][block]
   int32_t *start_ = nullptr, *x_sum_ = nullptr;  // [row, digit][group], and so on
   float *scale_ = nullptr, *sum_ = nullptr;

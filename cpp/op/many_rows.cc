@@ -77,6 +77,7 @@ void ManyRows::Fill(const RowsView& x, Compute compute, const Panel& w) {
           std::fill_n(row_scale + to * blocks_, blocks_, 0.0f);
         }
       }
+      if (layout.grid) TransposeActivations(row, kTileRows * padded, row);
       for (size_t b = 0; b < blocks_; ++b) {
         const size_t at = b * tiles_ + t;
         InterleaveActivations(row + b * kBlockK, padded, kBlockK, plus128, q_ + at * kTileRows * kBlockK);
@@ -125,13 +126,13 @@ void ManyRows::Multiply(const Panel& w, size_t task, const Rows& rows, const Mut
   args.strip = &strip, args.group = layout.group, args.groups_per_header = layout.groups_per_header;
   args.ahead_stride = panel_bytes;
   const size_t steps = (last_tile - first_tile) * kBlockK / 4;
-  args.ahead_step = layout.PanelBytes(kBlockK) / steps + 1;
+  args.ahead_step = layout.PanelBytes(2 * kBlockK) / 2 / steps + 1;
   for (size_t b = 0; b < blocks_; ++b) {
     const size_t first = b * groups_per_block_, count = std::min(groups_per_block_, groups - first);
     const bool last = b + 1 == blocks_;
     for (int v = 0; v < panels; ++v) decode(layout, data + size_t(v) * panel_bytes, first, count, v, strip);
     args.groups = int(count);
-    args.ahead = data + (last ? size_t(panels) * panel_bytes : layout.CodesAt(first + count) - layout.header_bytes());
+    args.ahead = data + (last ? size_t(panels) * panel_bytes : layout.BlockAt(first + count));
     args.y = sums;
     for (size_t t = first_tile; t < last_tile; ++t) {
       const size_t at = b * tiles_ + t, row = t * per_tile, end = last ? std::min(row + per_tile, rows.count) : row;

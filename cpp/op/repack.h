@@ -4,7 +4,7 @@
 #include <string>
 
 #include "core/slabs.h"
-#include "format/panel.h"
+#include "format/grid_panel.h"
 #include "op/hadamard.h"
 #include "op/tensor.h"
 
@@ -22,14 +22,23 @@ struct Panel {
   size_t panel_bytes() const { return layout.PanelBytes(cols); }
 };
 
+// Which of the two panels that rows of a grid (IQ1, IQ2, IQ3) have: kFast holds codes of single weights, of 2 to 4 bits,
+// kCompact numbers of rows, at the format's own rate; kAuto takes the one whose products are faster on this machine.
+// Other formats have one.
+enum class PanelKind { kAuto, kCompact, kFast };
+
 // True if weights of this format have a panel.
 bool CanRepack(FormatId format);
+// What kAuto shall mean from now on; kAuto: the faster one again.
+void SetPanel(PanelKind kind);
+// What `kind` comes to: kCompact or kFast; the latter, too, where there is one panel only.
+PanelKind ChoosePanel(FormatId format, PanelKind kind);
 
 // One with memory that is not yet filled.
 Panel AllocatePanel(const std::string& format, const PanelLayout& layout, size_t rows, size_t cols);
 
 // Packs q on all threads; an Error if its format has no panel.
-Panel Repack(const TensorView& q);
+Panel Repack(const TensorView& q, PanelKind kind = PanelKind::kAuto);
 
 // For benchmarks: copies bytes to `size` bytes of new memory of the kind that panels have, on all threads. Where they
 // are fewer than `size`, some are read twice.

@@ -1,5 +1,6 @@
 #include "kernels/cpu/gemm.h"
 #include "kernels/cpu/compat.h"
+#include "kernels/cpu/grid_products.h"
 
 #undef HWY_TARGET_INCLUDE
 #define HWY_TARGET_INCLUDE "kernels/cpu/gemm.cc"
@@ -45,7 +46,9 @@ HWY_EXPORT(Plus128);
 }  // namespace panel
 using namespace panel;
 
-DecodeFn FindDecode(const PanelLayout& layout) { return HWY_DYNAMIC_DISPATCH(DecodeOf)(layout); }
+DecodeFn FindDecode(const PanelLayout& layout) {
+  return layout.grid ? FindGridDecode(layout) : HWY_DYNAMIC_DISPATCH(DecodeOf)(layout);
+}
 TileFn FindTile(const PanelLayout& layout, int panels) { return HWY_DYNAMIC_DISPATCH(TileOf)(layout, panels); }
 int StripPanels() { return HWY_DYNAMIC_DISPATCH(StripPanelsOf)(); }
 bool ActivationsPlus128() { return HWY_DYNAMIC_DISPATCH(Plus128)(); }

@@ -1,5 +1,6 @@
 #include "kernels/cpu/gemv.h"
 #include "kernels/cpu/compat.h"
+#include "kernels/cpu/grid_products.h"
 
 #undef HWY_TARGET_INCLUDE
 #define HWY_TARGET_INCLUDE "kernels/cpu/gemv.cc"
@@ -33,6 +34,7 @@ HWY_EXPORT(ZeroOf);
 }  // namespace panel
 
 GemvFn FindGemv(const PanelLayout& layout, int rows) {
+  if (layout.grid) return FindGridGemv(layout, rows);
   return rows == 1   ? panel::FindGemvRows1(layout)
          : rows == 2 ? panel::FindGemvRows2(layout)
                      : panel::FindGemvRows4(layout);

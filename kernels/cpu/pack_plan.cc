@@ -202,13 +202,11 @@ void PackRecipe::SetGrid(const Block& b) {
       });
   sign_step = code_lines / (kPackChunk / 32);  // so that lines of the panel are alike
   const int sign_line = code_lines * (wide_codes ? 2 : 1);
-  const bool moves = b.map.shift != 0;
-  const Field& shift = b.map.shift_sign;
-  const bool shared = moves && shift.lanes % 4 == 0 && shift.lane_step == 0;  // by the 32 weights of a word
-  if (moves) signs = shared ? Signs::kShift32 : Signs::kShift;
+  const bool moves = b.map.shift != 0 && layout.scale != PanelScale::kSign;
+  if (moves) signs = Signs::kShift;
   else if (b.map.signs.kind != FieldKind::kNone) signs = b.map.signs.bits == 7 ? Signs::kOdd : Signs::kFree;
-  for (int i = 0; i < kPackChunk / 8; i += shared ? 4 : 1)
-    ForBits(moves ? shift : b.map.signs, i / (b.n / 8) * b.bytes, i % (b.n / 8),
+  for (int i = 0; i < kPackChunk / 8; ++i)
+    ForBits(moves ? b.map.shift_sign : b.map.signs, i / (b.n / 8) * b.bytes, i % (b.n / 8),
             [&](int from, int phase, int bit) {
               codes.Move(from, phase, sign_line + i / 4, moves ? i % 4 * 2 : i % 4 * 8 + bit);
             });
@@ -225,7 +223,7 @@ void PackRecipe::SetGrid(const Block& b) {
 void PackRecipe::SetScales(const Block& b) {
   const int blocks = kPackChunk / b.n, groups = b.n / layout.group;
   scales = PackPlan::After(codes);
-  const bool two_level = layout.scale == PanelScale::kInt8 || layout.scale == PanelScale::kNibble;
+  const bool two_level = layout.two_level(), is_sign = layout.scale == PanelScale::kSign;
   const bool in_pieces = b.scale.pieces.kind != FieldKind::kNone;
   if (in_pieces && !two_level) Fail("scales in pieces need sub-scales");
   const bool whole = panel_detail::IsWhole(b.scale.sub_zero);
@@ -240,7 +238,7 @@ void PackRecipe::SetScales(const Block& b) {
         numbers.push_back({uint16_t(at + b.scale.byte + 2 * j), uint16_t(g), 0});
         if (layout.minima)
           numbers.push_back(
-              {uint16_t(at + b.offset.byte + 2 * j), uint16_t(g), uint16_t((two_level ? 2 : 4) * kPanelRows)});
+              {uint16_t(at + (is_sign ? b.scale : b.offset).byte + 2 * j), uint16_t(g), uint16_t((two_level ? 2 : 4) * kPanelRows)});
       }
     if (layout.scale == PanelScale::kF16) continue;
     for (int j = 0; j < groups; ++j) {
@@ -254,7 +252,10 @@ void PackRecipe::SetScales(const Block& b) {
         ForBits(f, at, j, [&](int from, int phase, int bit) {
           if (bit + !whole < 8) scales.Move(from, phase, line, to + bit + !whole);
         });
-      if (layout.minima)
+      if (is_sign)
+        ForBits(b.map.shift_sign, at, j * layout.group / 8,
+                [&](int from, int phase, int) { scales.Move(from, phase, line, to + 7); });
+      else if (layout.minima)
         for (const Field& f : b.offset.sub)
           ForBits(f, at, j, [&](int from, int phase, int bit) {
             if (bit < 8) scales.Move(from, phase, line + min_words, to + bit + (min_words ? 0 : 4));

@@ -83,7 +83,7 @@ struct PackRows {
 
 // What is known before the first row is seen.
 struct PackRecipe {
-  enum class Signs : uint8_t { kNone, kFree, kOdd, kShift, kShift32 };
+  enum class Signs : uint8_t { kNone, kFree, kOdd, kShift };
 
   PackRecipe(const Block& block, const PanelLayout& layout);
 
@@ -91,8 +91,7 @@ struct PackRecipe {
   int block_weights, block_bytes, chunk_bytes;
 
   // To lines of the panel; of codes for several weights each: to lines of the codes' lower bytes, of the bits above
-  // them if there are any, and of signs, a bit per weight (kShift: bits 0, 2, 4, 6 for eight weights each; kShift32:
-  // bit 0 for all).
+  // them if there are any, and of signs, a bit per weight (kShift: bits 0, 2, 4, 6 for eight weights each).
   PackPlan codes;
   uint8_t code_minus = 0;  // subtracted from every byte
 

@@ -212,8 +212,6 @@ HWY_INLINE void OrderSigns(PackRecipe::Signs kind, const Words* HWY_RESTRICT fro
       v = hn::Or(v, hn::ShiftLeft<8>(v));
       return hn::Or(v, hn::ShiftLeft<16>(v));
     });
-  } else if (kind == PackRecipe::Signs::kShift32) {
-    each([&](auto v) HWY_ATTR { return hn::Sub(hn::Zero(d), v); });
   } else if (kind == PackRecipe::Signs::kOdd) {
     each([&](auto v) HWY_ATTR {
       auto odd = hn::Xor(v, hn::ShiftRight<4>(v));

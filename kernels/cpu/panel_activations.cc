@@ -114,6 +114,21 @@ void InterleaveRows(const int8_t* HWY_RESTRICT q, size_t stride, size_t k, bool 
   }
 }
 
+void TransposeFours(const int8_t* q, size_t n, int8_t* out) {
+#if HWY_TARGET == HWY_SCALAR
+  for (size_t i = 0; i < n; i += 16) {
+    int8_t from[16];
+    memcpy(from, q + i, 16);
+    for (size_t k = 0; k < 16; ++k) out[i + k] = from[k % 4 * 4 + k / 4];
+  }
+#else
+  const hn::CappedTag<int8_t, 16> d;
+  alignas(16) static constexpr int8_t kFrom[16] = {0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15};
+  const auto from = hn::Load(d, kFrom);
+  for (size_t i = 0; i < n; i += 16) hn::StoreU(hn::TableLookupBytes(hn::LoadU(d, q + i), from), d, out + i);
+#endif
+}
+
 void SumRows(const int8_t* HWY_RESTRICT q, size_t count, int group, int32_t* HWY_RESTRICT sums) {
   for (size_t g = 0; g < count; ++g, q += group) {
     int32_t sum = 0;
@@ -132,6 +147,7 @@ namespace panel {
 
 HWY_EXPORT(QuantizeRow);
 HWY_EXPORT(InterleaveRows);
+HWY_EXPORT(TransposeFours);
 HWY_EXPORT(SumRows);
 
 }  // namespace panel
@@ -144,6 +160,7 @@ void QuantizeActivations(FormatId type, const void* x, size_t k, int digits, int
 void InterleaveActivations(const int8_t* q, size_t stride, size_t k, bool plus128, uint8_t* out) {
   HWY_DYNAMIC_DISPATCH(InterleaveRows)(q, stride, k, plus128, out);
 }
+void TransposeActivations(const int8_t* q, size_t n, int8_t* out) { HWY_DYNAMIC_DISPATCH(TransposeFours)(q, n, out); }
 void SumActivations(const int8_t* q, size_t count, int group, int32_t* sums) {
   HWY_DYNAMIC_DISPATCH(SumRows)(q, count, group, sums);
 }

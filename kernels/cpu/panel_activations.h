@@ -21,6 +21,10 @@ void QuantizeActivations(FormatId type, const void* x, size_t k, int digits, int
 // asked.
 void InterleaveActivations(const int8_t* q, size_t stride, size_t k, bool plus128, uint8_t* out);
 
+// Transposes the 4 x 4 int8 of every 16 of n (a multiple of 16), as the steps of compact panels of grids take them. In
+// place if out is q.
+void TransposeActivations(const int8_t* q, size_t n, int8_t* out);
+
 // Sums of `count` groups of consecutive int8.
 void SumActivations(const int8_t* q, size_t count, int group, int32_t* sums);
 

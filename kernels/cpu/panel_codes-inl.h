@@ -62,12 +62,13 @@ HWY_INLINE void ReadScales(const PanelLayout& layout, const uint8_t* HWY_RESTRIC
 
 // Layouts with two levels: the integers of group g of the header at p.
 HWY_INLINE Ints SubScale(const PanelLayout& layout, const uint8_t* HWY_RESTRICT p, size_t g) {
-  return layout.scale == PanelScale::kNibble ? LowNibble(LoadBytes(p + 64 + 16 * g)) : LoadSignedBytes(p + 64 + 16 * g);
+  if (layout.scale == PanelScale::kNibble) return LowNibble(LoadBytes(p + 64 + 16 * g));
+  const Ints code = LoadSignedBytes(p + 64 + 16 * g);
+  return layout.scale == PanelScale::kSign ? Magnitude(code) : code;
 }
 HWY_INLINE Ints SubMinimum(const PanelLayout& layout, const uint8_t* HWY_RESTRICT p, size_t g) {
-  return layout.scale == PanelScale::kNibble
-             ? HighNibble(LoadBytes(p + 64 + 16 * g))
-             : LoadSignedBytes(p + 64 + 16 * (size_t(layout.groups_per_header) + g));
+  if (layout.scale == PanelScale::kNibble) return HighNibble(LoadBytes(p + 64 + 16 * g));
+  return LoadSignedBytes(p + 64 + 16 * (layout.scale == PanelScale::kSign ? g : size_t(layout.groups_per_header) + g));
 }
 
 }  // namespace HWY_NAMESPACE

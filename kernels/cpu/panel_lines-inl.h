@@ -127,6 +127,17 @@ HWY_INLINE Line WithBitsOf(const Line& with, const Line& v) {
                      hn::Set(D8(), uint8_t(((1 << width) - 1) << to)));
   });
 }
+HWY_INLINE Line Twice(const Line& v) {  // of each byte, without its top bit
+  return Parts<Line>([&](auto i) EDGEQUANT_UNROLLED { return hn::Add(v.template At<i>(), v.template At<i>()); });
+}
+template <int kFirst>  // bytes kFirst, kFirst, kFirst + 1, kFirst + 1 of every four
+HWY_INLINE Line TwicePairs(const Line& v) {
+  constexpr uint8_t f = kFirst, g = kFirst + 1;
+  alignas(16) static constexpr uint8_t kFrom[16] = {f,     f,     g,     g,     f + 4,  f + 4,  g + 4,  g + 4,
+                                                    f + 8, f + 8, g + 8, g + 8, f + 12, f + 12, g + 12, g + 12};
+  const V8 from = hn::LoadDup128(D8(), kFrom);
+  return Parts<Line>([&](auto i) EDGEQUANT_UNROLLED { return hn::TableLookupBytes(v.template At<i>(), from); });
+}
 HWY_INLINE Line FlipTops(const Line& v) {
   return Parts<Line>([&](auto i)
                          EDGEQUANT_UNROLLED { return hn::Xor(v.template At<i>(), hn::Set(D8(), uint8_t{128})); });
@@ -271,6 +282,9 @@ HWY_INLINE Ints TimesPlus(const Ints& a, const Ints& b, const Ints& c) {
 }
 HWY_INLINE Ints Plus(const Ints& a, const Ints& b) {
   return Parts<Ints>([&](auto i) EDGEQUANT_UNROLLED { return hn::Add(a.template At<i>(), b.template At<i>()); });
+}
+HWY_INLINE Ints Magnitude(const Ints& v) {
+  return Parts<Ints>([&](auto i) EDGEQUANT_UNROLLED { return hn::Abs(v.template At<i>()); });
 }
 HWY_INLINE void Keep(Ints& v) {  // in registers
   For<kParts>([&](auto i) EDGEQUANT_UNROLLED { EDGEQUANT_PIN(v.template At<i>()); });

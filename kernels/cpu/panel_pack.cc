@@ -84,6 +84,11 @@ void MakeScales(const PackRecipe& recipe, const uint8_t* const rows[kPanelRows],
   const DW d;
   ForWords(made, size_t(recipe.scale_words),
            [&](auto v) HWY_ATTR { return MinusBytes(v, Bytes4(recipe.scale_minus)); });
+  if (layout.scale == PanelScale::kSign)  // odd magnitudes: minus one has all other bits inverted
+    ForWords(made, size_t(recipe.scale_words), [&](auto v) HWY_ATTR {
+      const auto minus = hn::And(v, hn::Set(d, Bytes4(128)));
+      return hn::Xor(v, hn::Sub(minus, hn::ShiftRight<6>(minus)));
+    });
   if (layout.scale == PanelScale::kUE4M3)  // seven bits; 0x7f, but not 0xff, is 0
     ForWords(made, size_t(recipe.scale_words), [&](auto v) HWY_ATTR {
       const auto seven = hn::Set(d, Bytes4(127)), other = hn::Xor(v, seven);

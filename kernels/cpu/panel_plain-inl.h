@@ -38,6 +38,13 @@ inline HWY_NOINLINE Line WithBitsOf(const Line& with, const Line& v) {
 inline HWY_NOINLINE Line Minus(const Line& v, int zero) {
   return Each<Line, 64>([&](int i) { return uint8_t(v.v[i] - zero); });
 }
+inline HWY_NOINLINE Line Twice(const Line& v) {
+  return Each<Line, 64>([&](int i) { return uint8_t(2 * v.v[i]); });
+}
+template <int kFirst>
+inline HWY_NOINLINE Line TwicePairs(const Line& v) {
+  return Each<Line, 64>([&](int i) { return v.v[i / 4 * 4 + kFirst + i % 4 / 2]; });
+}
 inline HWY_NOINLINE Line FlipTops(const Line& v) {
   return Each<Line, 64>([&](int i) { return uint8_t(v.v[i] ^ 128); });
 }
@@ -82,6 +89,9 @@ inline HWY_NOINLINE Ints TimesPlus(const Ints& a, const Ints& b, const Ints& c) 
 }
 inline HWY_NOINLINE Ints Plus(const Ints& a, const Ints& b) {
   return Each<Ints, 16>([&](int i) { return a.v[i] + b.v[i]; });
+}
+inline HWY_NOINLINE Ints Magnitude(const Ints& v) {
+  return Each<Ints, 16>([&](int i) { return v.v[i] < 0 ? -v.v[i] : v.v[i]; });
 }
 inline HWY_NOINLINE void Keep(Ints&) {}
 inline HWY_NOINLINE void Keep(Line&) {}

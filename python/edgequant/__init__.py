@@ -16,7 +16,7 @@ from importlib import import_module
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
-from edgequant._core import Error, __version__, num_threads, set_num_threads
+from edgequant._core import Error, __version__, num_threads, set_num_threads, set_panel
 
 if TYPE_CHECKING:
     from edgequant.comparison import Comparison
@@ -62,6 +62,7 @@ __all__ = [
     "quantize_model",
     "save",
     "set_num_threads",
+    "set_panel",
     "transcode_loss",
 ]
 

@@ -106,8 +106,23 @@ class Panel:
     @property
     def format(self) -> str: ...
 
-def repack(data: Any, format: str, rows: int, cols: int) -> Panel:
-    """Copy rows x cols weights to a Panel."""
+def repack(data: Any, format: str, rows: int, cols: int, panel: str = "auto") -> Panel:
+    """Copy rows x cols weights to a Panel of the kind that choose_panel names."""
+
+def choose_panel(format: str, panel: str) -> str:
+    """What 'auto', 'compact' or 'fast' means for a format: 'compact' or, where there is one panel only, 'fast'."""
+
+def set_panel(panel: str) -> None:
+    """Choose the panel of weights that are rows of a grid (iq1, iq2, iq3), for products that do not choose it.
+
+    What has been multiplied already keeps its panel.
+
+    Args:
+      panel: "compact" keeps the format's rate in memory, 1.56 to 3.44 bits per weight; "fast" holds codes of single
+        weights, 2.375 to 4.375 bits; "auto" takes the one that is faster on this machine. Other formats have one panel.
+
+    Raises Error for another name.
+    """
 
 def copy_to_new_memory(data: Any, nbytes: int = 0) -> object:
     """For benchmarks: copy the bytes to new memory on all threads, as repack does, `nbytes` of them if that is not 0.

@@ -20,21 +20,23 @@ if TYPE_CHECKING:
 # NumPy's name of a type of activations -> the core's.
 _TYPES = {"float32": "f32", "float16": "f16", "bfloat16": "bf16"}
 
-# Repacked weights by the id of the array that holds the encoded ones, as long as that lives.
-_panels: dict[int, tuple[weakref.ref[np.ndarray], str, tuple[int, ...], Any]] = {}
+# Repacked weights by the id of the array that holds the encoded ones, as long as that lives, and the kind of panel.
+_panels: dict[tuple[int, str], tuple[weakref.ref[np.ndarray], str, tuple[int, ...], Any]] = {}
 
 
-def repack(q: QuantizedTensor) -> Any:
+def repack(q: QuantizedTensor, panel: str = "auto") -> Any:
     """The weights in the layout that products read; made once, and kept while `q.data` lives.
 
-    Changes of `q.data` in place are not noticed. Raises Error for plain numbers (f32, f16, bf16), which
-    have no such layout. Formats with a grid (iq1, iq2, iq3) take 3 or 4 bits per weight there.
+    Changes of `q.data` in place are not noticed. Formats with a grid (iq1, iq2, iq3) have two layouts: "compact", at
+    their own rate, and "fast", of 2.4 to 4.4 bits per weight; see `edgequant.set_panel`. Raises Error for plain numbers
+    (f32, f16, bf16), which have none.
     """
-    return _cached(q, q.data, lambda rows, cols: _core.repack(q.data, q.format, rows, cols))
+    kind = _core.choose_panel(q.format, panel)
+    return _cached(q, q.data, lambda rows, cols: _core.repack(q.data, q.format, rows, cols, kind), kind)
 
 
-def _cached(q: QuantizedTensor, owner: np.ndarray, make: Callable[[int, int], Any]) -> Any:
-    key = id(owner)
+def _cached(q: QuantizedTensor, owner: np.ndarray, make: Callable[[int, int], Any], kind: str = "fast") -> Any:
+    key = (id(owner), kind)
     found = _panels.get(key)
     if found is not None and found[0]() is owner and found[1:3] == (q.format, q.shape):
         return found[3]
@@ -43,12 +45,12 @@ def _cached(q: QuantizedTensor, owner: np.ndarray, make: Callable[[int, int], An
     return panel
 
 
-def _panel_for(q: QuantizedTensor, compute: str) -> Any | None:
+def _panel_for(q: QuantizedTensor, compute: str, panel: str) -> Any | None:
     """The panel for this kind of product; None where the decoded weights must be multiplied."""
     from edgequant.scheme_tensor import SchemeTensor
 
     if not isinstance(q, SchemeTensor):
-        return repack(q)
+        return repack(q, panel)
     found = _cached(q, next(iter(q.planes.values())), q.repack)
     return found[0] if found is not None and (found[1] or compute != "exact") else None
 
@@ -78,7 +80,13 @@ def _multiply_decoded(
 
 
 def matmul(
-    x: Any, q: QuantizedTensor, out: Any = None, compute: str = "int8", bias: Any = None, scale: Any = None
+    x: Any,
+    q: QuantizedTensor,
+    out: Any = None,
+    compute: str = "int8",
+    bias: Any = None,
+    scale: Any = None,
+    panel: str = "auto",
 ) -> Any:
     """x @ w.T * scale + bias, where w are the weights of `q`.
 
@@ -99,6 +107,8 @@ def matmul(
       bias: (N,) numbers to add, or None.
       scale: (N,) numbers, what the columns of the product are multiplied by before the bias is added and the result
         rounded; or None.
+      panel: which panel of a format with a grid (iq1, iq2, iq3): "compact", "fast" or "auto"; see
+        `edgequant.set_panel`. Each that is asked for stays in memory. Other formats have one.
 
     Returns: `out`, or the new array. Raises Error if shapes or types do not fit, or the format has no matmul.
 
@@ -117,9 +127,9 @@ def matmul(
     out, target, target_kind = _target(out, x, numbers, shape)
     bias, scale = _per_column(bias, (n,), "bias"), _per_column(scale, (n,), "scale")
     _check_compute(compute)
-    panel = _panel_for(q, compute)
-    if panel is not None:
-        _core.matmul(rows, kind, panel, target.reshape(-1, n), target_kind, compute, bias, scale)
+    packed = _panel_for(q, compute, panel)
+    if packed is not None:
+        _core.matmul(rows, kind, packed, target.reshape(-1, n), target_kind, compute, bias, scale)
     else:
         _multiply_decoded(rows, kind, cast("SchemeTensor", q), target.reshape(-1, n), target_kind, bias, scale)
     return out
@@ -133,6 +143,7 @@ def matmul_grouped(
     compute: str = "int8",
     bias: Any = None,
     scale: Any = None,
+    panel: str = "auto",
 ) -> Any:
     """Each row of x times the weights of the experts that `index` names: the products of a mixture of experts.
 
@@ -147,6 +158,7 @@ def matmul_grouped(
       out: where to put the result (*index.shape, N), as for `matmul`. Default: a new array of the kind and type of `x`.
       compute: "int8" or "exact", as for `matmul`.
       bias, scale: (len(experts), N) numbers, as for `matmul`, or None.
+      panel: as for `matmul`.
 
     Returns: `out`, or the new array. Raises Error if shapes or types do not fit, or a number names no expert.
 
@@ -179,7 +191,7 @@ def matmul_grouped(
     target = target.reshape(-1, n)
     bias, scale = (_per_column(v, (len(experts), n), name) for v, name in ((bias, "bias"), (scale, "scale")))
     _check_compute(compute)
-    panels = [_panel_for(q, compute) for q in experts]
+    panels = [_panel_for(q, compute, panel) for q in experts]
     if None not in panels:
         _core.matmul_grouped(
             rows, kind, cast("list[_core.Panel]", panels), flat, per_row, target, target_kind, compute, bias, scale

@@ -225,3 +225,35 @@ def test_grouped_refuses_what_does_not_fit() -> None:
         eq.matmul_grouped(x, [], [])
     with pytest.raises(eq.Error, match="bias has shape"):
         eq.matmul_grouped(x, experts, [0, 1, 1], bias=np.zeros(24))
+
+
+COMPACT_FORMATS = [name for name in PANEL_FORMATS if _core.choose_panel(name, "compact") == "compact"]
+
+
+@pytest.mark.parametrize("name", COMPACT_FORMATS)
+def test_both_panels_of_a_grid(name: str) -> None:
+    q, bits = weights(name, 37, 768), eq.formats[name].bits_per_weight
+    for rows in (1, 9):
+        x = activations(rows, 768)
+        want = x.astype(np.float64) @ q.dequantize().astype(np.float64).T
+        assert relative_error(eq.matmul(x, q, compute="exact", panel="compact"), want) < 5e-7
+        compact, fast = eq.matmul(x, q, panel="compact"), eq.matmul(x, q, panel="fast")
+        np.testing.assert_allclose(compact, fast, rtol=1e-4, atol=1e-4)
+    large = eq.from_bytes(np.zeros((16, eq.formats[name].row_bytes(1024)), np.uint8), name, (16, 1024))
+    compact, fast = (repack(large, panel).nbytes * 8 / (16 * 1024) for panel in ("compact", "fast"))
+    assert compact <= bits + 0.125 < fast
+
+
+def test_the_panel_that_all_products_take() -> None:
+    q, x = weights("iq3_s", 16, 256), activations(1, 256)
+    assert len(COMPACT_FORMATS) == 7
+    try:
+        eq.set_panel("compact")
+        assert repack(q) is repack(q, "compact") and repack(q) is not repack(q, "fast")
+    finally:
+        eq.set_panel("auto")
+    assert _core.choose_panel("q4_k", "compact") == "fast"
+    with pytest.raises(eq.Error, match="panel is"):
+        eq.set_panel("small")
+    with pytest.raises(eq.Error, match="panel is"):
+        eq.matmul(x, q, panel="small")

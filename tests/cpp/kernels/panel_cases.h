@@ -31,6 +31,13 @@ inline std::vector<FormatId> PanelFormats() {
   return formats;
 }
 
+inline std::vector<FormatId> CompactFormats() {
+  std::vector<FormatId> formats;
+  for (int f = 0; f < kFormatCount; ++f)
+    if (ChoosePanel(FormatId(f), PanelKind::kCompact) == PanelKind::kCompact) formats.push_back(FormatId(f));
+  return formats;
+}
+
 // Blocks of random bits with scales of a sane size.
 struct RandomWeights {
   FormatId format;

@@ -53,6 +53,10 @@ double ReadWeight(const Panel& w, size_t row, size_t k) {
       scale = f16(header + 2 * r) * (header[64 + at * 16 + r] & 15);
       minimum = f16(header + 32 + 2 * r) * (header[64 + at * 16 + r] >> 4);
       break;
+    case PanelScale::kSign:
+      scale = f16(header + 2 * r) * std::abs(int8_t(header[64 + at * 16 + r]));
+      minimum = f16(header + 32 + 2 * r) * int8_t(header[64 + at * 16 + r]);
+      break;
   }
   return double(p.factor) * scale * value + double(p.min_factor) * minimum;
 }
@@ -65,7 +69,7 @@ TEST(Panel, HoldsEveryFormatExactly) {
       const size_t n = size_t(BlockOf(format).n);
       for (size_t blocks : {size_t{1}, 256 / n + 1, 3 * 256 / n}) {
         const RandomWeights q(format, 19, blocks * n, rng);
-        const Panel w = Repack(q.View());
+        const Panel w = Repack(q.View(), PanelKind::kFast);
         ASSERT_EQ(w.bytes, 2 * w.layout.PanelBytes(q.cols));
         for (size_t row = 0; row < q.rows; ++row)
           for (size_t k = 0; k < q.cols; ++k) {

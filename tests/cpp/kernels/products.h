@@ -10,12 +10,13 @@ struct ProductShape {
 
 // All results of m rows against double arithmetic on decoded weights and, for kInt8, on rounded activations. Only the
 // order of sums differs, so errors are some float roundings of the sum of magnitudes.
-inline void CheckProduct(FormatId format, const ProductShape& shape, Compute compute, std::mt19937& rng) {
+inline void CheckProduct(FormatId format, const ProductShape& shape, Compute compute, std::mt19937& rng,
+                         PanelKind kind = PanelKind::kFast) {
   const size_t k = shape.blocks * size_t(BlockOf(format).n);
   SCOPED_TRACE(std::string(NameOf(format)) + " " + std::to_string(shape.m) + " x " + std::to_string(shape.n) + " x " +
                std::to_string(k));
   const RandomWeights q(format, shape.n, k, rng);
-  const Panel w = Repack(q.View());
+  const Panel w = Repack(q.View(), kind);
   std::vector<float> x = RandomRow(shape.m * k + 1, rng), y(shape.m * shape.n + 1, -7.0f);
   const std::vector<float> bias = RandomRow(shape.n, rng), scale = RandomRow(shape.n, rng);
   Matmul({FormatId::kF32, x.data() + 1, shape.m, k, ptrdiff_t(4 * k)}, w,

@@ -1,0 +1,116 @@
+#include "kernels/cpu/grid_products.h"
+
+#include "kernels/products.h"
+
+namespace edgequant {
+namespace {
+
+// A weight of a compact panel, read as the description says, without any kernel.
+double ReadWeight(const Panel& w, size_t row, size_t k) {
+  const PanelLayout& p = w.layout;
+  const GridPanel& grid = *p.grid;
+  const size_t r = row % 16, b = k / 256, at = k % 256, dim = size_t(grid.dim), groups = size_t(p.groups_per_header);
+  const uint8_t* header = w.data.get() + row / 16 * p.PanelBytes(w.cols) + b / 2 * p.grid_bytes;
+  const uint8_t* codes = header + 64 + b % 2 * groups / 2 * 16;
+  const uint8_t* lines = header + 64 + groups * 16 + b % 2 * size_t(grid.lines()) * 64;
+  const size_t code = at / dim, line = code / 4, byte = r * 4 + code % 4, g = at / size_t(p.group);
+  size_t number = lines[line * 64 + byte];
+  const uint8_t* high = lines + grid.code_lines() * 64;
+  for (int bit = 8; bit < grid.code_bits; ++bit, high += grid.code_lines() / 8 * 64)
+    number |= size_t(high[line / 8 * 64 + byte] >> line % 8 & 1) << bit;
+  const size_t j = at % dim, half = dim / 2, bits = dim == 8 ? 2 : 3;
+  int entry = grid.planes[j / half][number] >> j % half * (8 / half) & ((1 << bits) - 1);
+  const uint8_t* signs = lines + (grid.code_lines() + grid.high_lines()) * 64;
+  if (grid.signs) {  // a byte per 4 weights, of both halves of 32 k
+    const size_t of = at % 16 / 4, i = at % 4;
+    entry |= (signs[at / 32 * 64 + r * 4 + of] >> GridSignBit(grid.dim, int(i), int(at % 32 / 16)) & 1) << bits;
+  }
+  if (grid.shift == GridShift::kCode) entry |= (signs[byte] >> (7 - line % 8) & 1) << 3;
+  const int s = codes[g / 2 * 16 + r] >> g % 2 * 4 & 15;
+  const double d = double(ReadNumber(Number::kF16, header + (b % 2 * 16 + r) * 2));
+  if (grid.shift != GridShift::kGroup) return double(p.factor) * d * (2 * s + 1) * grid.values[entry];
+  const int scale = 2 * (s & 7) + 1;
+  return d * scale * (double(p.factor) * grid.values[entry] + double(p.min_factor) * (s & 8 ? -1 : 1));
+}
+
+TEST(CompactPanel, HoldsGridsExactly) {
+  ASSERT_EQ(CompactFormats().size(), 7u);
+  ForEachTarget([] {
+    std::mt19937 rng(21);
+    for (FormatId format : CompactFormats())
+      for (size_t blocks : {size_t{1}, size_t{2}, size_t{5}}) {
+        SCOPED_TRACE(NameOf(format));
+        const RandomWeights q(format, 19, blocks * 256, rng);
+        const Panel w = Repack(q.View(), PanelKind::kCompact);
+        ASSERT_EQ(w.bytes, 2 * w.layout.PanelBytes(q.cols));
+        for (size_t row = 0; row < q.rows; ++row)
+          for (size_t k = 0; k < q.cols; ++k) {
+            const double want = q.At(row, k);
+            ASSERT_NEAR(ReadWeight(w, row, k), want, 1e-6 * std::fabs(want)) << "row " << row << ", column " << k;
+          }
+      }
+  });
+}
+
+TEST(CompactPanel, KeepsTheFormatsRate) {
+  for (FormatId format : CompactFormats()) {
+    const Block& b = BlockOf(format);
+    const std::vector<uint8_t> zeros(16 * RowBytes(format, 4096), 0);
+    const Panel w = Repack({format, zeros.data(), 16, 4096}, PanelKind::kCompact);
+    EXPECT_LE(double(w.bytes) * 8 / 16 / 4096, double(b.bytes) * 8 / b.n + 0.125) << NameOf(format);
+  }
+}
+
+TEST(CompactPanel, EveryFormatTargetAndShapeEqualsDoubleArithmetic) {
+  ForEachTarget([] {
+    std::mt19937 rng(22);
+    for (FormatId format : CompactFormats()) {
+      for (const ProductShape& shape :
+           {ProductShape{1, 16, 1}, {1, 35, 5}, {2, 17, 2}, {3, 1, 7}, {4, 50, 3}, {5, 16, 1}, {9, 70, 3}})
+        CheckProduct(format, shape, Compute::kInt8, rng, PanelKind::kCompact);
+      for (const ProductShape& shape : {ProductShape{1, 33, 5}, {3, 50, 3}})
+        CheckProduct(format, shape, Compute::kExact, rng, PanelKind::kCompact);
+    }
+  });
+}
+
+// Sums of integers are the same in both panels, and so are all roundings, but where shifts are added apart.
+TEST(CompactPanel, GivesTheResultsOfTheFastOne) {
+  ForEachTarget([] {
+    std::mt19937 rng(23);
+    const size_t n = 40, k = 1280;
+    for (FormatId format : CompactFormats()) {
+      SCOPED_TRACE(NameOf(format));
+      const RandomWeights q(format, n, k, rng);
+      for (size_t m : {size_t{1}, size_t{2}, size_t{4}, size_t{11}}) {
+        const std::vector<float> x = RandomRow(m * k, rng);
+        std::vector<float> y[2];
+        for (int i = 0; i < 2; ++i) {
+          y[i].resize(m * n);
+          Matmul({FormatId::kF32, x.data(), m, k, ptrdiff_t(4 * k)},
+                 Repack(q.View(), i ? PanelKind::kCompact : PanelKind::kFast),
+                 {FormatId::kF32, y[i].data(), m, n, ptrdiff_t(4 * n)}, Compute::kInt8);
+        }
+        for (size_t i = 0; i < m * n; ++i) {
+          if (BlockOf(format).map.shift == 0) EXPECT_EQ(y[0][i], y[1][i]);
+          else EXPECT_NEAR(y[0][i], y[1][i], 1e-4);
+        }
+      }
+    }
+  });
+}
+
+TEST(CompactPanel, IsChosenByTheCaller) {
+  const std::vector<uint8_t> zeros(RowBytes(FormatId::kIQ2_S, 512), 0);
+  const TensorView q{FormatId::kIQ2_S, zeros.data(), 1, 512};
+  EXPECT_LT(Repack(q, PanelKind::kCompact).bytes, Repack(q, PanelKind::kFast).bytes);
+  SetPanel(PanelKind::kCompact);
+  EXPECT_NE(Repack(q).layout.grid, nullptr);
+  SetPanel(PanelKind::kFast);
+  EXPECT_EQ(Repack(q).layout.grid, nullptr);
+  SetPanel(PanelKind::kAuto);
+  EXPECT_EQ(ChoosePanel(FormatId::kQ4_K, PanelKind::kCompact), PanelKind::kFast);
+}
+
+}  // namespace
+}  // namespace edgequant
