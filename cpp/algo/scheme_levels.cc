@@ -1,5 +1,6 @@
 // Scales over a second level.
 #include <algorithm>
+#include <bit>
 #include <cmath>
 #include <numeric>
 #include <optional>
@@ -27,6 +28,8 @@ class LevelSearch {
     high_ = integer_ ? float((1 << plane.bits) - 1) - zero_ : CellLimit(plane.cell);
     low_ = integer_ ? -zero_ : -high_;
     table_ = minimum || s.sub_table.empty() ? nullptr : &s.sub_table;
+    for (size_t k = 0; table_ && k < table_->size(); ++k) sorted_.push_back({(*table_)[k], k});
+    std::sort(sorted_.begin(), sorted_.end());
     if (!whole()) return;
     for (const float end : {high_, low_}) {  // the number of largest magnitude goes there, or a bit beyond
       if (end == 0) continue;
@@ -64,10 +67,11 @@ class LevelSearch {
   float Element(float u) const {
     if (whole()) return Rounded(std::min(std::max(u, low_), high_)) + zero_;
     if (!table_) return AsStored(plane_.cell, u);
-    size_t at = 0;
-    for (size_t k = 1; k < table_->size(); ++k)
-      if (std::abs((*table_)[k] - u) < std::abs((*table_)[at] - u)) at = k;
-    return float(at);
+    size_t at = 0;  // the last that is below u, or the first; then the nearer neighbour
+    for (size_t step = std::bit_floor(sorted_.size() - 1); step > 0; step /= 2)
+      if (at + step < sorted_.size() && sorted_[at + step].first < u) at += step;
+    if (at + 1 < sorted_.size() && std::abs(sorted_[at + 1].first - u) < std::abs(sorted_[at].first - u)) ++at;
+    return float(sorted_[at].second);
   }
   float Value(float element) const { return table_ ? (*table_)[size_t(element)] : element - zero_; }
 
@@ -77,6 +81,7 @@ class LevelSearch {
   bool integer_;
   float zero_, high_, low_;
   const std::vector<float>* table_;
+  std::vector<std::pair<float, size_t>> sorted_;  // the values of the table, and where they are
   std::vector<float> ends_;
 };
 
