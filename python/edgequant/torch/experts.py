@@ -48,7 +48,7 @@ class QuantExperts(nn.Module):
 
     def _are_plain(self, experts: list[int]) -> bool:
         """Whether one call of the core multiplies with all of them."""
-        layers = [part[e] for part in (self.up, self.down) for e in experts]
+        layers: list[Any] = [part[e] for part in (self.up, self.down) for e in experts]
         return len({layer.compute for layer in layers}) == 1 and all(
             type(layer) is QuantLinear and layer.bias is None and layer.scale is None and ops.has_panel(layer.format)
             for layer in layers
@@ -68,7 +68,7 @@ def _products(
     layers: nn.ModuleList, experts: list[int], x: torch.Tensor, index: torch.Tensor, per_row: int
 ) -> torch.Tensor:
     """Row i of (index.numel(), N) is row i / per_row of x times the weights of layer experts[index[i]]."""
-    chosen = [layers[e] for e in experts]
+    chosen: list[Any] = [layers[e] for e in experts]
     panels = [layer.panel() for layer in chosen]
     y = x.new_empty((index.numel(), chosen[0].out_features))
     type = ops.check_input(x, chosen[0].in_features, "QuantExperts")

@@ -5,8 +5,9 @@ from __future__ import annotations
 import edgequant as eq
 import pytest
 
-torch = pytest.importorskip("torch")
+pytest.importorskip("torch")
 
+import torch
 from edgequant import _core
 from edgequant.torch.experts import QuantExperts
 from edgequant.torch.modules import QuantLinear
