@@ -10,15 +10,22 @@
 namespace edgequant {
 namespace {
 
-constexpr size_t kSample = 1 << 18, kVectorSample = 1 << 16;  // weights that are looked at; vectors
+// Weights that are looked at for a table, as many as make each of its numbers sure; vectors for a codebook.
+size_t SampleOf(const Encoder& e) {
+  if (e.s.values != Values::kCodebook) return size_t{1} << (e.effort == Effort::kBest || e.s.codes > 16 ? 18 : 17);
+  return std::max(size_t{1} << 16, 16 * std::min(size_t(e.s.codes), size_t{1} << 14));
+}
 
-// Whole rows, evenly spread over the matrix.
+// Whole rows, evenly spread over the matrix. CheckMagnitudes of those; of the others where they are encoded.
 std::vector<float> SampleRows(const Encoder& e, size_t* rows) {
-  *rows = std::min(e.rows, std::max<size_t>(1, kSample / e.cols));
+  const size_t weights = std::max(size_t{1} << 17, SampleOf(e) * size_t(e.s.dim));
+  *rows = std::min(e.rows, std::max<size_t>(1, weights / e.cols));
   std::vector<float> x(*rows * e.cols);
-  for (size_t r = 0; r < *rows; ++r)
-    std::memcpy(&x[r * e.cols], e.x + r * e.rows / *rows * e.cols, e.cols * sizeof(float));
-  CheckMagnitudes(e, 0, e.rows);
+  for (size_t r = 0; r < *rows; ++r) {
+    const size_t from = r * e.rows / *rows;
+    CheckMagnitudes(e, from, 1);
+    std::memcpy(&x[r * e.cols], e.x + from * e.cols, e.cols * sizeof(float));
+  }
   return x;
 }
 
@@ -44,9 +51,10 @@ std::vector<float> LearnLevels(Encoder& e, const std::vector<float>& x, size_t r
   const auto levels_of = [&](float reach) {  // of the weights over their scales
     LevelHistogram histogram(reach);
     for (size_t r = 0; r < rows; ++r)
-      for (size_t c = 0; c < cols; ++c) {
-        const float s = scale[r * groups + c / group];
-        if (s != 0) histogram.Add(x[r * cols + c] / s, weight(c) * s * s);
+      for (size_t g = 0; g < groups; ++g) {
+        const float s = scale[r * groups + g], inverse = 1 / s;
+        if (std::abs(s) < 1e-37f) continue;
+        for (size_t c = g * group; c < std::min(cols, (g + 1) * group); ++c) histogram.Add(x[r * cols + c] * inverse, weight(c) * s * s);
       }
     return histogram.BestLevels(k);
   };
@@ -76,7 +84,7 @@ std::vector<float> LearnLevels(Encoder& e, const std::vector<float>& x, size_t r
 
 std::vector<float> LearnCodebook(Encoder& e, const std::vector<float>& x, size_t rows) {
   const size_t groups = e.groups(), group = e.group(), cols = e.cols, dim = size_t(e.s.dim);
-  const size_t per_row = cols / dim, stride = std::max<size_t>(1, rows * per_row / kVectorSample);
+  const size_t per_row = cols / dim, stride = std::max<size_t>(1, rows * per_row / SampleOf(e));
   const bool scaled = e.s.scale.present();
   std::vector<float> scale(rows * groups, 1.0f);
   if (scaled)

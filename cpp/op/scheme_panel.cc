@@ -55,7 +55,23 @@ struct RowRecipe {
   int code_offset = 0;         // subtracted from codes that are stored as signed bytes
   std::vector<uint8_t> bytes;  // not empty: what each code becomes, `dim` codes of the panel
   bool own_tables = false;     // of groups: entries become signed bytes, their largest the scale
+  bool steps = false;          // or numbers of 6 bits, even steps from the lowest entry on
 };
+
+// Of few entries: the step that brings them nearest to whole ones from the lowest entry up to 63.
+float BestStep(const float* entries, size_t n, float low, float high) {
+  float best = 0, least = INFINITY;
+  for (int last = 63; last >= 32; --last) {
+    const float step = (high - low) / float(last), inverse = step > 0 ? 1 / step : 0;
+    float error = 0;
+    for (size_t k = 0; k < n; ++k) {
+      const float u = (entries[k] - low) * inverse, gap = (u - std::nearbyint(u)) * step;
+      error += gap * gap;
+    }
+    if (error < least) least = error, best = step;
+  }
+  return best;
+}
 
 // Codebooks and large tables: the few numbers that they consist of, or each number as a signed byte.
 bool SetNumbers(const Scheme& s, const float* table, PanelLayout& layout, RowRecipe& recipe) {
@@ -101,8 +117,9 @@ bool LayoutOf(const SchemeView& q, PanelLayout& layout, RowRecipe& recipe) {
     }
   } else if (s.values == Values::kGroupTable) {
     recipe.own_tables = true;
-    layout.bits = 8;
-    layout.factor = 1 / 127.0f;
+    recipe.steps = layout.minima = s.codes <= 4;
+    layout.bits = recipe.steps ? 6 : 8;
+    layout.factor = recipe.steps ? 1 : 1 / 127.0f;
     exact = false;
   } else if (s.values == Values::kCodebook || (s.values == Values::kTable && s.bits > 4)) {
     exact = SetNumbers(s, s.learned ? q.table : s.table.data(), layout, recipe) && exact;
@@ -122,26 +139,38 @@ class RowReader {
       : q_(q), recipe_(recipe), scales_(q), groups_(q.scheme->GroupsOf(q.cols)), scale(groups_), shift(groups_),
         entries_(recipe.own_tables ? groups_ * size_t(q.scheme->codes) : 0) {}
 
-  // scale and shift of a row; the scale of a table is its largest magnitude.
+  // scale and shift of a row; the scale of a table is its largest magnitude, or the step between its lowest entry, the
+  // shift, and the highest.
   void Read(size_t row) {
     scales_.Read(row, scale.data(), shift.data(), entries_.empty() ? nullptr : entries_.data());
     const size_t codes = size_t(q_.scheme->codes);
     for (size_t g = 0; g < groups_ && recipe_.own_tables; ++g) {
+      const float* const entries = &entries_[g * codes];
+      if (recipe_.steps) {
+        const auto [low, high] = std::minmax_element(entries, entries + codes);
+        shift[g] = *low;
+        scale[g] = BestStep(entries, codes, *low, *high);
+        continue;
+      }
       scale[g] = 0;
-      for (size_t k = g * codes; k < (g + 1) * codes; ++k) scale[g] = std::max(scale[g], std::abs(entries_[k]));
+      for (size_t k = 0; k < codes; ++k) scale[g] = std::max(scale[g], std::abs(entries[k]));
     }
   }
   // Codes of the row that was read, from those of the format.
   void Recode(const uint8_t* codes, uint8_t* out) const {
     const size_t dim = size_t(q_.scheme->dim), group = q_.scheme->GroupCols(q_.cols), count = size_t(q_.scheme->codes);
     if (!recipe_.own_tables) {
-      for (size_t c = 0; c < q_.cols / dim; ++c, out += dim) std::copy_n(&recipe_.bytes[codes[c] * dim], dim, out);
+      const bool wide = q_.scheme->digits() == 2;
+      for (size_t c = 0; c < q_.cols / dim; ++c, out += dim) {
+        const size_t code = wide ? size_t(codes[2 * c] | codes[2 * c + 1] << q_.scheme->bits / 2) : codes[c];
+        std::copy_n(&recipe_.bytes[code * dim], dim, out);
+      }
       return;
     }
     uint8_t bytes[256] = {};
     for (size_t g = 0; g < groups_; ++g) {
-      const float unit = scale[g] > 0 ? 127 / scale[g] : 0;
-      for (size_t k = 0; k < count; ++k) bytes[k] = uint8_t(int8_t(std::nearbyint(entries_[g * count + k] * unit)));
+      const float unit = scale[g] > 0 ? (recipe_.steps ? 1 : 127) / scale[g] : 0, from = recipe_.steps ? shift[g] : 0;
+      for (size_t k = 0; k < count; ++k) bytes[k] = uint8_t(int8_t(std::nearbyint((entries_[g * count + k] - from) * unit)));
       for (size_t c = g * group; c < std::min(q_.cols, (g + 1) * group); ++c) out[c] = bytes[codes[c]];
     }
   }
@@ -192,7 +221,7 @@ SchemePanel Repack(const SchemeView& q) {
         reader.Read(r);
         for (size_t g = 0; g < groups; ++g) {
           most[r] = std::max(most[r], std::abs(reader.scale[g]));
-          if (s.zeros == Zero::kMinimum) most[r] = std::max(most[r], std::abs(reader.shift[g]) / 64);
+          if (s.zeros == Zero::kMinimum || recipe.steps) most[r] = std::max(most[r], std::abs(reader.shift[g]) / 64);
         }
       }
     });

@@ -1,5 +1,7 @@
 #include "kernels/cpu/hadamard.h"
 
+#include <type_traits>
+
 #undef HWY_TARGET_INCLUDE
 #define HWY_TARGET_INCLUDE "kernels/cpu/hadamard.cc"
 #include <hwy/foreach_target.h>  // keep order
@@ -44,43 +46,65 @@ HWY_INLINE void Butterflies(VF* v) {
   }
 }
 
+constexpr size_t kMost = hn::MaxLanes(DF()) == 16 ? 16 : 8;  // vectors that registers hold
+
+// All distances below kCount vectors, in one pass. Numbers are first multiplied by `before` and in the end by `after`,
+// unless these are null.
+template <size_t kCount>
+HWY_INLINE void FirstPass(DF d, size_t n, const float* before, const float* after, float* HWY_RESTRICT x) {
+  const size_t lanes = hn::Lanes(d);
+  for (size_t i = 0; i < n; i += kCount * lanes) {
+    VF v[kCount];
+    for (size_t k = 0; k < kCount; ++k) {
+      v[k] = hn::LoadU(d, x + i + k * lanes);
+      if (before) v[k] = hn::Mul(v[k], hn::LoadU(d, before + i + k * lanes));
+      v[k] = WithinVector(d, v[k]);
+    }
+    Butterflies<int(kCount)>(v);
+    for (size_t k = 0; k < kCount; ++k)
+      hn::StoreU(after ? hn::Mul(v[k], hn::LoadU(d, after + i + k * lanes)) : v[k], d, x + i + k * lanes);
+  }
+}
+
 // Several distances, h and its multiples below kCount * h, in one pass.
-template <int kCount>
-HWY_INLINE void Pass(DF d, size_t h, size_t n, float* HWY_RESTRICT x) {
+template <size_t kCount>
+HWY_INLINE void Pass(DF d, size_t h, size_t n, const float* after, float* HWY_RESTRICT x) {
   for (size_t first = 0; first < n; first += kCount * h)
     for (size_t i = first; i < first + h; i += hn::Lanes(d)) {
       VF v[kCount];
       for (size_t k = 0; k < kCount; ++k) v[k] = hn::LoadU(d, x + i + k * h);
-      Butterflies<kCount>(v);
-      for (size_t k = 0; k < kCount; ++k) hn::StoreU(v[k], d, x + i + k * h);
+      Butterflies<int(kCount)>(v);
+      for (size_t k = 0; k < kCount; ++k)
+        hn::StoreU(after ? hn::Mul(v[k], hn::LoadU(d, after + i + k * h)) : v[k], d, x + i + k * h);
     }
 }
 
-// Distances from that of a vector up.
-HWY_INLINE void Across(DF d, size_t n, float* HWY_RESTRICT x) {
-  constexpr int kMost = hn::MaxLanes(DF()) == 16 ? 16 : 8;  // as registers hold
-  size_t h = hn::Lanes(d);
-  for (; h * kMost <= n; h *= kMost) Pass<kMost>(d, h, n, x);
-  if (h * 8 <= n) Pass<8>(d, h, n, x);
-  else if (h * 4 <= n) Pass<4>(d, h, n, x);
-  else if (h * 2 <= n) Pass<2>(d, h, n, x);
+// Calls body with the largest number of vectors, a constant, that n vectors are a multiple of.
+template <class Body>
+HWY_INLINE void WithCount(size_t n, const Body& body) {
+  if (kMost == 16 && n >= 16) return body(std::integral_constant<size_t, kMost>());
+  if (n >= 8) return body(std::integral_constant<size_t, 8>());
+  if (n >= 4) return body(std::integral_constant<size_t, 4>());
+  if (n >= 2) return body(std::integral_constant<size_t, 2>());
+  body(std::integral_constant<size_t, 1>());
 }
 
-void After(const float* HWY_RESTRICT factors, size_t block, size_t n, float* HWY_RESTRICT x) {
+void TransformTargeted(const float* before, const float* after, size_t block, size_t n, float* HWY_RESTRICT x) {
   const DF d;
-  for (size_t first = 0; first < n; first += block) {
-    for (size_t i = first; i < first + block; i += hn::Lanes(d))
-      hn::StoreU(WithinVector(d, hn::Mul(hn::LoadU(d, x + i), hn::LoadU(d, factors + i))), d, x + i);
-    Across(d, block, x + first);
-  }
-}
-
-void Before(const float* HWY_RESTRICT factors, size_t block, size_t n, float* HWY_RESTRICT x) {
-  const DF d;
-  for (size_t first = 0; first < n; first += block) {
-    for (size_t i = first; i < first + block; i += hn::Lanes(d)) hn::StoreU(WithinVector(d, hn::LoadU(d, x + i)), d, x + i);
-    Across(d, block, x + first);
-    for (size_t i = first; i < first + block; i += hn::Lanes(d)) hn::StoreU(hn::Mul(hn::LoadU(d, x + i), hn::LoadU(d, factors + i)), d, x + i);
+  for (size_t first = 0; first < n; first += block, x += block) {
+    size_t h = hn::Lanes(d);  // distances below this are done
+    WithCount(block / h, [&](auto count) HWY_ATTR {
+      constexpr size_t kCount = decltype(count)::value;
+      const bool last = h * kCount == block;
+      FirstPass<kCount>(d, block, before ? before + first : nullptr, after && last ? after + first : nullptr, x);
+      h *= kCount;
+    });
+    while (h < block)
+      WithCount(block / h, [&](auto count) HWY_ATTR {
+        constexpr size_t kCount = decltype(count)::value;
+        Pass<kCount>(d, h, block, after && h * kCount == block ? after + first : nullptr, x);
+        h *= kCount;
+      });
   }
 }
 
@@ -91,17 +115,16 @@ HWY_AFTER_NAMESPACE();
 #if HWY_ONCE
 namespace edgequant {
 namespace hadamard {
-HWY_EXPORT(After);
-HWY_EXPORT(Before);
+HWY_EXPORT(TransformTargeted);
 }  // namespace hadamard
 
 void HadamardAfter(const float* factors, size_t block, size_t n, float* x) {
   using namespace hadamard;
-  HWY_DYNAMIC_DISPATCH(After)(factors, block, n, x);
+  HWY_DYNAMIC_DISPATCH(TransformTargeted)(factors, nullptr, block, n, x);
 }
 void HadamardBefore(const float* factors, size_t block, size_t n, float* x) {
   using namespace hadamard;
-  HWY_DYNAMIC_DISPATCH(Before)(factors, block, n, x);
+  HWY_DYNAMIC_DISPATCH(TransformTargeted)(nullptr, factors, block, n, x);
 }
 
 }  // namespace edgequant

@@ -9,6 +9,8 @@
 
 #include <math.h>
 
+#undef EDGEQUANT_TABLE_CELLS
+
 #include "kernels/cpu/scheme_values.h"
 #include "kernels/cpu/search_tile-inl.h"
 
@@ -82,6 +84,31 @@ struct TableCodes {
   HWY_INLINE VF ValueOfCode(DF d, VI code) const { return TableValue<kLevels>(d, t.value, code); }
 };
 
+// Tables of up to 16 values, two look-ups in place of the tree's four.
+#if HWY_ARCH_X86 && HWY_TARGET <= HWY_AVX3
+#define EDGEQUANT_TABLE_CELLS 1
+struct CellCodes {
+  static constexpr bool kWhole = false, kRounded = false;
+  const CodeValues& t;
+  explicit CellCodes(const CodeValues& v) : t(v) {}
+  HWY_INLINE VI Rank(DF d, VF u) const {
+    const DI di;
+    const VF place = hn::MulAdd(u, hn::Set(d, t.cells_per_unit), hn::Set(d, t.first_cell));
+    const VI cell = hn::ConvertTo(di, hn::Min(hn::Max(place, hn::Zero(d)), hn::Set(d, float(CodeValues::kCells - 1))));
+    const VF limit{_mm512_permutex2var_ps(hn::Load(d, t.cell_limit).raw, cell.raw, hn::Load(d, t.cell_limit + 16).raw)};
+    const VI rank{_mm512_permutex2var_epi32(hn::Load(di, t.cell_rank).raw, cell.raw, hn::Load(di, t.cell_rank + 16).raw)};
+    return hn::IfThenElse(hn::RebindMask(di, hn::Gt(u, limit)), hn::Add(rank, hn::Set(di, 1)), rank);
+  }
+  HWY_INLINE VF Value(DF d, VF u) const { return TableValue<4>(d, t.sorted, Rank(d, u)); }
+  HWY_INLINE VI Code(DF d, VF u) const {
+    return hn::BitCast(DI(), TableValue<4>(d, reinterpret_cast<const float*>(t.code), Rank(d, u)));
+  }
+  HWY_INLINE VF ValueOfCode(DF d, VI code) const { return TableValue<4>(d, t.value, code); }
+};
+#else
+#define EDGEQUANT_TABLE_CELLS 0
+#endif
+
 // A sign, an exponent, a mantissa: rounded to nearest even by a sum that pushes the lower bits out. The bits of a code
 // in the places of a float's are a number 2^k too small.
 struct MinifloatCodes {
@@ -126,7 +153,11 @@ HWY_INLINE void WithValues(const CodeValues& v, const Body& body) {
     case 1: return body(TableCodes<1>(v));
     case 2: return body(TableCodes<2>(v));
     case 3: return body(TableCodes<3>(v));
-    case 4: return body(TableCodes<4>(v));
+    case 4:
+#if EDGEQUANT_TABLE_CELLS
+      if (v.in_cells) return body(CellCodes(v));
+#endif
+      return body(TableCodes<4>(v));
     case 5: return body(TableCodes<5>(v));
     case 6: return body(TableCodes<6>(v));
     case 7: return body(TableCodes<7>(v));

@@ -15,6 +15,32 @@ float MinifloatValue(const Scheme& s, int code) {
   return code >> (s.bits - 1) ? -v : v;
 }
 
+namespace {
+
+// The limits are those of the tree: a cell that holds one is where the sum (u - first) * per unit puts it.
+void SetCells(int count, CodeValues& v) {
+  if (count <= 8 || count > 16) return;
+  float limit[16];
+  for (int k = 0; k + 1 < count; ++k) limit[k] = v.sorted[k] / 2 + v.sorted[k + 1] / 2;
+  const float range = limit[count - 2] - limit[0];
+  if (!(range > 1e-30f && range < 1e30f)) return;
+  v.cells_per_unit = float(CodeValues::kCells - 2) / range;
+  v.first_cell = 1 - limit[0] * v.cells_per_unit;
+  std::fill_n(v.cell_limit, CodeValues::kCells, 3e38f);
+  for (int k = 0, rank = 0; k < CodeValues::kCells; ++k) {
+    v.cell_rank[k] = rank;
+    // a limit on the edge of a cell may be rounded to either side
+    while (rank + 1 < count && limit[rank] * v.cells_per_unit + v.first_cell < float(k + 1)) {
+      const float place = limit[rank] * v.cells_per_unit + v.first_cell, in_cell = place - float(k);
+      if (v.cell_limit[k] != 3e38f || in_cell < 1e-3f || in_cell > 1 - 1e-3f) return;
+      v.cell_limit[k] = limit[rank++];
+    }
+  }
+  v.in_cells = true;
+}
+
+}  // namespace
+
 CodeValues ValuesOf(const Scheme& s, const float* table) {
   CodeValues v;
   v.kind = s.values;
@@ -47,6 +73,7 @@ CodeValues ValuesOf(const Scheme& s, const float* table) {
       const int width = 1 << (v.levels - l), below = k * width + width / 2 - 1;
       v.limit[l][k] = below + 1 < count ? v.sorted[below] / 2 + v.sorted[below + 1] / 2 : 3e38f;
     }
+  SetCells(count, v);
   v.low = v.sorted[0];
   v.high = v.sorted[count - 1];
   v.step = count > 1 ? (v.high - v.low) / float(count - 1) : 1;
