@@ -156,18 +156,20 @@ void RefineRows(const float* x, const float* w, bool even, size_t n, int dim, in
   }
 }
 
-std::vector<float> LearnRows(const float* x, const float* w, bool even, size_t n, int dim, int k, int rounds) {
-  const size_t d = size_t(dim);
-  std::vector<float> rows(size_t(k) * d);
-  if (n == 0) return rows;
-  // k-means++: each next row is a vector drawn in proportion to its distance from the rows so far
+namespace {
+
+constexpr int kMostDrawn = 1024;
+
+// k-means++: each next row is a vector drawn in proportion to its distance from the rows so far.
+void DrawRows(const float* x, const float* w, size_t n, int dim, std::vector<float>& rows) {
+  const size_t d = size_t(dim), k = rows.size() / d;
   const size_t draws = std::min<size_t>(n, 1 << 13), step = n / draws;
   std::vector<double> distance(draws, INFINITY);
   Random random(1);
   size_t pick = size_t(random.Uniform() * double(draws));
-  for (int row = 0; row < k; ++row) {
+  for (size_t row = 0; row < k; ++row) {
     const float* const chosen = x + pick * step * d;
-    std::copy_n(chosen, d, &rows[size_t(row) * d]);
+    std::copy_n(chosen, d, &rows[row * d]);
     double total = 0;
     for (size_t i = 0; i < draws; ++i) {
       const size_t at = i * step * d;
@@ -181,6 +183,19 @@ std::vector<float> LearnRows(const float* x, const float* w, bool even, size_t n
         pick = i;
         break;
       }
+  }
+}
+
+}  // namespace
+
+std::vector<float> LearnRows(const float* x, const float* w, bool even, size_t n, int dim, int k, int rounds) {
+  const size_t d = size_t(dim);
+  std::vector<float> rows(size_t(k) * d);
+  if (n == 0) return rows;
+  if (k > kMostDrawn) {  // vectors that are evenly spread: drawing takes as long as k * n distances
+    for (size_t row = 0; row < size_t(k); ++row) std::copy_n(x + row * n / size_t(k) * d, d, &rows[row * d]);
+  } else {
+    DrawRows(x, w, n, dim, rows);
   }
   const size_t part = n / 4;  // half of the rounds see a quarter of the vectors
   if (part > 64 * size_t(k)) {

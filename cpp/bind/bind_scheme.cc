@@ -82,7 +82,7 @@ Scheme SchemeFrom(const py::dict& d) {
                         {"absmean", Rule::kAbsMean}, {"power_of_two", Rule::kPowerOfTwo}});
   s.rounding = Choice<Rounding>("rounding", rounding, {{"even", Rounding::kHalfEven}, {"away", Rounding::kHalfAway}, {"up", Rounding::kHalfUp}});
   Get(d, "bits", s.bits);
-  s.codes = 1 << std::min(std::max(s.bits, 0), 8);
+  s.codes = 1 << std::min(std::max(s.bits, 0), 16);
   Get(d, "codes", s.codes);
   Get(d, "dim", s.dim);
   Get(d, "zero", s.zero);
@@ -232,15 +232,17 @@ using Bytes2 = py::array_t<uint8_t, py::array::c_style | py::array::forcecast>;
 // Codes of a matrix, and scale and zero or minimum of each group.
 py::tuple PyRead(const Scheme& s, const py::dict& arrays, size_t rows, size_t cols) {
   const Held q(s, arrays, rows, cols);
-  const size_t groups = s.GroupsOf(cols), code_cols = s.CodeCols(cols);
-  Bytes2 codes({rows, cols / size_t(s.dim)});
+  const size_t groups = s.GroupsOf(cols), code_cols = s.CodeCols(cols), codes_of_row = cols / size_t(s.dim);
   Floats scale({rows, groups}), shift({rows, groups});
+  py::array codes(py::dtype(s.digits() == 1 ? "uint8" : "uint16"), {rows, codes_of_row});
   std::vector<uint8_t> row(code_cols);
   std::vector<float> entries(s.entries.present() ? groups * size_t(s.codes) : 0);
   ScaleReader scales(q.view);
   for (size_t r = 0; r < rows; ++r) {
     ReadCodes(q.view, r, 1, row.data(), code_cols);
-    std::copy_n(row.data(), codes.shape(1), codes.mutable_data(py::ssize_t(r), 0));
+    void* const to = codes.mutable_data(py::ssize_t(r));
+    if (s.digits() == 1) std::copy_n(row.data(), codes_of_row, static_cast<uint8_t*>(to));
+    else JoinCodes(s, row.data(), codes_of_row, static_cast<uint16_t*>(to));
     scales.Read(r, scale.mutable_data(py::ssize_t(r), 0), shift.mutable_data(py::ssize_t(r), 0), entries.data());
   }
   return py::make_tuple(codes, scale, shift);

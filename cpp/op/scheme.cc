@@ -1,16 +1,10 @@
 #include "op/scheme.h"
 
-#include <string.h>
-
 #include <algorithm>
-#include <cmath>
 
-#include "core/error.h"
-#include "core/threads.h"
 #include "format/cell.h"
 #include "kernels/cpu/bits.h"
 #include "kernels/cpu/scheme_decode.h"
-#include "op/hadamard.h"
 #include "op/planes.h"
 
 namespace edgequant {
@@ -87,102 +81,12 @@ BlockLayout LayoutOf(const Scheme& s) {
     size_t count = groups;
     if (part == Part::kSuper || part == Part::kSuperShift) count = groups / size_t(s.super_group);
     if (part == Part::kEntries) count = groups * size_t(s.codes);
-    if (part == Part::kCode) count = n / size_t(s.dim);
+    if (part == Part::kCode) count = n / size_t(s.dim) * size_t(s.digits());
     layout.begin[int(part)] = layout.bytes;
     layout.count[int(part)] = count;
     layout.bytes += PieceBytes(p, count);
   }
   return layout;
-}
-
-void CheckScheme(const Scheme& s) {
-  const auto fail = [&](const auto&... parts) { Fail("format '", s.name, "': ", parts...); };
-  if (s.bits < 1 || s.bits > 8) fail("codes have 1 to 8 bits, not ", s.bits);
-  if (s.codes < 2 || s.codes > 1 << s.bits) fail(s.codes, " codes do not fit ", s.bits, " bits");
-  if (s.dim != 1 && s.dim != 2 && s.dim != 4 && s.dim != 8) fail("a code stands for 1, 2, 4 or 8 weights, not ", s.dim);
-  if ((s.dim > 1) != (s.values == Values::kCodebook)) fail("codes of several weights need a codebook, others have none");
-  if (s.group < 0 || s.group_rows < 0 || s.super_group < 0) fail("groups cannot be negative");
-  if (s.group > 0 && s.group % s.dim != 0) fail("a group of ", s.group, " is not a multiple of vectors of ", s.dim);
-  if (!s.code.present() || s.code.cell != Cell::kInteger) fail("there is no plane of codes");
-  const bool tables = s.values == Values::kTable || s.values == Values::kCodebook;
-  if (tables && !s.learned && s.table.size() != size_t(s.codes) * size_t(s.dim))
-    fail("the table has ", s.table.size(), " values, but ", s.codes, " codes of ", s.dim, " weights");
-  for (float v : s.table)
-    if (!std::isfinite(v)) fail("the table holds ", v);
-  if (s.values == Values::kGroupTable && (!s.entries.present() || s.entries.cell == Cell::kInteger))
-    fail("tables of groups need a plane of numbers");
-  if (s.values == Values::kGroupTable && s.codes != 1 << s.bits && !s.code.trits) fail("tables of groups have an entry for each code");
-  if (s.values == Values::kMinifloat && (s.exponent_bits < 1 || s.exponent_bits > s.bits - 1))
-    fail("a small float of ", s.bits, " bits cannot have ", s.exponent_bits, " bits of exponent");
-  if (s.values == Values::kMinifloat && (std::abs(s.exponent_bias) > 100 || !(s.highest > 0) || !std::isfinite(s.highest)))
-    fail("a small float cannot have a bias of ", s.exponent_bias, " and reach ", s.highest);
-  if (s.values == Values::kGroupTable || s.values == Values::kCodebook) {
-    if (s.group_rows != 1 || s.pad_cols || s.super.present() || s.zeros != Zero::kNone)
-      fail("codebooks and tables of groups have no second level, zeros, padding or groups of several rows");
-    if (s.values == Values::kGroupTable && s.scale.present()) fail("tables of groups need no scale");
-  } else if (s.entries.present()) {
-    fail("only tables of groups have a plane of entries");
-  }
-  if (!std::isfinite(s.zero)) fail("the zero is ", s.zero);
-  if (s.zeros != Zero::kNone && !s.shift.present()) fail("zeros and minima need a plane");
-  if ((s.zeros == Zero::kInteger || s.zeros == Zero::kFloat) && s.values != Values::kAffine)
-    fail("only codes that are whole numbers have zero points");
-  if (s.zeros != Zero::kNone && s.values == Values::kCodebook) fail("a codebook has no zeros or minima");
-  if (s.scale.present() && s.scale.cell == Cell::kInteger && !s.super.present())
-    fail("integer scales need a second level");
-  if (s.zeros == Zero::kMinimum && s.shift.cell == Cell::kInteger && !s.super_shift.present())
-    fail("integer minima need a second level");
-  for (const Plane* p : {&s.super, &s.super_shift})
-    if (p->present() && p->cell == Cell::kInteger) fail("a second level consists of numbers, not of integers");
-  if (s.two_level() && s.group_rows != 1) fail("scales over a second level belong to groups of one row");
-  if (s.super_shift.present() && (!s.two_level() || (s.interleaved && s.zeros != Zero::kMinimum)))
-    fail("there are numbers for minima of a second level that does not exist");
-  for (Part part : kAll) {
-    const Plane& p = PlaneOf(s, part);
-    if (!p.present()) continue;
-    if (p.trits && part != Part::kCode) fail("only codes are base-3 digits");
-    if (p.cell == Cell::kInteger && p.bits > 8) fail("integers have 1 to 8 bits, not ", p.bits);
-    if (p.high_first && p.slots == 0 && p.bits != 1 && p.bits != 2 && p.bits != 4 && p.bits != 8)
-      fail("elements of ", p.bits, " bits do not begin in the highest bits of a byte");
-    if (p.word != 8 && p.word != 16 && p.word != 32) fail("words have 8, 16 or 32 bits, not ", p.word);
-    if (p.slots * (p.trits ? 0 : p.bits) > p.word) fail(p.slots, " elements of ", p.bits, " bits do not fit a word of ", p.word);
-    if (!p.order.empty()) {
-      std::vector<int> sorted = p.order;
-      std::sort(sorted.begin(), sorted.end());
-      for (size_t k = 0; k < sorted.size(); ++k)
-        if (sorted[k] != int(k) || sorted.size() != size_t(p.slots)) fail("the order must name each place of a word once");
-    }
-    if (p.trits && (p.down || p.cols_first || p.lanes != 1 || p.word != 8)) fail("base-3 digits run along the rows, in bytes");
-    if (p.lanes < 0 || p.lane_unit < 1 || p.slots < 0) fail("lanes and slots cannot be negative");
-  }
-  if (s.code.trits ? s.codes != 3 : s.code.bits != s.bits) fail("the plane of codes does not have their width");
-  if (s.super.present() && !s.scale.present() && (s.super_group || s.group || s.group_rows))
-    fail("a second level without a first is one number for the tensor");
-  if (s.transform.block < 0 || (s.transform.block & (s.transform.block - 1)) != 0 || (s.transform.block > 0 && s.transform.block < 16))
-    fail("a transform mixes a power of two of columns from 16 up, not ", s.transform.block);
-  if (s.interleaved) {
-    if (s.group <= 0 || s.block <= 0 || s.block % s.group != 0 || s.group_rows != 1)
-      fail("a block of ", s.block, " is not a whole number of groups of ", s.group);
-    if (s.two_level() && (s.super_group == 0 || s.block / s.group % s.super_group != 0))
-      fail("a block does not hold whole numbers of the second level");
-  }
-}
-
-void CheckFits(const Scheme& s, size_t rows, size_t cols) {
-  if (rows == 0 || cols == 0) Fail("format '", s.name, "': there are no weights in ", rows, " x ", cols);
-  const size_t unit = s.interleaved ? size_t(s.block) : size_t(s.dim);
-  if (cols % unit != 0) Fail("format '", s.name, "': rows of ", cols, " weights are not a multiple of ", unit);
-  if (s.code.flat && cols % s.GroupCols(cols) != 0)
-    Fail("format '", s.name, "': rows of ", cols, " weights are not a multiple of its group of ", s.group);
-  if (s.transform.hadamard) TransformBlock(s.transform, cols, s.name);
-  for (Part part : kAll) {  // words that hold a part of the rows
-    const Plane& p = PlaneOf(s, part);
-    if (!p.present() || !p.down || p.cell != Cell::kInteger || s.interleaved) continue;
-    const Grid2 grid = GridOf(s, part, rows, cols);
-    const size_t unit_rows = p.slots ? size_t(p.slots) : size_t(32 / p.bits);
-    if (p.slots && p.lanes == 1 && grid.rows % unit_rows != 0)
-      Fail("format '", s.name, "': ", rows, " rows are not a multiple of the ", unit_rows, " that share a word");
-  }
 }
 
 void SplitCodes(const Scheme& s, const uint16_t* codes, size_t n, uint8_t* out) {
@@ -191,7 +95,15 @@ void SplitCodes(const Scheme& s, const uint16_t* codes, size_t n, uint8_t* out) 
     return;
   }
   const int half = s.bits / 2;
-  for (size_t i = 0; i < n; ++i) out[2 * i] = uint8_t(codes[i] & ((1 << half) - 1)), out[2 * i + 1] = uint8_t(codes[i] >> half);
+  for (size_t i = 0; i < n; ++i) {
+    out[2 * i] = uint8_t(codes[i] & ((1 << half) - 1));
+    out[2 * i + 1] = uint8_t(codes[i] >> half);
+  }
+}
+
+void JoinCodes(const Scheme& s, const uint8_t* digits, size_t n, uint16_t* out) {
+  const int half = s.bits / 2;
+  for (size_t i = 0; i < n; ++i) out[i] = s.digits() == 1 ? digits[i] : uint16_t(digits[2 * i] | digits[2 * i + 1] << half);
 }
 
 void ReadCodes(const SchemeView& q, size_t first, size_t count, uint8_t* codes, size_t stride) {
@@ -200,8 +112,9 @@ void ReadCodes(const SchemeView& q, size_t first, size_t count, uint8_t* codes, 
     const BlockLayout layout = LayoutOf(s);
     const size_t blocks = BlocksOf(s, q.cols), row_bytes = blocks * layout.bytes;
     const uint8_t* const from = q.arrays[Part::kCode] + layout.begin[int(Part::kCode)];
+    const size_t n = layout.count[int(Part::kCode)];
     for (size_t r = 0; r < count; ++r)
-      ReadPieces(s.code, from + (first + r) * row_bytes, layout.bytes, blocks, layout.count[int(Part::kCode)], codes + r * stride);
+      ReadPieces(s.code, from + (first + r) * row_bytes, layout.bytes, blocks, n, codes + r * stride);
     return;
   }
   const Grid2 grid = GridOf(s, Part::kCode, q.rows, q.cols);
@@ -218,7 +131,8 @@ ScaleReader::ScaleReader(const SchemeView& q) : q_(q), groups_(q.scheme->GroupsO
   layout_ = LayoutOf(s);
   end_ = q.arrays[Part::kCode] + q.rows * BlocksOf(s, q.cols) * layout_.bytes;
   const auto plain = [](const Plane& p) { return p.cell == Cell::kInteger && !p.high_first && p.offset == 0; };
-  const bool at_once = s.two_level() && plain(s.scale) && s.sub_table.empty() && !s.divides && layout_.count[int(Part::kSuper)] == 1 &&
+  const bool at_once = s.two_level() && plain(s.scale) && s.sub_table.empty() && !s.divides &&
+                       layout_.count[int(Part::kSuper)] == 1 &&
                        (s.zeros == Zero::kNone || (s.zeros == Zero::kMinimum && s.super_shift.present() && plain(s.shift)));
   if (at_once) at_once_ = std::make_unique<Patterns>(Patterns{PatternOf(s.scale), PatternOf(s.shift)});
 }
@@ -229,7 +143,8 @@ void ScaleReader::ReadScaled(Part part, Part super_part, float zero, size_t row,
   float* const super = super_.Get<float>(blocks);
   ReadPart(super_part, row, super);
   const uint8_t* const from = q_.arrays[Part::kCode] + row * blocks * layout_.bytes + layout_.begin[int(part)];
-  ReadScaledIntegers(part == Part::kScale ? at_once_->scale : at_once_->shift, from, end_, layout_.bytes, blocks, layout_.count[int(part)], zero, super, out);
+  ReadScaledIntegers(part == Part::kScale ? at_once_->scale : at_once_->shift, from, end_, layout_.bytes, blocks,
+                     layout_.count[int(part)], zero, super, out);
 }
 
 // Integers or numbers of a row of a part, as floats.
@@ -326,117 +241,6 @@ void WriteFloats(const Scheme& s, Part part, const float* values, size_t rows, s
     for (size_t k = 0; k < n; ++k)
       WriteCell(p.cell, values[b * n + k],
                 array + (row * blocks + b) * layout.bytes + layout.begin[int(part)] + k * size_t(p.bits) / 8);
-}
-
-namespace {
-
-// Codes of 16 weights and more that share a scale are decoded where they lie, if their bits are a stream.
-bool CanDecodePacked(const Scheme& s, size_t cols) {
-  return s.dim == 1 && cols % 16 == 0 && s.GroupCols(cols) % 16 == 0 && s.block % 16 == 0 &&
-         (s.interleaved || RowsAreApart(s.code, s.CodeCols(cols)));
-}
-
-// True if value * scale has at most 24 bits: whole (or half) numbers times scales of few.
-bool ProductsAreExact(const Scheme& s) {
-  const auto bits_of = [](const Plane& p) {
-    switch (p.cell) {
-      case Cell::kInteger: return p.bits;
-      case Cell::kF16: return 11;
-      case Cell::kBF16: return 8;
-      case Cell::kE4M3: return 4;
-      case Cell::kE8M0: return 1;
-      case Cell::kF32: break;
-    }
-    return 24;
-  };
-  if (s.values != Values::kAffine || s.divides || !s.sub_table.empty() || s.sub_zero != 0) return false;
-  if (s.zero != 0 && (2 * s.zero != std::floor(2 * s.zero) || std::abs(s.zero) > float(1 << s.bits))) return false;
-  return s.bits + 2 + (s.scale.present() ? bits_of(s.scale) : 0) + (s.super.present() ? bits_of(s.super) : 0) <= 24;
-}
-
-// Rows of one matrix, by one thread.
-class RowDecoder {
- public:
-  RowDecoder(const SchemeView& q, const CodeValues* values, const float* table, const CodePattern* pattern, const Hadamard* rotation)
-      : rotation_(rotation), scales_(q), groups_(q.scheme->GroupsOf(q.cols)) {
-    const Scheme& s = *q.scheme;
-    row_.values = values;
-    row_.table = table;
-    row_.dim = s.dim;
-    row_.codes = s.codes;
-    row_.zeros = s.zeros;
-    row_.scale = scale_.Get<float>(groups_);
-    row_.shift = shift_.Get<float>(groups_);
-    row_.cols = q.cols;
-    row_.group = s.GroupCols(q.cols);
-    row_.exact_products = ProductsAreExact(s);
-    if (s.entries.present()) row_.table = entries_ = entry_memory_.Get<float>(groups_ * size_t(s.codes) + 16);
-    row_.packed.pattern = pattern;
-    if (!pattern) return;
-    const PlaneShape shape = ArrayOf(s, Part::kCode, q.rows, q.cols);
-    const size_t word = s.interleaved ? 8 : size_t(s.code.word);
-    codes_ = q.arrays[Part::kCode];
-    row_.packed.end = codes_ + shape.outer * shape.inner * word / 8;
-    if (s.interleaved) {
-      const BlockLayout layout = LayoutOf(s);
-      row_bytes_ = BlocksOf(s, q.cols) * layout.bytes;
-      codes_ += layout.begin[int(Part::kCode)];
-      row_.packed.run = size_t(s.block);
-      row_.packed.step = layout.bytes;
-    } else {
-      row_bytes_ = RowBytesApart(s.code, s.CodeCols(q.cols));
-      row_.packed.run = q.cols;
-    }
-  }
-
-  // `codes`: one byte each, where they are not packed.
-  void Decode(size_t row, const uint8_t* codes, float* out) {
-    scales_.Read(row, scale_.Get<float>(groups_), shift_.Get<float>(groups_), entries_);
-    row_.code = codes;
-    if (row_.packed.pattern) row_.packed.first = codes_ + row * row_bytes_;
-    DecodeCodes(row_, out);
-    if (rotation_) rotation_->Backward(out);
-  }
-
- private:
-  const Hadamard* rotation_;
-  ScaleReader scales_;
-  size_t groups_, row_bytes_ = 0;
-  const uint8_t* codes_ = nullptr;
-  DecodeRow row_;
-  float* entries_ = nullptr;
-  Scratch scale_, shift_, entry_memory_;
-};
-
-}  // namespace
-
-void DequantizeScheme(const SchemeView& q, size_t first, size_t count, float* out) {
-  const Scheme& s = *q.scheme;
-  const size_t code_cols = s.CodeCols(q.cols);
-  const bool vectors = s.values == Values::kCodebook || s.values == Values::kGroupTable;
-  std::vector<float> padded;  // codes of a foreign file may lie past the table
-  const float* table = s.learned ? q.table : s.table.data();
-  if (s.values == Values::kCodebook) {
-    padded.assign(table, table + size_t(s.codes) * size_t(s.dim));
-    padded.resize((size_t{1} << s.bits) * size_t(s.dim));
-    table = padded.data();
-  }
-  const CodeValues values = vectors ? CodeValues() : ValuesOf(s, table);
-  const bool packed = CanDecodePacked(s, q.cols);
-  const CodePattern pattern = packed ? PatternOf(s.code) : CodePattern();
-  std::unique_ptr<const Hadamard> rotation;
-  if (s.transform.hadamard) rotation = std::make_unique<const Hadamard>(s.transform, q.cols, s.name);
-  const bool one_by_one = s.interleaved || RowsAreApart(s.code, code_cols);  // a row of codes stays in the first cache
-  const size_t grain = std::max<size_t>(8, (size_t{1} << 15) / q.cols / 8 * 8);
-  ParallelFor(count, grain, [&](size_t begin, size_t end) {
-    std::vector<uint8_t> codes(packed ? 0 : (one_by_one ? 1 : end - begin) * code_cols);
-    RowDecoder decoder(q, vectors ? nullptr : &values, table, packed ? &pattern : nullptr, rotation.get());
-    if (!one_by_one) ReadCodes(q, first + begin, end - begin, codes.data(), code_cols);
-    for (size_t r = begin; r < end; ++r) {
-      if (one_by_one && !packed) ReadCodes(q, first + r, 1, codes.data(), code_cols);
-      decoder.Decode(first + r, codes.data() + (one_by_one ? 0 : r - begin) * code_cols, out + r * q.cols);
-    }
-  });
 }
 
 }  // namespace edgequant

@@ -47,8 +47,9 @@ struct SchemeView {
 
 // Codes of more than 8 bits are stored as two integers of half as many, the lower half first.
 void SplitCodes(const Scheme& s, const uint16_t* codes, size_t n, uint8_t* out);
+void JoinCodes(const Scheme& s, const uint8_t* digits, size_t n, uint16_t* out);
 
-// The integer codes of rows [first, first + count), `stride` bytes a row.
+// The integers that codes consist of, in rows [first, first + count), `stride` bytes a row.
 void ReadCodes(const SchemeView& q, size_t first, size_t count, uint8_t* codes, size_t stride);
 // Effective scale, and zero or minimum, of each group of a row, and (unless null) the tables of its groups. `q` must live
 // as long.

@@ -198,9 +198,16 @@ HWY_NOINLINE void DecodeVectors(const DecodeRow& row, float* HWY_RESTRICT out) {
   for (size_t i = 0; i < row.cols; i += row.group, ++g) {
     const size_t n = HWY_MIN(row.group, row.cols - i);
     const float scale = row.scale ? row.scale[g] : 1.0f;
-    const uint8_t* HWY_RESTRICT code = row.code + i / dim;
+    const uint8_t* HWY_RESTRICT code = row.code + (row.half_bits ? 2 : 1) * (i / dim);
     const auto vectors = [&](auto width) HWY_ATTR {
       constexpr size_t kDim = decltype(width)::value;
+      if (row.half_bits) {
+        for (size_t k = 0; k < n / kDim; ++k) {
+          const float* const from = row.table + size_t(code[2 * k] | code[2 * k + 1] << row.half_bits) * kDim;
+          for (size_t j = 0; j < kDim; ++j) out[i + k * kDim + j] = from[j] * scale;
+        }
+        return;
+      }
       for (size_t k = 0; k < n / kDim; ++k)
         for (size_t j = 0; j < kDim; ++j) out[i + k * kDim + j] = row.table[code[k] * kDim + j] * scale;
     };

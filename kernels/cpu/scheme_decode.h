@@ -34,6 +34,7 @@ struct DecodeRow {
   int dim = 1, codes = 0;
   Zero zeros = Zero::kNone;
   const uint8_t* code = nullptr;       // cols / dim; unused where they are packed
+  int half_bits = 0;                   // not 0: codes of two integers, the upper one from this bit up
   PackedCodes packed;
   const float* scale = nullptr;        // one per group; null: 1
   const float* shift = nullptr;        // zeros or minima, one per group

@@ -42,13 +42,17 @@ class Format:
         are whole numbers, less `zero`.
       learned: "tensor" finds the table (or codebook) that is best for each tensor; "group" a table for each block,
         which then stores its numbers in place of a scale.
-      codebook: codes that stand for several weights: (codes, weights per code) to learn it, or an array of that shape.
+      codebook: codes that stand for 2, 4 or 8 weights: (codes, weights per code) to learn it, or an array of that
+        shape. Up to 65536 codes; they take an even number of bits if that is more than 8. The search looks at every row
+        for every vector, so that time grows with the codes: 4096 rows of 8 take about 2 s for a million weights.
       zero: a number, also a half (the default is the middle of the codes); "int" stores a zero point of the codes'
         width with each scale; the name of a number type stores that.
       minimum: the number type of minima, which are added.
       scale: the number type of the scales: f32, f16, bf16, e8m0 (powers of two), e4m3; None stores none.
       sub_scale: scales as integers of (bits, groups): each `groups` blocks share one number of type `scale`, and their
         own scales (and minima) are integers times that; signed ones from 6 bits on, where there is no minimum.
+      minifloat: (exponent bits, mantissa bits): codes are small floats, a sign in the highest bit; (3, 2) is FP6 E3M2.
+        All codes are finite, but for (4, 3) and (5, 2), which are OCP's E4M3 and E5M2. It gives the bits of a code.
       base3: three codes, -1, 0 and 1 times the scale, or the three of `table`; five share a byte.
       transform: "hadamard" quantizes rows that went through random signs and a Hadamard transform, which spreads
         outliers over the columns; decoding goes back, products transform the activations instead. ("hadamard",
@@ -75,6 +79,7 @@ class Format:
         minimum: str | None = None,
         scale: str | None = "f16",
         sub_scale: tuple[int, int] | None = None,
+        minifloat: tuple[int, int] | None = None,
         base3: bool = False,
         transform: str | tuple[str, int] | tuple[str, int, int] | None = None,
     ) -> None:
@@ -90,10 +95,12 @@ class Format:
             table, learned = None, learned or "tensor"
         if learned not in (None, "tensor", "group"):
             raise Error(f"format '{name}': tables are learned per 'tensor' or per 'group', not per '{learned}'")
+        if minifloat is not None:
+            self._add_minifloat(d, minifloat, any(v is not None for v in (table, learned, codebook, zero)) or base3)
         code_plane: dict[str, Any] = {"trits": True} if base3 else {"bits": d["bits"]}
         if codebook is not None:
             self._add_codebook(d, codebook, learned, table is not None or base3)
-            code_plane = {"bits": d["bits"]}
+            code_plane = {"bits": d["bits"] // _digits(d)}
         elif table is not None:
             d.update(values="table", table=[float(v) for v in np.asarray(table, np.float64).reshape(-1)])
         elif learned == "tensor":
@@ -101,7 +108,7 @@ class Format:
         elif learned == "group":
             d.update(values="group_table", entries_plane={"cell": _number(name, scale or "f16")})
             scale = None
-        elif zero is None:
+        elif zero is None and minifloat is None:
             d["zero"] = 1 if base3 else 0.5 if codes == 1 else float(1 << (int(codes) - 1))
         if minimum is not None:
             d.update(zeros="minimum", zero=0, shift_plane={"cell": _number(name, minimum)})
@@ -141,9 +148,28 @@ class Format:
             raise Error(f"format '{name}': a codebook is (codes, weights per code) or an array of that shape")
         if learned == "group":
             raise Error(f"format '{name}': codebooks are learned per tensor")
-        if not 2 <= rows <= 256:
-            raise Error(f"format '{name}': a codebook has 2 to 256 rows, not {rows}")
-        d.update(values="codebook", codes=rows, dim=dim, bits=max(1, math.ceil(math.log2(rows))))
+        if not 2 <= rows <= 1 << 16:
+            raise Error(f"format '{name}': a codebook has 2 to 65536 rows, not {rows}")
+        bits = max(1, (rows - 1).bit_length())
+        if bits > 8:  # of two integers of half as many
+            bits += bits % 2
+        d.update(values="codebook", codes=rows, dim=dim, bits=bits)
+
+    @staticmethod
+    def _add_minifloat(d: dict[str, Any], minifloat: Any, other: bool) -> None:
+        name = d["name"]
+        if other:
+            raise Error(f"format '{name}': a small float takes the place of table, codebook, base3 and zero")
+        try:
+            exponent, mantissa = (int(n) for n in minifloat)
+        except (TypeError, ValueError):
+            raise Error(f"format '{name}': minifloat is (exponent bits, mantissa bits), not {minifloat}") from None
+        if exponent < 1 or mantissa < 0 or not 2 <= 1 + exponent + mantissa <= 8:
+            raise Error(f"format '{name}': a small float has 2 to 8 bits with its sign, not {1 + exponent + mantissa}")
+        bias = (1 << (exponent - 1)) - 1
+        highest = math.ldexp(2 - math.ldexp(1, -mantissa), (1 << exponent) - 1 - bias)
+        d.update(values="minifloat", bits=1 + exponent + mantissa, exponent_bits=exponent, exponent_bias=bias)
+        d["highest"] = {(4, 3): 448.0, (5, 2): 57344.0}.get((exponent, mantissa), highest)
 
     @staticmethod
     def _add_levels(d: dict[str, Any], sub_scale: Any, scale: str | None, minimum: str | None) -> None:
@@ -246,6 +272,7 @@ class Format:
             if not plane.get("trits") and plane.get("slots"):
                 bits = plane.get("word", 8) / plane["slots"]
             if part == "code":
+                bits *= _digits(d)
                 count = d.get("dim", 1)
             elif part.startswith("super"):
                 count = group * d.get("super_group", 0)
@@ -356,6 +383,11 @@ class Array:
         )
         if dtype not in NUMBERS:
             self.plane.setdefault("word", np.dtype(dtype).itemsize * 8)
+
+
+def _digits(d: Mapping[str, Any]) -> int:
+    """Integers that a code consists of: two if it has more than 8 bits."""
+    return 2 if d.get("bits", 4) > 8 else 1
 
 
 def _transform(name: str, what: Any) -> dict[str, Any]:

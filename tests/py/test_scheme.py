@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import copy
 import pickle
+from pathlib import Path
+from typing import Any
 
 import edgequant as eq
 import numpy as np
@@ -123,7 +125,7 @@ def test_a_format_travels() -> None:
         ({"learned": "row"}, "'tensor' or per 'group', not per 'row'"),
         ({"scale": "f17"}, "there is no 'f17'"),
         ({"zero": "int", "minimum": "f16"}, "give one"),
-        ({"codebook": (300, 4)}, "2 to 256 rows, not 300"),
+        ({"codebook": (70000, 4)}, "2 to 65536 rows, not 70000"),
         ({"codebook": (16, 3)}, "1, 2, 4 or 8 weights, not 3"),
         ({"codebook": [1, 2, 3]}, "an array of that shape"),
         ({"sub_scale": 4}, "(bits, groups), not 4"),
@@ -150,3 +152,61 @@ def test_wrong_arrays() -> None:
         w = weights()
         w[3, 5] = np.nan
         eq.quantize(w, "mlx.affine4.g64")
+
+
+@pytest.mark.parametrize(("rows", "dim"), [(300, 4), (1024, 8), (4000, 8)])
+@pytest.mark.parametrize("given", [True, False])
+def test_codebooks_of_many_rows(rows: int, dim: int, given: bool, tmp_path: Path) -> None:
+    w = weights(64, 512)
+    book = np.random.default_rng(1).standard_normal((rows, dim)).astype(np.float32)
+    f = Format("own", block=64, codebook=book if given else (rows, dim))
+    bits = 10 if rows <= 1024 else 12
+    assert f.bits_per_weight == bits / dim + 16 / 64
+    q = eq.quantize(w, f)
+    if not given:
+        book = q.planes["table"].reshape(rows, dim)
+    blocks = q.data.reshape(-1, 2 + 64 * bits // dim // 8)
+    scale = blocks[:, :2].copy().view(np.float16).astype(np.float32)
+    codes = bit_stream(blocks[:, 2:], bits, 64 // dim)
+    assert codes.max() < rows and codes.max() >= 256
+    np.testing.assert_array_equal(q.dequantize().reshape(-1, 64), book[codes].reshape(-1, 64) * scale)
+    nearest = ((w.reshape(-1, 64) / scale).reshape(-1, 1, dim) - book) ** 2
+    found = np.take_along_axis(nearest.sum(-1), codes.reshape(-1, 1), 1)[:, 0]
+    assert (found <= nearest.sum(-1).min(1) * (1 + 1e-4) + 1e-4).all()
+    x = np.random.default_rng(2).standard_normal((3, 512)).astype(np.float32)
+    want = x @ q.dequantize().T
+    assert np.linalg.norm(eq.matmul(x, q) - want) < 2e-2 * np.linalg.norm(want)
+    eq.save(tmp_path / "q.safetensors", {"w": q})
+    np.testing.assert_array_equal(eq.load(tmp_path / "q.safetensors")["w"].dequantize(), q.dequantize())
+
+
+@pytest.mark.parametrize(
+    ("exponent", "mantissa", "highest"), [(3, 2, 28), (2, 3, 7.5), (2, 1, 6), (4, 3, 448), (1, 2, 3.5)]
+)
+def test_small_floats(exponent: int, mantissa: int, highest: float) -> None:
+    w, f = weights(), Format("own", block=32, minifloat=(exponent, mantissa))
+    bits = 1 + exponent + mantissa
+    q = eq.quantize(w, f)
+    blocks = q.data.reshape(-1, 2 + 4 * bits)
+    scale = blocks[:, :2].copy().view(np.float16).astype(np.float32)
+    codes = bit_stream(blocks[:, 2:], bits, 32)
+    e, m = codes >> mantissa & (1 << exponent) - 1, codes & (1 << mantissa) - 1
+    size = np.where(e > 0, 2.0**mantissa + m, m) * 2.0 ** (np.maximum(e, 1) - (2 ** (exponent - 1) - 1) - mantissa)
+    values = np.where(codes >> bits - 1, -size, size)
+    assert np.abs(values).max() <= highest
+    np.testing.assert_array_equal(q.dequantize().reshape(-1, 32), values.astype(np.float32) * scale)
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"codes": 9}, "codes have 1 to 8 bits, not 9 .those of a codebook 1 to 16."),
+        ({"codebook": (1 << 17, 8)}, "a codebook has 2 to 65536 rows, not 131072"),
+        ({"minifloat": (5, 3)}, "a small float has 2 to 8 bits with its sign, not 9"),
+        ({"minifloat": 3}, "minifloat is .exponent bits, mantissa bits., not 3"),
+        ({"minifloat": (2, 1), "zero": 3}, "takes the place of table, codebook, base3 and zero"),
+    ],
+)
+def test_codes_that_cannot_be(fields: dict[str, Any], message: str) -> None:
+    with pytest.raises(eq.Error, match=message):
+        Format("own", block=32, **fields)
