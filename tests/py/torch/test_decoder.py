@@ -8,6 +8,7 @@ import pickle
 from typing import Any
 
 import edgequant as eq
+import numpy as np
 import pytest
 from edgequant import _core
 
@@ -271,3 +272,13 @@ def test_models_that_cannot() -> None:
     assert torch.equal(got, logits(odd, tokens))
     with pytest.raises(eq.Error, match=r"width 8 with 1 heads of 8 \(8 rotated\) over 1 is not supported"):
         _core.Decoder(8, 1, 1, 8, 8, 1e-5, 1.0, False, True, "f32", 0.0, [], 0)
+
+
+def test_weights_that_need_transformed_inputs() -> None:
+    f = eq.Format("turned", block=32, codes=4, transform="hadamard")
+    q = eq.quantize(np.ones((32, 32), np.float32), f)
+    panel, _ = q.scheme.core.repack(q.scheme.core_arrays(q.planes), 32, 32)
+    names = ("query", "key", "value", "output", "gate", "up", "down")
+    layer = {**{name: (panel, 0) for name in names}, "window": 0, "rotation": 0}
+    with pytest.raises(eq.Error, match="does not transform the inputs of a matrix, as weights in turned need"):
+        _core.Decoder(32, 2, 2, 16, 16, 1e-5, 1.0, False, True, "f32", 0.0, [layer], 0)
