@@ -43,7 +43,10 @@ void SetExtremeStarts(const Scheme& s, const CodeValues& v, Effort effort, Schem
 SchemeTuning SchemeTuningOf(const Scheme& s, const CodeValues& values, Effort effort) {
   SchemeTuning t;
   const bool range = s.zeros != Zero::kNone;
-  t.starts = effort == Effort::kFast ? 8 : effort == Effort::kDefault ? (range ? 12 : values.codes <= 4 ? 16 : 8) : kMaxSchemeStarts;
+  // more where fewer leave an error above that of a built-in format of the class: two levels, tables without a reference
+  const bool uneven = s.values == Values::kTable && s.rule == Rule::kNone;
+  const int usual = range ? (s.two_level() ? 20 : 12) : values.codes <= 4 || uneven ? 16 : 8;
+  t.starts = effort == Effort::kFast ? 8 : effort == Effort::kDefault ? usual : kMaxSchemeStarts;
   t.rounds = effort == Effort::kFast ? 1 : effort == Effort::kDefault ? 2 : 5;
   t.scale_steps = s.scale.cell == Cell::kE8M0 ? (effort == Effort::kBest ? 2 : 1) : 2 + 2 * int(effort);
   if (range) SetRangeStarts(values, t);
