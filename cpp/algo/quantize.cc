@@ -67,7 +67,8 @@ class Encoder {
       : w_(w), to_(to), options_(options), in_bytes_(RowBytes(w.format, w.cols)), out_bytes_(RowBytes(to, w.cols)),
         limit_(LimitOf(to)), search_(UsesSearch(to, options)),
         weighting_(WeightingOf(to, options.objective, options.importance != nullptr)),
-        tuning_(TuningOf(to, options.effort, weighting_)), default_(TuningOf(to, Effort::kDefault, weighting_)) {
+        tuning_(TuningOf(to, options.effort, weighting_)), default_(TuningOf(to, Effort::kDefault, weighting_)),
+        fast_(TuningOf(to, Effort::kFast, weighting_)) {
     std::memcpy(&limit_bits_, &limit_, sizeof limit_bits_);
     if (search_) importance_ = PrepareImportance(options.importance, w.cols, BlockOf(to));
   }
@@ -83,8 +84,11 @@ class Encoder {
     if (IsGrid(to_)) {
       QuantizeGrid(GridProblemOf(to_, options_), to_, x, rows, cols, importance, result);
     } else if (search_) {
-      const Tuning* also = options_.effort == Effort::kBest ? &default_ : nullptr;  // never worse than less effort
-      SearchRows(to_, {x, rows, cols, importance, weighting_, &tuning_, also, result});
+      // Never worse than less effort; than fast only where scales and minima make that likely.
+      const Shape s = ShapeOf(BlockOf(to_));
+      const Tuning* also = options_.effort == Effort::kBest ? &default_ : nullptr;
+      const Tuning* uneven = options_.effort != Effort::kFast && s.affine && s.two_level ? &fast_ : nullptr;
+      SearchRows(to_, {x, rows, cols, importance, weighting_, &tuning_, also, result, uneven});
     }
     if (error)
       *error = Compare({FormatId::kF32, reinterpret_cast<const uint8_t*>(x), rows, cols}, {to_, result, rows, cols},
@@ -116,7 +120,7 @@ class Encoder {
   const float limit_;
   const bool search_;
   const Weighting weighting_;
-  const Tuning tuning_, default_;
+  const Tuning tuning_, default_, fast_;
   std::vector<float> importance_;
   uint32_t limit_bits_;
 };

@@ -62,6 +62,23 @@ HWY_NOINLINE void KeepBetter(const Tile<S>& tile, const Found& y, Found& found) 
   }
 }
 
+// Whether in some group one weight is more than four fifths of the weighted squares: from few starts a search may end
+// anywhere then.
+template <int S>
+HWY_NOINLINE bool IsUneven(const Tile<S>& t) {
+  const DF d;
+  for (int c = 0; c < kColumns; c += LanesF()) {
+    VF sum = hn::Zero(d), most = sum;
+    for (int i = 0; i < S; ++i) {
+      const VF x = hn::Load(d, &t.x[i][c]), square = hn::Mul(hn::Mul(x, x), hn::Load(d, &t.w[i][c]));
+      sum = hn::Add(sum, square);
+      most = hn::Max(most, square);
+    }
+    if (!hn::AllFalse(d, hn::Gt(most, hn::Mul(sum, hn::Set(d, 0.8f))))) return true;
+  }
+  return false;
+}
+
 template <const Block& kB>
 HWY_NOINLINE void SearchBlocks(const SearchJob& job) {
   static constexpr Shape shape = ShapeOf(kB);
@@ -88,11 +105,13 @@ HWY_NOINLINE void SearchBlocks(const SearchJob& job) {
     FillTile<S, shape.groups>(columns, job.weighting, tile);
     Found found;
     SearchTile<kB, S>(tile, p, found);
-    if (job.also) {
-      Found other;
-      SearchTile<kB, S>(tile, *job.also, other);
-      KeepBetter<kB, S>(tile, other, found);
-    }
+    const auto also = [&](const Tuning& other) HWY_ATTR {
+      Found y;
+      SearchTile<kB, S>(tile, other, y);
+      KeepBetter<kB, S>(tile, y, found);
+    };
+    if (job.also) also(*job.also);
+    if (job.uneven && IsUneven(tile)) also(*job.uneven);
     const Super& z = found.z;
     const float *s = found.s, *m = found.m;
     for (int b = 0; b < used; b += shape.groups, out += kB.bytes) {

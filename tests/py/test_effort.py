@@ -66,6 +66,37 @@ def test_efforts_are_in_order(to: str, kind: str) -> None:
         assert default <= fast * (1.01 if to in SEARCHED_ANEW else 1 + 1e-6)
 
 
+def ill_conditioned(kind: str, seed: int) -> np.ndarray:
+    rng = np.random.default_rng(seed)
+    x = rng.standard_normal((4, 512))
+    if kind == "outliers":  # one per block
+        x.reshape(4, -1, 32)[:, :, 3] *= 100
+    elif kind == "heavy":
+        x *= np.exp(3 * rng.standard_normal(x.shape))
+    elif kind == "cauchy":
+        x = rng.standard_t(1, x.shape)
+    elif kind == "sparse":
+        x *= rng.random(x.shape) < 0.05
+    elif kind == "constant":
+        x[:] = x[:, :1]
+    return x.clip(-2000, 2000).astype(np.float32)
+
+
+@pytest.mark.parametrize("spread", [None, 1e6])
+@pytest.mark.parametrize("kind", ["outliers", "heavy", "cauchy", "sparse", "constant"])
+def test_default_is_not_above_fast_on_ill_conditioned_weights(kind: str, spread: float | None) -> None:
+    for to in (f for f in FORMATS if not f.startswith("iq") or f.startswith("iq4")):
+        for seed in range(2):
+            x = ill_conditioned(kind, seed)
+            importance = None
+            if spread is not None:
+                importance = (spread ** np.random.default_rng(seed).random(512)).astype(np.float32)
+            energy = (x.astype(np.float64) ** 2 * (1 if importance is None else importance)).sum()
+            fast, default = (block_errors(x, to, importance, e).sum() for e in ("fast", "default"))
+            # errors are compared in single precision
+            assert default <= fast * (1 + 1e-2) + energy * 1e-6, (to, default / fast)
+
+
 @pytest.fixture(scope="module")
 def optimum() -> ModuleType:
     path = Path(__file__).resolve().parents[2] / "benchmarks" / "optimum.py"
