@@ -103,7 +103,7 @@ bool LayoutOf(const SchemeView& q, PanelLayout& layout, RowRecipe& recipe) {
   layout.minima = s.zeros != Zero::kNone;
   const bool f16 = !s.super.present() && (!s.scale.present() || s.scale.cell == Cell::kF16);
   bool exact = f16 && (s.zeros == Zero::kNone || (s.zeros == Zero::kMinimum && s.shift.cell == Cell::kF16));
-  if (s.values == Values::kAffine && (s.zeros != Zero::kNone || s.zero == std::floor(s.zero))) {
+  if (s.values == Values::kAffine && (s.zeros != Zero::kNone || s.zero == std::floor(s.zero) || s.bits > 4)) {
     const float middle = float(1 << (s.bits - 1));
     recipe.zero = s.zeros == Zero::kMinimum ? s.zero : s.zeros == Zero::kNone ? s.zero : middle;
     if (recipe.zero != std::floor(recipe.zero) || recipe.zero < 0 || recipe.zero > 2 * middle)
@@ -115,6 +115,7 @@ bool LayoutOf(const SchemeView& q, PanelLayout& layout, RowRecipe& recipe) {
       layout.zero = int(recipe.zero) * (layout.bits == 1 ? 2 : 1);
       if (layout.bits == 1) layout.factor = 0.5f;
     }
+    if (s.zeros == Zero::kNone && recipe.zero != s.zero) layout.minima = true;
   } else if (s.values == Values::kGroupTable) {
     recipe.own_tables = true;
     recipe.steps = layout.minima = s.codes <= 4;
@@ -123,6 +124,12 @@ bool LayoutOf(const SchemeView& q, PanelLayout& layout, RowRecipe& recipe) {
     exact = false;
   } else if (s.values == Values::kCodebook || (s.values == Values::kTable && s.bits > 4)) {
     exact = SetNumbers(s, s.learned ? q.table : s.table.data(), layout, recipe) && exact;
+  } else if (s.values == Values::kMinifloat && s.bits > 4) {
+    const CodeValues values = ValuesOf(s, nullptr);
+    std::vector<float> finite(values.value, values.value + s.codes);
+    for (float& v : finite)
+      if (!(std::abs(v) <= s.highest)) v = 0;  // NaN and infinities: only exact products know them
+    exact = SetNumbers(s, finite.data(), layout, recipe) && exact;
   } else {
     const CodeValues values = ValuesOf(s, s.learned ? q.table : s.table.data());
     layout.bits = std::max(layout.bits, 2);
@@ -190,17 +197,7 @@ class RowReader {
 
 }  // namespace
 
-bool CanRepack(const Scheme& s) {
-  if (PanelGroup(s) < 16) return false;
-  switch (s.values) {
-    case Values::kTable:
-    case Values::kGroupTable:
-    case Values::kCodebook: return true;
-    case Values::kMinifloat: return s.bits <= 4;
-    case Values::kAffine: break;
-  }
-  return s.zeros != Zero::kNone || s.zero == std::floor(s.zero) || s.bits <= 4;
-}
+bool CanRepack(const Scheme& s) { return PanelGroup(s) >= 16; }
 
 SchemePanel Repack(const SchemeView& q) {
   const Scheme& s = *q.scheme;
@@ -257,7 +254,7 @@ SchemePanel Repack(const SchemeView& q) {
           const size_t g = k * panel_group / group;
           float minimum = shift[g];  // of the weight, beside (code - zero) * scale
           if (s.zeros == Zero::kInteger || s.zeros == Zero::kFloat) minimum = (recipe.zero - shift[g]) * scale[g];
-          else if (s.zeros == Zero::kMinimum && s.values == Values::kAffine) minimum += (recipe.zero - s.zero) * scale[g];
+          else if (s.values == Values::kAffine && layout.minima) minimum += (recipe.zero - s.zero) * scale[g];
           scales[r * panel_groups + k] = F16FromF32(scale[g] / unit);
           minima[r * panel_groups + k] = F16FromF32(minimum / unit);
         }

@@ -1,7 +1,7 @@
 """Planar formats whose arrays are not plain planes: they are rearranged from planes, or have codes of another kind.
 
 A codec has the methods of the core's `Scheme`: quantize, dequantize and check, on arrays by the names of their parts;
-those whose codes stand for one weight each have read and write, too.
+those whose codes stand for one weight each have read and write, too, and repack for products.
 """
 
 from __future__ import annotations
@@ -46,19 +46,28 @@ def _sized(name: str, arrays: Mapping[str, np.ndarray], sizes: Mapping[str, int]
             raise Error(f"format '{name}': the array of {part} has {arrays[part].size} elements, not {size}")
 
 
+def _joined(codes: np.ndarray, bits: int) -> np.ndarray:
+    """Rows of bytes as rows of codes of 2 or 4 bits, the first in the lowest bits."""
+    while bits < 8:
+        codes = codes[:, ::2] | codes[:, 1::2] << bits
+        bits *= 2
+    return codes
+
+
 def _whole_bytes(name: str, cols: int) -> None:
     if cols % 8:
         raise Error(f"format '{name}': rows of {cols} weights are not a multiple of 8")
 
 
 class Tiles:
-    """BitNet's TL1 and TL2: one byte per ternary weight, packed by the core."""
+    """BitNet's TL1 and TL2: one byte per ternary weight, packed by the core; two bits for products."""
 
     def __init__(self, description: Mapping[str, Any]) -> None:
         self.name = description["name"]
         self.kind, *tile = description["tile"]
         self.tile = dict(zip(("bm", "bk", "bmm"), tile, strict=True))
         self.scheme = _plain(description, bits=8, code_plane={"bits": 8})
+        self.two_bits = _plain(description, bits=2, code_plane={"bits": 2, "word": 8})
 
     def quantize(self, x: np.ndarray, importance: np.ndarray | None, effort: str) -> Arrays:
         return self._packed(self.scheme.quantize(x, importance, effort))
@@ -81,6 +90,10 @@ class Tiles:
 
     def write(self, codes: np.ndarray, scale: np.ndarray, shift: np.ndarray) -> Arrays:
         return self._packed(self.scheme.write(codes, scale, shift))
+
+    def repack(self, arrays: Mapping[str, np.ndarray], rows: int, cols: int) -> tuple[_core.Panel, bool] | None:
+        plain = self._plain_arrays(arrays, rows, cols)
+        return self.two_bits.repack({**plain, "codes": _joined(plain["codes"].reshape(rows, cols), 2)}, rows, cols)
 
     def check(self, arrays: Mapping[str, np.ndarray], rows: int, cols: int) -> None:
         _sized(self.name, arrays, {"scale": 1})
@@ -127,6 +140,9 @@ class Int4Tiles:
     def write(self, codes: np.ndarray, scale: np.ndarray, shift: np.ndarray) -> Arrays:
         self._check_rows(codes.shape[0])
         return self._tiled(self.scheme.write(codes, scale, shift), *codes.shape)
+
+    def repack(self, arrays: Mapping[str, np.ndarray], rows: int, cols: int) -> tuple[_core.Panel, bool] | None:
+        return self.scheme.repack(self._plain_arrays(arrays, rows, cols), rows, cols)
 
     def check(self, arrays: Mapping[str, np.ndarray], rows: int, cols: int) -> None:
         self._check_rows(rows)
@@ -208,10 +224,12 @@ class RankOne:
 
 
 class E8P:
-    """QuIP#'s lattice codes."""
+    """QuIP#'s lattice codes: eight weights each, odd numbers of quarters up to 15."""
 
     def __init__(self, description: Mapping[str, Any]) -> None:
         self.name = description["name"]
+        plane = {"bits": 4, "word": 8}
+        self.quarters = _plain(description, bits=4, zero=7.5, code_plane=plane, scale_plane={"cell": "f32"})
 
     def quantize(self, x: np.ndarray, importance: np.ndarray | None, effort: str) -> Arrays:
         words, scale = _core.encode_e8p(x, importance, effort)
@@ -220,6 +238,15 @@ class E8P:
     def dequantize(self, arrays: Mapping[str, np.ndarray], rows: int, cols: int) -> np.ndarray:
         self.check(arrays, rows, cols)
         return _core.decode_e8p(arrays["codes"].view(np.uint64), float(arrays["scale"].reshape(-1)[0]), rows, cols)
+
+    def repack(self, arrays: Mapping[str, np.ndarray], rows: int, cols: int) -> tuple[_core.Panel, bool] | None:
+        """Four bits for a weight: there are 16 values."""
+        self.check(arrays, rows, cols)
+        numbers = _core.decode_e8p(arrays["codes"].view(np.uint64), 2.0, rows, cols)  # halves that are no whole numbers
+        numbers += np.float32(7.5)
+        codes = numbers.astype(np.uint8)
+        half = np.float32(0.5) * arrays["scale"].reshape(1).astype(np.float32)
+        return self.quarters.repack({"codes": _joined(codes, 4), "scale": half}, rows, cols)
 
     def check(self, arrays: Mapping[str, np.ndarray], rows: int, cols: int) -> None:
         _sized(self.name, arrays, {"codes": rows * cols // 32, "scale": 1})

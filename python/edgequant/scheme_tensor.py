@@ -57,7 +57,7 @@ class SchemeTensor(QuantizedTensor):
     def repack(self, rows: int, cols: int) -> tuple[_core.Panel, bool] | None:
         """The layout of products, and whether it holds exactly these weights; None if the format has none."""
         core = self.scheme.core
-        return core.repack(self.scheme.core_arrays(self.planes), rows, cols) if isinstance(core, _core.Scheme) else None
+        return core.repack(self.scheme.core_arrays(self.planes), rows, cols) if hasattr(core, "repack") else None
 
     def source(self) -> tuple[np.ndarray, str]:
         """The decoded weights, since the core's block operations know only the formats of the catalogue."""

@@ -31,8 +31,10 @@ FORMATS = [
     eq.Format("table8", block=64, codes=8, table="learned"),
     eq.Format("table5", block=32, codes=5, table=TABLE5, minimum="f16"),
     eq.Format("small", block=8, codes=4),
+    *(eq.Format(f"zero{zero}", block=32, codes=8, zero=zero) for zero in (64, 127.5, 200)),
     *(eq.planar_formats[f"mlx.affine{kind}"] for kind in ("4.g64", "8.g32")),
-    *(eq.planar_formats[name] for name in ("onnx.nbits4.g32", "onnx.nbits8.g128.zp", "gptq.int4.g32")),
+    *(eq.planar_formats[name] for name in ("onnx.nbits4.g32", "onnx.nbits8.g128.zp", "gptq.int4.g32", "hqq.int4.g64",
+                                               "fp8.e4m3.channel", "fp8.e4m3.block128", "mlx.mxfp8", "bnb.nf4.g64")),
 ]  # fmt: skip
 EXACT = {"own", "minimum1", "minimum4", "minimum5", "half", "whole", "ternary", "table", "table1", "sparse",
          "mlx.affine4.g64"}  # fmt: skip
@@ -69,6 +71,22 @@ def test_which_panels_hold_the_very_weights(f: eq.Format) -> None:
         assert (panel.rows, panel.cols, panel.format) == (16, 1536, f.name)
     if f.name == "sparse":  # three different numbers, and a scale for 64
         assert found is not None and found[0].nbytes == 16 * 1536 * (2 + 16 / 64) / 8
+
+
+@pytest.mark.parametrize(
+    ("name", "bits"),
+    [("bitnet.tl1.128x64x32", 2), ("bitnet.tl2.128x96x32", 2), ("torchao.int4.g64", 4.5), ("quip.e8p", 4)],
+)
+def test_products_of_rearranged_codes(name: str, bits: float) -> None:
+    rng = np.random.default_rng(4)
+    q = eq.quantize(rng.standard_normal((128, 1536), dtype=np.float32), name, effort="fast")
+    assert isinstance(q, eq.SchemeTensor)
+    found = q.repack(128, 1536)
+    assert found is not None and found[0].nbytes * 8 == pytest.approx(128 * 1536 * bits, rel=0.04)
+    x = rng.standard_normal((3, 1536), dtype=np.float32)
+    want = x @ q.dequantize().T
+    assert np.sqrt(np.mean((eq.matmul(x, q) - want) ** 2)) < 0.012 * np.sqrt(np.mean(want**2))
+    np.testing.assert_allclose(eq.matmul(x, q, compute="exact"), want, atol=2e-4)
 
 
 def test_rows_that_end_within_a_group() -> None:
