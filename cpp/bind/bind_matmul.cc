@@ -45,6 +45,21 @@ Panel PyRepack(const py::object& data, const std::string& format, size_t rows, s
   return Repack(q, kind);
 }
 
+constexpr char kE8P[] = "quip.e8p";
+
+Panel PyRepackE8P(const py::array_t<uint64_t, py::array::c_style>& words, float scale, size_t rows, size_t cols) {
+  if (size_t(words.size()) * 32 != rows * cols)
+    Fail(rows, " x ", cols, " weights in ", kE8P, " take ", rows * cols / 32, " words, not ", words.size());
+  const uint64_t* const from = words.data();
+  const py::gil_scoped_release unlocked;
+  return RepackE8P(from, rows, cols, scale);
+}
+
+bool ChoosesCompact(const std::string& format, PanelKind kind) {
+  if (format == kE8P) return ChoosesCompactE8P(kind);
+  return format.find('.') == format.npos && ChoosePanel(FormatNamed(format), kind) == PanelKind::kCompact;
+}
+
 Compute ComputeNamed(const std::string& name) {
   if (name != "int8" && name != "exact") Fail("compute is 'int8' or 'exact', not '", name, "'");
   return name == "exact" ? Compute::kExact : Compute::kInt8;
@@ -132,15 +147,17 @@ void BindMatmul(py::module_& m) {
       });
   m.def("repack", &PyRepack, py::arg("data"), py::arg("format"), py::arg("rows"), py::arg("cols"),
         py::arg("panel") = "auto", "Copy rows x cols weights to a Panel of the kind that choose_panel names.");
+  m.def("repack_e8p", &PyRepackE8P, py::arg("words"), py::arg("scale"), py::arg("rows"), py::arg("cols"),
+        "Copy QuIP#'s words to a compact Panel; cols must be a multiple of 256.");
   m.def(
       "choose_panel",
       [](const std::string& format, const std::string& panel) {
-        return ChoosePanel(FormatNamed(format), PanelNamed(panel)) == PanelKind::kCompact ? "compact" : "fast";
+        return ChoosesCompact(format, PanelNamed(panel)) ? "compact" : "fast";
       },
       py::arg("format"), py::arg("panel"),
       "What 'auto', 'compact' or 'fast' means for a format: 'compact' or, where there is one panel only, 'fast'.");
   m.def("set_panel", [](const std::string& panel) { SetPanel(PanelNamed(panel)); }, py::arg("panel"),
-        R"(Choose the panel of weights that are rows of a grid (iq1, iq2, iq3), for products that do not choose it.
+        R"(Choose the panel of weights that are rows of a grid (iq1, iq2, iq3, quip.e8p), where a product does not.
 
 What has been multiplied already keeps its panel.
 

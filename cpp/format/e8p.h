@@ -7,6 +7,8 @@
 #include <cstddef>
 #include <cstdint>
 
+#include "format/block.h"
+
 namespace edgequant {
 
 constexpr int kE8PRows = 256;
@@ -44,17 +46,24 @@ inline constexpr E8PGrid kE8PGrid = MakeE8PGrid();
 
 constexpr int kE8PSignOrder[8] = {0, 2, 4, 6, 1, 3, 5, 7};  // the weight of each bit
 
+// Bit k negates weight k; whether the weights move downwards.
+struct E8PSigns { uint8_t signs; bool down; };
+constexpr E8PSigns E8PSignsOf(uint32_t code) {
+  uint32_t bits = code & 255;
+  const uint32_t parity = uint32_t(__builtin_popcount(bits)) & 1;
+  bits ^= parity;
+  if (kE8PGrid.odd[code >> 8 & 255]) bits ^= 0x80;
+  uint8_t signs = 0;
+  for (int b = 0; b < 8; ++b) signs = uint8_t(signs | (bits >> b & 1) << kE8PSignOrder[b]);
+  return {signs, parity != 0};
+}
+
 // The 8 weights of a code, at scale 1.
 inline void E8PVector(uint32_t code, float* out) {
-  const uint32_t row = code >> 8 & 255;
-  uint32_t signs = code & 255;
-  const uint32_t parity = uint32_t(__builtin_popcount(signs)) & 1;
-  signs ^= parity;
-  if (kE8PGrid.odd[row]) signs ^= 0x80;
-  for (int b = 0; b < 8; ++b) {
-    const int k = kE8PSignOrder[b];
-    const float magnitude = float(kE8PGrid.level[row][k]) + 0.5f;
-    out[k] = (signs >> b & 1 ? -magnitude : magnitude) + (parity ? -0.25f : 0.25f);
+  const E8PSigns s = E8PSignsOf(code);
+  for (int k = 0; k < 8; ++k) {
+    const float magnitude = float(kE8PGrid.level[code >> 8 & 255][k]) + 0.5f;
+    out[k] = (s.signs >> k & 1 ? -magnitude : magnitude) + (s.down ? -0.25f : 0.25f);
   }
 }
 
@@ -80,5 +89,19 @@ inline E8PPlace E8PPlaceOf(size_t row, size_t vector, size_t vectors) {
   const size_t tile = row / kE8PTileRows * (vectors / kE8PTileVectors) + vector / kE8PTileVectors;
   return {(tile * 8 + row / 2 % 8) * 4 + vector / 2 % 4, int(vector % 2 * 2 + row % 2)};
 }
+
+// The same codes as rows of a grid, so that what multiplies with grids does so with these: halves, with all signs and the
+// shift of 1/4 written out. [d 2][rows 32][signs 32][shifts 4][scales 4]
+constexpr GridTable MakeE8PTable() {
+  GridTable t{8, kE8PRows, 2, {1, 3, 5}, {}};
+  for (int row = 0; row < kE8PRows; ++row)
+    for (int k = 0; k < 8; ++k) t.packed[row] = uint16_t(t.packed[row] | kE8PGrid.level[row][k] << 2 * k);
+  return t;
+}
+inline constexpr GridTable kE8PTable = MakeE8PTable();
+inline constexpr int kE8PSigns = 34, kE8PShifts = 66;
+inline constexpr Block kE8PBlock = {
+    256, 74, {Stream(2, 8)}, {MapKind::kGrid, 0, {}, 8, &kE8PTable, Stream(kE8PSigns, 8), .5f, Stream(kE8PShifts, 1)},
+    {Number::kF16, 0, 0, 1, 32, -.5f, {Stream(70, 4)}}};
 
 }  // namespace edgequant

@@ -59,7 +59,7 @@ constexpr bool GridPanelOf(const Block& b, GridPanel* panel) {
   p.signs = b.map.signs.kind != FieldKind::kNone;
   const int shift = int(b.map.shift * float(kShiftUnit));
   if (shift != 0) {
-    if (p.signs || p.dim != 8 || b.map.shift != float(shift) / float(kShiftUnit)) return false;
+    if (p.dim != 8 || b.map.shift != float(shift) / float(kShiftUnit)) return false;
     p.shift = panel_detail::ShiftsGroups(b) ? GridShift::kGroup : GridShift::kCode;
   }
   for (int r = 0; r < grid.rows; ++r)
@@ -70,8 +70,8 @@ constexpr bool GridPanelOf(const Block& b, GridPanel* panel) {
   for (int code = 0; code < 16; ++code) {
     const int level = code & ((1 << level_bits) - 1);
     int value = level < 8 ? grid.levels[level] : 0;
+    if (p.signs && (code >> level_bits & 1)) value = -value;
     if (p.shift == GridShift::kCode) value = value * kShiftUnit + (code >> 3 & 1 ? -shift : shift);
-    else if (p.signs && (code >> level_bits & 1)) value = -value;
     if (value < -128 || value > 127) return false;
     p.values[code] = int8_t(value);
   }

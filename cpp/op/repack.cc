@@ -8,7 +8,9 @@
 #include <mutex>
 #include <utility>
 
+#include "core/half.h"
 #include "core/threads.h"
+#include "format/e8p.h"
 #include "kernels/cpu/grid_panel_pack.h"
 #include "kernels/cpu/grid_products.h"
 #include "kernels/cpu/panel_pack.h"
@@ -46,18 +48,23 @@ struct CompactGrid {
   std::unique_ptr<const GridRecipe> recipe;
 };
 // Null if the format has no compact panel.
+std::unique_ptr<const CompactGrid> MakeCompactGrid(const Block& block) {
+  auto g = std::make_unique<CompactGrid>();
+  PanelLayout layout;
+  if (!GridPanelOf(block, &g->grid) || !GridLayoutOf(block, g->grid, &layout)) return nullptr;
+  g->recipe = std::make_unique<const GridRecipe>(block, layout);
+  return g;
+}
 const CompactGrid* CompactGridOf(FormatId format) {
   static std::once_flag made[kFormatCount];
   static std::unique_ptr<const CompactGrid> grids[kFormatCount];
   const size_t i = size_t(format);
-  std::call_once(made[i], [&] {
-    auto g = std::make_unique<CompactGrid>();
-    PanelLayout layout;
-    if (!GridPanelOf(BlockOf(format), &g->grid) || !GridLayoutOf(BlockOf(format), g->grid, &layout)) return;
-    g->recipe = std::make_unique<const GridRecipe>(BlockOf(format), layout);
-    grids[i] = std::move(g);
-  });
+  std::call_once(made[i], [&] { grids[i] = MakeCompactGrid(BlockOf(format)); });
   return grids[i].get();
+}
+const CompactGrid& CompactE8P() {
+  static const std::unique_ptr<const CompactGrid> grid = MakeCompactGrid(kE8PBlock);
+  return *grid;
 }
 
 // Calls pack(rows of 16, out) for all panels.
@@ -84,14 +91,17 @@ Panel PackAll(const TensorView& q, const PanelLayout& layout, const Pack& pack) 
 static std::atomic<PanelKind> wanted{PanelKind::kAuto};
 void SetPanel(PanelKind kind) { wanted = kind; }
 
-PanelKind ChoosePanel(FormatId format, PanelKind kind) {
+static PanelKind ChooseFor(const GridPanel& grid, PanelKind kind) {
   constexpr int kMostBits = 8;  // of codes; to look up in a larger grid takes longer than to read more bytes
-  const CompactGrid* const g = CompactGridOf(format);
-  if (!g) return PanelKind::kFast;
   if (kind == PanelKind::kAuto) kind = wanted;
   if (kind != PanelKind::kAuto) return kind;
-  return GridsAreFast() && g->grid.code_bits <= kMostBits ? PanelKind::kCompact : PanelKind::kFast;
+  return GridsAreFast() && grid.code_bits <= kMostBits ? PanelKind::kCompact : PanelKind::kFast;
 }
+PanelKind ChoosePanel(FormatId format, PanelKind kind) {
+  const CompactGrid* const g = CompactGridOf(format);
+  return g ? ChooseFor(g->grid, kind) : PanelKind::kFast;
+}
+bool ChoosesCompactE8P(PanelKind kind) { return ChooseFor(CompactE8P().grid, kind) == PanelKind::kCompact; }
 
 Panel Repack(const TensorView& q, PanelKind kind) {
   PanelLayout layout;
@@ -103,6 +113,38 @@ Panel Repack(const TensorView& q, PanelKind kind) {
   }
   const PackRecipe& recipe = RecipeOf(q.format, layout);
   return PackAll(q, layout, [&](const uint8_t* const* rows, uint8_t* out) { PackPanel(recipe, rows, q.cols, out); });
+}
+
+Panel RepackE8P(const uint64_t* words, size_t rows, size_t cols, float scale) {
+  if (rows % kE8PTileRows != 0 || cols % kGridBlock != 0)
+    Fail("a compact panel of E8P has multiples of 16 rows and 256 columns, not ", rows, " x ", cols);
+  const GridRecipe& recipe = *CompactE8P().recipe;
+  PanelLayout layout = recipe.layout;
+  layout.factor *= scale;
+  Panel panel = AllocatePanel("quip.e8p", layout, rows, cols);
+  const size_t blocks = cols / kGridBlock, row_bytes = blocks * size_t(kE8PBlock.bytes), vectors = cols / 8;
+  const uint16_t one = F16FromF32(1);
+  ParallelFor(panel.panels(), 1, [&](size_t begin, size_t end) {
+    std::vector<uint8_t> own(kPanelRows * row_bytes);
+    const uint8_t* from[kPanelRows];
+    for (size_t r = 0; r < kPanelRows; ++r) from[r] = &own[r * row_bytes];
+    for (size_t p = begin; p < end; ++p) {
+      std::fill(own.begin(), own.end(), uint8_t{0});
+      for (size_t r = 0; r < kPanelRows; ++r)
+        for (size_t v = 0; v < vectors; ++v) {
+          uint8_t* const block = &own[r * row_bytes + v / 32 * size_t(kE8PBlock.bytes)];
+          const E8PPlace at = E8PPlaceOf(p * kPanelRows + r, v, vectors);
+          const uint16_t code = E8PCodeOfWord(words[at.word], at.at);
+          const E8PSigns s = E8PSignsOf(code);
+          memcpy(block, &one, 2);
+          block[2 + v % 32] = uint8_t(code >> 8);
+          block[kE8PSigns + v % 32] = s.signs;
+          block[kE8PShifts + v % 32 / 8] |= uint8_t(s.down << v % 8);
+        }
+      PackGridPanel(recipe, from, cols, panel.data.get() + p * panel.panel_bytes());
+    }
+  });
+  return panel;
 }
 
 SlabBytes CopyToNewMemory(const uint8_t* data, size_t bytes, size_t size) {

@@ -40,6 +40,12 @@ Panel AllocatePanel(const std::string& format, const PanelLayout& layout, size_t
 // Packs q on all threads; an Error if its format has no panel.
 Panel Repack(const TensorView& q, PanelKind kind = PanelKind::kAuto);
 
+// QuIP#'s E8P words (format/e8p.h), of rows (a multiple of 16) x cols (of 256) weights at `scale`, as a compact panel. An
+// Error for other shapes.
+Panel RepackE8P(const uint64_t* words, size_t rows, size_t cols, float scale);
+// Whether `kind` comes to that panel for E8P.
+bool ChoosesCompactE8P(PanelKind kind);
+
 // For benchmarks: copies bytes to `size` bytes of new memory of the kind that panels have, on all threads. Where they
 // are fewer than `size`, some are read twice.
 SlabBytes CopyToNewMemory(const uint8_t* data, size_t bytes, size_t size);

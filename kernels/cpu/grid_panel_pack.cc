@@ -107,7 +107,7 @@ GridRecipe::GridRecipe(const Block& b, const PanelLayout& panel)
       });
     if (grid.shift == GridShift::kCode)
       for_bits(b.map.shift_sign, code, [&](int from, int phase, int) {
-        codes.Move(from, phase, sign_line, 8 * byte + 7 - line % 8);
+        codes.Move(from, phase, sign_line + grid.sign_lines(), 8 * byte + 7 - line % 8);
       });
   }
   for (int eight = 0; eight < kGridBlock / 8 && grid.signs; ++eight)

@@ -138,7 +138,7 @@ Fn PickGrid(const PanelLayout& layout, const Pick& pick) {
   return PickFrom<Fn, GridCodes<8, 8, true, Shift::kNone, 32>, GridCodes<8, 9, true, Shift::kNone, 16>,
                   GridCodes<8, 10, true, Shift::kNone, 16>, GridCodes<8, 11, false, Shift::kGroup, 32>,
                   GridCodes<8, 11, false, Shift::kCode, 16>, GridCodes<4, 8, true, Shift::kNone, 32>,
-                  GridCodes<4, 9, true, Shift::kNone, 32>>(layout, pick);
+                  GridCodes<4, 9, true, Shift::kNone, 32>, GridCodes<8, 8, true, Shift::kCode, 32>>(layout, pick);
 }
 
 GemvFn GridGemvOf(const PanelLayout& layout, int rows) {

@@ -109,11 +109,14 @@ class Panel:
 def repack(data: Any, format: str, rows: int, cols: int, panel: str = "auto") -> Panel:
     """Copy rows x cols weights to a Panel of the kind that choose_panel names."""
 
+def repack_e8p(words: NDArray[np.uint64], scale: float, rows: int, cols: int) -> Panel:
+    """Copy QuIP#'s words to a compact Panel; cols must be a multiple of 256."""
+
 def choose_panel(format: str, panel: str) -> str:
     """What 'auto', 'compact' or 'fast' means for a format: 'compact' or, where there is one panel only, 'fast'."""
 
 def set_panel(panel: str) -> None:
-    """Choose the panel of weights that are rows of a grid (iq1, iq2, iq3), for products that do not choose it.
+    """Choose the panel of weights that are rows of a grid (iq1, iq2, iq3, quip.e8p), where a product does not.
 
     What has been multiplied already keeps its panel.
 

@@ -27,9 +27,9 @@ _panels: dict[tuple[int, str], tuple[weakref.ref[np.ndarray], str, tuple[int, ..
 def repack(q: QuantizedTensor, panel: str = "auto") -> Any:
     """The weights in the layout that products read; made once, and kept while `q.data` lives.
 
-    Changes of `q.data` in place are not noticed. Formats with a grid (iq1, iq2, iq3) have two layouts: "compact", at
-    their own rate, and "fast", of 2.4 to 4.4 bits per weight; see `edgequant.set_panel`. Raises Error for plain numbers
-    (f32, f16, bf16), which have none.
+    Changes of `q.data` in place are not noticed. Formats with a grid (iq1, iq2, iq3, quip.e8p) have two layouts:
+    "compact", at their own rate, and "fast", of 2.4 to 4.4 bits per weight; see `edgequant.set_panel`. Raises Error for
+    plain numbers (f32, f16, bf16), which have none.
     """
     kind = _core.choose_panel(q.format, panel)
     return _cached(q, q.data, lambda rows, cols: _core.repack(q.data, q.format, rows, cols, kind), kind)
@@ -47,11 +47,13 @@ def _cached(q: QuantizedTensor, owner: np.ndarray, make: Callable[[int, int], An
 
 def _panel_for(q: QuantizedTensor, compute: str, panel: str) -> Any | None:
     """The panel for this kind of product; None where the decoded weights must be multiplied."""
+    from edgequant.planar import planar_formats
     from edgequant.scheme_tensor import SchemeTensor
 
     if not isinstance(q, SchemeTensor):
         return repack(q, panel)
-    found = _cached(q, next(iter(q.planes.values())), q.repack)
+    kind = _core.choose_panel(q.format if q.format in planar_formats else "f32", panel)
+    found = _cached(q, next(iter(q.planes.values())), lambda rows, cols: q.repack(rows, cols, kind), kind)
     return found[0] if found is not None and (found[1] or compute != "exact") else None
 
 
@@ -107,7 +109,7 @@ def matmul(
       bias: (N,) numbers to add, or None.
       scale: (N,) numbers, what the columns of the product are multiplied by before the bias is added and the result
         rounded; or None.
-      panel: which panel of a format with a grid (iq1, iq2, iq3): "compact", "fast" or "auto"; see
+      panel: which panel of a format with a grid (iq1, iq2, iq3, quip.e8p): "compact", "fast" or "auto"; see
         `edgequant.set_panel`. Each that is asked for stays in memory. Other formats have one.
 
     Returns: `out`, or the new array. Raises Error if shapes or types do not fit, or the format has no matmul.

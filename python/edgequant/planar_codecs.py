@@ -239,13 +239,18 @@ class E8P:
         self.check(arrays, rows, cols)
         return _core.decode_e8p(arrays["codes"].view(np.uint64), float(arrays["scale"].reshape(-1)[0]), rows, cols)
 
-    def repack(self, arrays: Mapping[str, np.ndarray], rows: int, cols: int) -> tuple[_core.Panel, bool] | None:
-        """Four bits for a weight: there are 16 values."""
+    def repack(
+        self, arrays: Mapping[str, np.ndarray], rows: int, cols: int, panel: str = "fast"
+    ) -> tuple[_core.Panel, bool] | None:
+        """Four bits for a weight, as there are 16 values; or "compact", the codes with their signs written out."""
         self.check(arrays, rows, cols)
-        numbers = _core.decode_e8p(arrays["codes"].view(np.uint64), 2.0, rows, cols)  # halves that are no whole numbers
+        words, scale = arrays["codes"].view(np.uint64), float(arrays["scale"].reshape(-1)[0])
+        if panel == "compact" and cols % 256 == 0:
+            return _core.repack_e8p(words, scale, rows, cols), True
+        numbers = _core.decode_e8p(words, 2.0, rows, cols)  # halves that are no whole numbers
         numbers += np.float32(7.5)
         codes = numbers.astype(np.uint8)
-        half = np.float32(0.5) * arrays["scale"].reshape(1).astype(np.float32)
+        half = np.array([0.5 * scale], np.float32)
         return self.quarters.repack({"codes": _joined(codes, 4), "scale": half}, rows, cols)
 
     def check(self, arrays: Mapping[str, np.ndarray], rows: int, cols: int) -> None:

@@ -54,10 +54,12 @@ class SchemeTensor(QuantizedTensor):
             return self.dequantize().reshape(-1, self.shape[-1])[first : first + count]
         return core.dequantize(arrays, *split_shape(self.shape), first, count)
 
-    def repack(self, rows: int, cols: int) -> tuple[_core.Panel, bool] | None:
+    def repack(self, rows: int, cols: int, panel: str = "fast") -> tuple[_core.Panel, bool] | None:
         """The layout of products, and whether it holds exactly these weights; None if the format has none."""
-        core = self.scheme.core
-        return core.repack(self.scheme.core_arrays(self.planes), rows, cols) if hasattr(core, "repack") else None
+        core, arrays = self.scheme.core, self.scheme.core_arrays(self.planes)
+        if panel == "compact":
+            return core.repack(arrays, rows, cols, panel)
+        return core.repack(arrays, rows, cols) if hasattr(core, "repack") else None
 
     def source(self) -> tuple[np.ndarray, str]:
         """The decoded weights, since the core's block operations know only the formats of the catalogue."""

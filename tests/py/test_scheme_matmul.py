@@ -89,6 +89,20 @@ def test_products_of_rearranged_codes(name: str, bits: float) -> None:
     np.testing.assert_allclose(eq.matmul(x, q, compute="exact"), want, atol=2e-4)
 
 
+def test_e8p_has_two_panels() -> None:
+    rng = np.random.default_rng(5)
+    for cols in (1536, 320):  # 256 does not divide the second: it has one
+        q = eq.quantize(rng.standard_normal((64, cols), dtype=np.float32), "quip.e8p", effort="fast")
+        assert isinstance(q, eq.SchemeTensor)
+        x = rng.standard_normal((3, cols), dtype=np.float32)
+        compact, fast = (eq.matmul(x, q, panel=panel) for panel in ("compact", "fast"))
+        np.testing.assert_allclose(compact, fast, atol=1e-3 * np.abs(fast).max())  # the fast one rounds the scale
+        exact = eq.matmul(x, q, panel="compact", compute="exact")
+        np.testing.assert_allclose(exact, x @ q.dequantize().T, atol=2e-4)
+        found = q.repack(64, cols, "compact")
+        assert found is not None and (found[0].nbytes * 8 < 64 * cols * 2.4) == (cols == 1536)
+
+
 def test_rows_that_end_within_a_group() -> None:
     w = np.random.default_rng(3).standard_normal((20, 200), dtype=np.float32)
     x = np.random.default_rng(4).standard_normal((2, 200), dtype=np.float32)

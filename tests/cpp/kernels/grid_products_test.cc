@@ -1,6 +1,7 @@
 #include "kernels/cpu/grid_products.h"
 
 #include "kernels/products.h"
+#include "op/vectors.h"
 
 namespace edgequant {
 namespace {
@@ -98,6 +99,36 @@ TEST(CompactPanel, GivesTheResultsOfTheFastOne) {
       }
     }
   });
+}
+
+// QuIP#'s words are no blocks: they become such on the way.
+TEST(CompactPanel, OfE8PEqualsDoubleArithmetic) {
+  ForEachTarget([] {
+    std::mt19937 rng(24);
+    const size_t n = 32, k = 768;
+    std::vector<uint64_t> words(n * k / 32);
+    for (uint64_t& w : words) w = uint64_t(rng()) << 32 | rng();
+    std::vector<float> weights(n * k);
+    DecodeE8P(words.data(), n, k, 0.03f, weights.data());
+    const Panel panel = RepackE8P(words.data(), n, k, 0.03f);
+    for (size_t m : {size_t{1}, size_t{2}, size_t{4}, size_t{11}}) {
+      const std::vector<float> x = RandomRow(m * k, rng);
+      std::vector<float> y(m * n);
+      Matmul({FormatId::kF32, x.data(), m, k, ptrdiff_t(4 * k)}, panel, {FormatId::kF32, y.data(), m, n, ptrdiff_t(4 * n)},
+             Compute::kExact);
+      for (size_t i = 0; i < m; ++i)
+        for (size_t j = 0; j < n; ++j) {
+          double want = 0, size = 0;
+          for (size_t c = 0; c < k; ++c) {
+            want += double(x[i * k + c]) * double(weights[j * k + c]);
+            size += std::fabs(double(x[i * k + c]) * double(weights[j * k + c]));
+          }
+          ASSERT_NEAR(y[i * n + j], want, 2e-6 * size + 1e-6) << "row " << i << ", column " << j;
+        }
+    }
+  });
+  uint64_t word = 0;
+  EXPECT_THROW(RepackE8P(&word, 16, 64, 1), Error);
 }
 
 TEST(CompactPanel, IsChosenByTheCaller) {
