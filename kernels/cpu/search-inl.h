@@ -44,15 +44,17 @@ HWY_NOINLINE void SearchTile(Tile<S>& tile, const Tuning& p, Found& found) {
   }
 }
 
-// Takes the blocks of y (with one level: the groups) that have less error.
+// Takes the blocks of y (with one level: the groups) that have less error, of two levels only those with a mark in one
+// of their groups; null: all.
 template <const Block& kB, int S>
-HWY_NOINLINE void KeepBetter(const Tile<S>& tile, const Found& y, Found& found) {
+HWY_NOINLINE void KeepBetter(const Tile<S>& tile, const Found& y, const float* marks, Found& found) {
   static constexpr Shape shape = ShapeOf(kB);
   alignas(64) float e0[kColumns], e1[kColumns];
   Residual<kB, S>(tile, found.s, found.m, e0);
   Residual<kB, S>(tile, y.s, y.m, e1);
   if constexpr (shape.two_level) {
     TakeBlocks<shape.groups>(y.z, [&](int b) {
+      if (marks && SumOfBlock<shape.groups>(marks + b) == 0) return false;
       return SumOfBlock<shape.groups>(e1 + b) < SumOfBlock<shape.groups>(e0 + b);
     }, found.z);
     Decoded(found.z, found.s, found.m);
@@ -62,11 +64,12 @@ HWY_NOINLINE void KeepBetter(const Tile<S>& tile, const Found& y, Found& found) 
   }
 }
 
-// Whether in some group one weight is more than four fifths of the weighted squares: from few starts a search may end
-// anywhere then.
+// Marks groups in which one weight is more than four fifths of the weighted squares: from few starts a search may end
+// anywhere then. False if there are none.
 template <int S>
-HWY_NOINLINE bool IsUneven(const Tile<S>& t) {
+HWY_NOINLINE bool MarkUneven(const Tile<S>& t, float* HWY_RESTRICT marks) {
   const DF d;
+  bool any = false;
   for (int c = 0; c < kColumns; c += LanesF()) {
     VF sum = hn::Zero(d), most = sum;
     for (int i = 0; i < S; ++i) {
@@ -74,9 +77,11 @@ HWY_NOINLINE bool IsUneven(const Tile<S>& t) {
       sum = hn::Add(sum, square);
       most = hn::Max(most, square);
     }
-    if (!hn::AllFalse(d, hn::Gt(most, hn::Mul(sum, hn::Set(d, 0.8f))))) return true;
+    const auto uneven = hn::Gt(most, hn::Mul(sum, hn::Set(d, 0.8f)));
+    any = any || !hn::AllFalse(d, uneven);
+    hn::Store(hn::IfThenElseZero(uneven, hn::Set(d, 1.0f)), d, marks + c);
   }
-  return false;
+  return any;
 }
 
 template <const Block& kB>
@@ -105,13 +110,14 @@ HWY_NOINLINE void SearchBlocks(const SearchJob& job) {
     FillTile<S, shape.groups>(columns, job.weighting, tile);
     Found found;
     SearchTile<kB, S>(tile, p, found);
-    const auto also = [&](const Tuning& other) HWY_ATTR {
+    const auto also = [&](const Tuning& other, const float* marks) HWY_ATTR {
       Found y;
       SearchTile<kB, S>(tile, other, y);
-      KeepBetter<kB, S>(tile, y, found);
+      KeepBetter<kB, S>(tile, y, marks, found);
     };
-    if (job.also) also(*job.also);
-    if (job.uneven && IsUneven(tile)) also(*job.uneven);
+    alignas(64) float marks[kColumns];
+    if (job.also) also(*job.also, nullptr);
+    if (job.uneven && MarkUneven(tile, marks)) also(*job.uneven, marks);
     const Super& z = found.z;
     const float *s = found.s, *m = found.m;
     for (int b = 0; b < used; b += shape.groups, out += kB.bytes) {

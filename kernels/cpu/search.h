@@ -49,7 +49,7 @@ struct SearchJob {
   const Tuning* tuning = nullptr;
   const Tuning* also = nullptr;       // a second search, or null: each block keeps the better result
   uint8_t* out = nullptr;             // the blocks, row after row
-  const Tuning* uneven = nullptr;     // one more, or null, for tiles in which one weight outweighs its group
+  const Tuning* uneven = nullptr;     // one more, or null, for blocks in which one weight outweighs its group
 };
 
 // False for formats that have no search (float formats, grids).

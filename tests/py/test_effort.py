@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 from types import ModuleType
 
+import edgequant as eq
 import numpy as np
 import pytest
 from edgequant import _core
@@ -132,3 +133,12 @@ def test_minima_left_unrounded_are_a_bound(optimum: ModuleType) -> None:
     best = block_errors(x, "q2_k", None, "best").sum()
     assert found.bound * (1 - 1e-4) <= min(found.error, best)
     assert best <= found.error * 1.02
+
+
+@pytest.mark.parametrize("name", ["q2_k", "q4_k", "q5_k", "q3_k", "q6_k"])
+@pytest.mark.parametrize("effort", ["fast", "default", "best"])
+def test_a_block_does_not_depend_on_its_neighbours(name: str, effort: str) -> None:
+    w = np.random.default_rng(7).standard_cauchy((9, 512)).astype(np.float32)
+    whole = eq.quantize(w, name, effort=effort).data
+    for row, data in zip(w, whole, strict=True):
+        np.testing.assert_array_equal(eq.quantize(row[None], name, effort=effort).data[0], data)
