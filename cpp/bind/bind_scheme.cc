@@ -260,7 +260,7 @@ py::dict PyWrite(const Scheme& s, const Bytes2& codes, const Floats& scale, cons
 
 py::object PyRepack(const Scheme& s, const py::dict& arrays, size_t rows, size_t cols) {
   const Held q(s, arrays, rows, cols);
-  if (!CanRepack(s)) return py::none();
+  if (!CanRepack(s) || !HoldsNumbersOnly(q.view)) return py::none();
   SchemePanel result;
   {
     const py::gil_scoped_release unlocked;

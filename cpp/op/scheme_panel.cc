@@ -1,6 +1,7 @@
 #include "op/scheme_panel.h"
 
 #include <algorithm>
+#include <atomic>
 #include <cmath>
 
 #include "core/half.h"
@@ -128,7 +129,7 @@ bool LayoutOf(const SchemeView& q, PanelLayout& layout, RowRecipe& recipe) {
     const CodeValues values = ValuesOf(s, nullptr);
     std::vector<float> finite(values.value, values.value + s.codes);
     for (float& v : finite)
-      if (!(std::abs(v) <= s.highest)) v = 0;  // NaN and infinities: only exact products know them
+      if (!(std::abs(v) <= s.highest)) v = 0;  // NaN and infinities, which do not occur
     exact = SetNumbers(s, finite.data(), layout, recipe) && exact;
   } else {
     const CodeValues values = ValuesOf(s, s.learned ? q.table : s.table.data());
@@ -198,6 +199,23 @@ class RowReader {
 }  // namespace
 
 bool CanRepack(const Scheme& s) { return PanelGroup(s) >= 16; }
+
+bool HoldsNumbersOnly(const SchemeView& q) {
+  const Scheme& s = *q.scheme;
+  if (s.values != Values::kMinifloat) return true;
+  const CodeValues values = ValuesOf(s, nullptr);
+  const size_t code_cols = s.CodeCols(q.cols);
+  std::atomic<bool> all{true};
+  ParallelFor(q.rows, 64, [&](size_t begin, size_t end) {
+    std::vector<uint8_t> codes(code_cols);
+    for (size_t r = begin; r < end; ++r) {
+      ReadCodes(q, r, 1, codes.data(), code_cols);
+      for (size_t c = 0; c < q.cols; ++c)
+        if (!(std::abs(values.value[codes[c]]) <= s.highest)) all = false;
+    }
+  });
+  return all;
+}
 
 SchemePanel Repack(const SchemeView& q) {
   const Scheme& s = *q.scheme;

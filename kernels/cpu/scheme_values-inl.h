@@ -114,11 +114,12 @@ struct CellCodes {
 struct MinifloatCodes {
   static constexpr bool kWhole = false, kRounded = true;
   int drop, sign_shift, least;  // mantissa bits dropped; from the sign of a code to that of a float; least exponent
-  float highest, unit, inverse_unit;
+  float highest, infinity, unit, inverse_unit;
   explicit MinifloatCodes(const CodeValues& v)
       : drop(23 - v.mantissa_bits), sign_shift(32 - v.bits), least((128 - v.exponent_bias) << 23), highest(v.high) {
     unit = ldexpf(1, 127 - v.exponent_bias);
     inverse_unit = 1 / unit;
+    infinity = ldexpf(1, (1 << (v.bits - 1 - v.mantissa_bits)) - 1 - v.exponent_bias);
   }
   HWY_INLINE VF Magnitude(DF d, VF u) const {
     const DI di;
@@ -140,7 +141,9 @@ struct MinifloatCodes {
     const VI sign = hn::ShiftLeftSame(code, sign_shift);
     const VI magnitude = hn::AndNot(hn::Set(di, 1 << (31 - sign_shift)), code);
     const VF v = hn::Mul(hn::BitCast(d, hn::ShiftLeftSame(magnitude, drop)), hn::Set(d, unit));
-    return hn::CopySignToAbs(v, hn::BitCast(d, sign));
+    const VF past = hn::IfThenElse(hn::Eq(v, hn::Set(d, infinity)), hn::Set(d, INFINITY), hn::Set(d, NAN));
+    const VF value = hn::IfThenElse(hn::Gt(v, hn::Set(d, highest)), past, v);
+    return hn::CopySignToAbs(value, hn::BitCast(d, sign));
   }
 };
 

@@ -2,7 +2,6 @@
 
 #include <algorithm>
 #include <cmath>
-#include <numeric>
 #include <vector>
 
 namespace edgequant {
@@ -11,7 +10,8 @@ float MinifloatValue(const Scheme& s, int code) {
   const int mantissa_bits = s.bits - 1 - s.exponent_bits, magnitude = code & ((1 << (s.bits - 1)) - 1);
   const int exponent = magnitude >> mantissa_bits, mantissa = magnitude & ((1 << mantissa_bits) - 1);
   const int whole = exponent == 0 ? mantissa : mantissa | 1 << mantissa_bits;
-  const float v = std::ldexp(float(whole), std::max(exponent, 1) - s.exponent_bias - mantissa_bits);
+  float v = std::ldexp(float(whole), std::max(exponent, 1) - s.exponent_bias - mantissa_bits);
+  if (v > s.highest) v = mantissa == 0 && exponent == (1 << s.exponent_bits) - 1 ? INFINITY : NAN;
   return code >> (s.bits - 1) ? -v : v;
 }
 
@@ -55,12 +55,12 @@ CodeValues ValuesOf(const Scheme& s, const float* table) {
     else if (s.values == Values::kMinifloat) v.value[c] = MinifloatValue(s, c);
     else v.value[c] = table[c];
   }
-  std::vector<int> order(size_t(s.codes));
-  std::iota(order.begin(), order.end(), 0);
+  std::vector<int> order;
+  for (int c = 0; c < s.codes; ++c)
+    if (s.values != Values::kMinifloat || std::isfinite(v.value[c])) order.push_back(c);
   std::stable_sort(order.begin(), order.end(), [&](int a, int b) { return v.value[a] < v.value[b]; });
   int count = 0;
   for (int c : order) {
-    if (s.values == Values::kMinifloat && !(std::abs(v.value[c]) <= s.highest)) continue;  // infinities and NaN
     if (count > 0 && v.value[c] == v.sorted[count - 1]) continue;  // small floats have two zeros: the first is written
     v.sorted[count] = v.value[c];
     v.code[count++] = c;

@@ -204,9 +204,10 @@ def _rounds(a: Algebra, b: Algebra, by: float, shift: float) -> bool:
     are rounded, but to different ones. A minimum of 0 changes nothing."""
     if not b.minimum or a.minimum or (shift == 0 and a.zero is None):
         return False
+    values = [v for v in a.values if math.isfinite(v)]
     if a.zero is not None:
-        return a.zero == ANY or a.scale_bits + int(max(map(abs, a.values)) + a.zero).bit_length() > 24
-    numbers = {shift, *(v * by for v in a.values), *(v * by + shift for v in a.values)}
+        return a.zero == ANY or a.scale_bits + int(max(map(abs, values)) + a.zero).bit_length() > 24
+    numbers = {shift, *(v * by for v in values), *(v * by + shift for v in values)}
     return any(a.scale_bits + _bits_of(n) > 24 for n in numbers)
 
 
@@ -215,7 +216,7 @@ def _shifts(a: Algebra, b: Algebra, by: float) -> list[float]:
         return [0.0]
     if a.zero is not None:
         return [0.0] if b.minimum or (by == 1 and (b.zero or 0) >= a.zero) else []
-    middle = min(b.values) - min(a.values) * by
+    middle = min(filter(math.isfinite, b.values)) - min(filter(math.isfinite, a.values)) * by
     if b.minimum:
         return [0.0, middle]
     if b.zero is not None:

@@ -205,6 +205,16 @@ def test_planes_may_be_torch_tensors(name: str) -> None:
     np.testing.assert_array_equal(eq.from_planes(planes, name, g.weights.shape).dequantize(), g.weights)
 
 
+@pytest.mark.parametrize("dtype", ["float8_e4m3fn", "float8_e5m2"])
+def test_every_byte_is_what_torch_reads(dtype: str) -> None:
+    torch = pytest.importorskip("torch")
+    name = f"fp8.{dtype[7:11]}.channel"
+    codes = np.arange(256, dtype=np.uint8).reshape(1, 256)
+    planes = {"weight": codes, "weight_scale": np.ones((1, 1), np.float32)}
+    want = torch.from_numpy(codes).view(getattr(torch, dtype)).float().numpy()
+    np.testing.assert_array_equal(eq.from_planes(planes, name, (1, 256)).dequantize(), want)
+
+
 def test_every_format_survives_its_own_description() -> None:
     for format in eq.planar_formats.values():
         again = eq.Format.from_json(format.to_json())

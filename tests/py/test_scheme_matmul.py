@@ -89,6 +89,16 @@ def test_products_of_rearranged_codes(name: str, bits: float) -> None:
     np.testing.assert_allclose(eq.matmul(x, q, compute="exact"), want, atol=2e-4)
 
 
+def test_what_is_no_number_stays_so() -> None:
+    q = eq.quantize(np.random.default_rng(6).standard_normal((16, 256), dtype=np.float32), "fp8.e4m3.channel")
+    assert isinstance(q, eq.SchemeTensor) and q.repack(16, 256) is not None
+    planes = {name: plane.copy() for name, plane in q.planes.items()}
+    planes["weight"].reshape(16, 256)[3, 7] = 0x7F
+    broken = eq.from_planes(planes, "fp8.e4m3.channel", (16, 256))
+    y = eq.matmul(np.ones((2, 256), np.float32), broken)
+    assert np.isnan(y[:, 3]).all() and np.isfinite(np.delete(y, 3, axis=1)).all()
+
+
 def test_e8p_has_two_panels() -> None:
     rng = np.random.default_rng(5)
     for cols in (1536, 320):  # 256 does not divide the second: it has one

@@ -42,6 +42,8 @@ def random_tensor(format: object, seed: int) -> eq.QuantizedTensor:
         if "super_plane" in d and "scale_plane" in d:
             return eq.quantize(rng.standard_normal((rows, COLS)), format)
         codes = rng.integers(0, d.get("codes", 1 << d["bits"]), (rows, COLS), dtype=np.uint8)
+        if d.get("values") == "minifloat":
+            codes[codes & 127 == 127] = 0  # NaN
         groups = COLS // (d.get("group", 32) or COLS)
         scale = rng.standard_normal((rows, groups)) * 10.0 ** rng.uniform(-7, 3, (rows, groups))
         shift = rng.integers(0, 1 << d["bits"], (rows, groups)) if d.get("zeros") == "integer" else scale * rng.random()
