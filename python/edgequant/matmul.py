@@ -47,12 +47,11 @@ def _cached(q: QuantizedTensor, owner: np.ndarray, make: Callable[[int, int], An
 
 def _panel_for(q: QuantizedTensor, compute: str, panel: str) -> Any | None:
     """The panel for this kind of product; None where the decoded weights must be multiplied."""
-    from edgequant.planar import planar_formats
     from edgequant.scheme_tensor import SchemeTensor
 
     if not isinstance(q, SchemeTensor):
         return repack(q, panel)
-    kind = _core.choose_panel(q.format if q.format in planar_formats else "f32", panel)
+    kind = _core.choose_panel(q.format if q.has_two_panels else "f32", panel)
     found = _cached(q, next(iter(q.planes.values())), lambda rows, cols: q.repack(rows, cols, kind), kind)
     return found[0] if found is not None and (found[1] or compute != "exact") else None
 

@@ -226,6 +226,8 @@ class RankOne:
 class E8P:
     """QuIP#'s lattice codes: eight weights each, odd numbers of quarters up to 15."""
 
+    has_two_panels = True
+
     def __init__(self, description: Mapping[str, Any]) -> None:
         self.name = description["name"]
         plane = {"bits": 4, "word": 8}

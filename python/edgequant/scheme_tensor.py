@@ -54,6 +54,11 @@ class SchemeTensor(QuantizedTensor):
             return self.dequantize().reshape(-1, self.shape[-1])[first : first + count]
         return core.dequantize(arrays, *split_shape(self.shape), first, count)
 
+    @property
+    def has_two_panels(self) -> bool:
+        """Whether `repack` knows "compact" beside "fast"."""
+        return getattr(self.scheme.core, "has_two_panels", False)
+
     def repack(self, rows: int, cols: int, panel: str = "fast") -> tuple[_core.Panel, bool] | None:
         """The layout of products, and whether it holds exactly these weights; None if the format has none."""
         core, arrays = self.scheme.core, self.scheme.core_arrays(self.planes)
