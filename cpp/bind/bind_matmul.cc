@@ -123,10 +123,10 @@ void PyMatmulAt(const Panel& w, uintptr_t x, const std::string& type, size_t row
                 const std::string& compute, uintptr_t bias) {
   const FormatId id = NumberType(type);
   const Compute how = ComputeNamed(compute);
-  const ptrdiff_t size = id == FormatId::kF32 ? 4 : 2, stride = ptrdiff_t(w.cols) * size,
+  const ptrdiff_t size = id == FormatId::kF32 ? 4 : 2, stride = ptrdiff_t(w.inputs()) * size,
                   to_stride = ptrdiff_t(w.rows) * size;
   ForSlices(rows, w.rows * w.cols, kSlice, [&](size_t begin, size_t count) {
-    Matmul({id, reinterpret_cast<const uint8_t*>(x) + ptrdiff_t(begin) * stride, count, w.cols, stride}, w,
+    Matmul({id, reinterpret_cast<const uint8_t*>(x) + ptrdiff_t(begin) * stride, count, w.inputs(), stride}, w,
            {id, reinterpret_cast<uint8_t*>(out) + ptrdiff_t(begin) * to_stride, count, w.rows, to_stride}, how,
            {nullptr, reinterpret_cast<const float*>(bias)});
   });
@@ -137,13 +137,13 @@ void PyMatmulAt(const Panel& w, uintptr_t x, const std::string& type, size_t row
 void BindMatmul(py::module_& m) {
   py::class_<Panel>(m, "Panel", "Weights in the layout of matrix products.")
       .def_readonly("rows", &Panel::rows, "Rows of weights, N.")
-      .def_readonly("cols", &Panel::cols, "Columns of weights, K.")
+      .def_property_readonly("cols", &Panel::inputs, "Columns of weights, K.")
       .def_readonly("nbytes", &Panel::bytes, "Bytes that one product reads.")
       .def_property_readonly(
           "format", [](const Panel& p) { return p.format; }, "The format they came from.")
       .def("__repr__", [](const Panel& p) {
         return "<Panel " + p.format + " " + std::to_string(p.rows) + " x " +
-               std::to_string(p.cols) + ">";
+               std::to_string(p.inputs()) + ">";
       });
   m.def("repack", &PyRepack, py::arg("data"), py::arg("format"), py::arg("rows"), py::arg("cols"),
         py::arg("panel") = "auto", "Copy rows x cols weights to a Panel of the kind that choose_panel names.");

@@ -258,13 +258,18 @@ py::dict PyWrite(const Scheme& s, const Bytes2& codes, const Floats& scale, cons
   return out;
 }
 
-py::object PyRepack(const Scheme& s, const py::dict& arrays, size_t rows, size_t cols) {
+using Groups = py::array_t<int32_t, py::array::c_style | py::array::forcecast>;
+
+py::object PyRepack(const Scheme& s, const py::dict& arrays, size_t rows, size_t cols, const std::optional<Groups>& groups,
+                    const std::optional<Floats>& scale) {
   const Held q(s, arrays, rows, cols);
+  if ((groups && size_t(groups->size()) != cols) || (scale && size_t(scale->size()) != cols))
+    Fail("format '", s.name, "': there must be a group, or a factor, for each of ", cols, " columns");
   if (!CanRepack(s) || !HoldsNumbersOnly(q.view)) return py::none();
   SchemePanel result;
   {
     const py::gil_scoped_release unlocked;
-    result = Repack(q.view);
+    result = Repack(q.view, {groups ? groups->data() : nullptr, scale ? scale->data() : nullptr});
   }
   return py::make_tuple(std::move(result.panel), result.exact);
 }
@@ -285,8 +290,10 @@ void BindScheme(py::module_& m) {
       .def("read", &PyRead, py::arg("arrays"), py::arg("rows"), py::arg("cols"),
            "Codes, and scale and zero or minimum of each group of a row.")
       .def("write", &PyWrite, py::arg("codes"), py::arg("scale"), py::arg("shift"), "The arrays of what read gives.")
-      .def("repack", &PyRepack, py::arg("arrays"), py::arg("rows"), py::arg("cols"),
-           "A Panel, and whether it holds exactly the decoded weights; None if the format has no panel.");
+      .def("repack", &PyRepack, py::arg("arrays"), py::arg("rows"), py::arg("cols"), py::arg("groups") = py::none(),
+           py::arg("scale") = py::none(),
+           "A Panel, and whether it holds exactly the decoded weights; None if the format has no panel. Columns may belong "
+           "to any groups, and have factors.");
 }
 
 }  // namespace edgequant

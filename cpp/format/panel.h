@@ -35,6 +35,7 @@ struct PanelLayout {
   int group = 0;             // weights that share a scale: 16, 32, 64, 128 or 256
   PanelScale scale = PanelScale::kF16;
   bool minima = false;
+  bool minima_in_scales = false;  // kF16: minima count scales: the distance of a group's zero from `zero`
   bool table = false;        // the value is values[code], else code - zero; of 1 bit 2 * code - zero, 8 bits are signed
   int zero = 0;
   int8_t values[16] = {};

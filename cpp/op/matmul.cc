@@ -63,23 +63,20 @@ void MultiplyRows(const RowsView& x, const Panel& w, const MutableRowsView& y, C
   else MultiplyManyRows(x, compute, w, y, then);
 }
 
-constexpr size_t kRotatedAtOnce = 1 << 20;  // numbers
+constexpr size_t kPreparedAtOnce = 1 << 20;  // numbers
 
-// Weights that lie there rotated: so must the activations.
-void MultiplyRotated(const RowsView& x, const Panel& w, const MutableRowsView& y, Compute compute,
+// Weights that lie there in another order, or rotated: so must the activations.
+void MultiplyPrepared(const RowsView& x, const Panel& w, const MutableRowsView& y, Compute compute,
                      const PerColumn& then) {
-  const size_t step = std::max<size_t>(ManyRows::kAtOnce, kRotatedAtOnce / x.cols), row_bytes = x.cols * sizeof(float);
-  std::vector<float> rotated(std::min(step, x.rows) * x.cols);
+  const size_t step = std::max<size_t>(ManyRows::kAtOnce, kPreparedAtOnce / std::max<size_t>(1, w.cols)), row_bytes = w.cols * sizeof(float);
+  static thread_local Scratch memory;
+  float* const prepared = memory.Get<float>(std::min(step, x.rows) * w.cols);
   for (size_t first = 0; first < x.rows; first += step) {
     const size_t rows = std::min(step, x.rows - first);
     ParallelFor(rows, 1, [&](size_t begin, size_t end) {
-      for (size_t i = begin; i < end; ++i) {
-        float* const row = &rotated[i * x.cols];
-        DequantizeRow(x.type, RowOf(x, first + i), x.cols, row);
-        w.rotation->Forward(row);
-      }
+      for (size_t i = begin; i < end; ++i) w.input->Apply(x.type, RowOf(x, first + i), prepared + i * w.cols);
     });
-    MultiplyRows({FormatId::kF32, rotated.data(), rows, x.cols, ptrdiff_t(row_bytes)}, w,
+    MultiplyRows({FormatId::kF32, prepared, rows, w.cols, ptrdiff_t(row_bytes)}, w,
                  {y.type, static_cast<uint8_t*>(y.data) + ptrdiff_t(first) * y.stride, rows, y.cols, y.stride}, compute,
                  then);
   }
@@ -88,11 +85,11 @@ void MultiplyRotated(const RowsView& x, const Panel& w, const MutableRowsView& y
 }  // namespace
 
 void Matmul(const RowsView& x, const Panel& w, const MutableRowsView& y, Compute compute, const PerColumn& then) {
-  if (x.cols != w.cols) Fail("x has rows of ", x.cols, " numbers, but the weights have ", w.cols, " columns");
+  if (x.cols != w.inputs()) Fail("x has rows of ", x.cols, " numbers, but the weights have ", w.inputs(), " columns");
   if (y.rows != x.rows || y.cols != w.rows)
     Fail("the result is ", x.rows, " x ", w.rows, ", but the output is ", y.rows, " x ", y.cols);
   if (x.rows == 0 || w.rows == 0) return;
-  if (w.rotation) MultiplyRotated(x, w, y, compute, then);
+  if (w.input) MultiplyPrepared(x, w, y, compute, then);
   else MultiplyRows(x, w, y, compute, then);
 }
 
@@ -111,20 +108,15 @@ struct Group {
 
   // Collects its rows; row i of the results takes row i / per_row of x.
   void Fill(const RowsView& x, size_t per_row, Compute compute) {
-    const FormatId type = w->rotation ? FormatId::kF32 : x.type;
-    const size_t bytes = x.cols * (type == FormatId::kF32 ? 4 : 2);
+    const FormatId type = w->input ? FormatId::kF32 : x.type;
+    const size_t bytes = w->cols * (type == FormatId::kF32 ? 4 : 2);
     uint8_t* const own = memory.Get<uint8_t>(rows.count * bytes);
     for (size_t i = 0; i < rows.count; ++i) {
       const uint8_t* const from = RowOf(x, rows[i] / per_row);
-      if (!w->rotation) {
-        memcpy(own + i * bytes, from, bytes);
-        continue;
-      }
-      float* const row = reinterpret_cast<float*>(own + i * bytes);
-      DequantizeRow(x.type, from, x.cols, row);
-      w->rotation->Forward(row);
+      if (w->input) w->input->Apply(x.type, from, reinterpret_cast<float*>(own + i * bytes));
+      else memcpy(own + i * bytes, from, bytes);
     }
-    const RowsView mine{type, own, rows.count, x.cols, ptrdiff_t(bytes)};
+    const RowsView mine{type, own, rows.count, w->cols, ptrdiff_t(bytes)};
     is_few = FewRows::Hold(rows.count, compute, w->layout.bits);
     if (is_few) {
       few.Quantize(mine, compute);
@@ -149,8 +141,8 @@ void MatmulGrouped(const RowsView& x, const std::vector<const Panel*>& experts, 
   if (y.rows != x.rows * per_row)
     Fail("there are ", x.rows * per_row, " numbers of experts, but ", y.rows, " rows of results");
   for (const Panel* w : experts)
-    if (w->cols != x.cols || w->rows != y.cols)
-      Fail("an expert has ", w->rows, " x ", w->cols, " weights; rows of ", x.cols, " and results of ", y.cols,
+    if (w->inputs() != x.cols || w->rows != y.cols)
+      Fail("an expert has ", w->rows, " x ", w->inputs(), " weights; rows of ", x.cols, " and results of ", y.cols,
            " need ", y.cols, " x ", x.cols);
   std::vector<size_t> first(experts.size() + 1);
   for (size_t i = 0; i < y.rows; ++i) {

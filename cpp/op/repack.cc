@@ -9,13 +9,28 @@
 #include <utility>
 
 #include "core/half.h"
+#include "core/scratch.h"
 #include "core/threads.h"
 #include "format/e8p.h"
 #include "kernels/cpu/grid_panel_pack.h"
 #include "kernels/cpu/grid_products.h"
 #include "kernels/cpu/panel_pack.h"
+#include "op/dequantize.h"
 
 namespace edgequant {
+
+void PanelInput::Apply(FormatId type, const void* x, float* out) const {
+  static thread_local Scratch memory;
+  float* const row = order.empty() ? out : memory.Get<float>(cols + 1);
+  DequantizeRow(type, static_cast<const uint8_t*>(x), cols, row);
+  for (size_t k = 0; k < scale.size(); ++k) row[k] *= scale[k];
+  if (!order.empty()) {
+    row[cols] = 0;
+    for (size_t k = 0; k < order.size(); ++k) out[k] = row[order[k]];
+  }
+  if (rotation) rotation->Forward(out);
+}
+
 bool CanRepack(FormatId format) {
   PanelLayout layout;
   return PanelOf(BlockOf(format), &layout);

@@ -2,6 +2,7 @@
 #pragma once
 #include <memory>
 #include <string>
+#include <vector>
 
 #include "core/slabs.h"
 #include "format/grid_panel.h"
@@ -10,14 +11,25 @@
 
 namespace edgequant {
 
+// What becomes of a row of activations before it meets a panel, in this order.
+struct PanelInput {
+  size_t cols = 0;              // numbers of the row
+  std::vector<float> scale;     // if any, each is multiplied by its own
+  std::vector<uint32_t> order;  // if any: column k of the panel takes number order[k], or 0 where that is `cols`
+  std::shared_ptr<const Hadamard> rotation;  // or null
+
+  void Apply(FormatId type, const void* x, float* out) const;  // x of type f32, f16 or bf16
+};
+
 struct Panel {
   std::string format;        // the name of the format it came from
   PanelLayout layout;
   size_t rows = 0, cols = 0;
   size_t bytes = 0;          // of all panels
   SlabBytes data;
-  std::shared_ptr<const Hadamard> rotation;  // of the activations, before they are multiplied; null: none
+  std::shared_ptr<const PanelInput> input;  // null: activations are multiplied as they are
 
+  size_t inputs() const { return input ? input->cols : cols; }  // K: numbers of a row of activations
   size_t panels() const { return (rows + kPanelRows - 1) / kPanelRows; }
   size_t panel_bytes() const { return layout.PanelBytes(cols); }
 };

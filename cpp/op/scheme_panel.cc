@@ -95,6 +95,37 @@ bool SetNumbers(const Scheme& s, const float* table, PanelLayout& layout, RowRec
   return exact;
 }
 
+// Columns sorted by their groups; each group is filled up, with columns that do not exist, to whole groups of the panel.
+struct SortedColumns {
+  std::vector<uint32_t> order;  // the columns; q.cols for one that does not exist
+  std::vector<size_t> group;    // of each group of the panel
+};
+
+// Halves the panel's group until what is filled up is little.
+SortedColumns SortColumns(const int32_t* groups, size_t cols, size_t count, int* panel_group) {
+  std::vector<std::vector<uint32_t>> members(count);
+  for (size_t c = 0; c < cols; ++c) {
+    if (groups[c] < 0 || size_t(groups[c]) >= count)
+      Fail("column ", c, " belongs to group ", groups[c], ", but there are ", count);
+    members[size_t(groups[c])].push_back(uint32_t(c));
+  }
+  const auto filled = [&](size_t unit) {
+    size_t n = 0;
+    for (const auto& m : members) n += (m.size() + unit - 1) / unit * unit;
+    return n;
+  };
+  while (*panel_group > 16 && filled(size_t(*panel_group)) > cols + std::max<size_t>(cols / 16, size_t(*panel_group)))
+    *panel_group /= 2;
+  SortedColumns sorted;
+  const size_t unit = size_t(*panel_group);
+  for (size_t g = 0; g < count; ++g) {
+    sorted.order.insert(sorted.order.end(), members[g].begin(), members[g].end());
+    sorted.order.resize((sorted.order.size() + unit - 1) / unit * unit, uint32_t(cols));
+    sorted.group.resize(sorted.order.size() / unit, g);
+  }
+  return sorted;
+}
+
 bool LayoutOf(const SchemeView& q, PanelLayout& layout, RowRecipe& recipe) {
   const Scheme& s = *q.scheme;
   layout.group = PanelGroup(s);
@@ -103,7 +134,9 @@ bool LayoutOf(const SchemeView& q, PanelLayout& layout, RowRecipe& recipe) {
   layout.groups_per_header = 2;
   layout.minima = s.zeros != Zero::kNone;
   const bool f16 = !s.super.present() && (!s.scale.present() || s.scale.cell == Cell::kF16);
-  bool exact = f16 && (s.zeros == Zero::kNone || (s.zeros == Zero::kMinimum && s.shift.cell == Cell::kF16));
+  layout.minima_in_scales = s.zeros == Zero::kInteger || s.zeros == Zero::kFloat;
+  bool exact = f16 && (s.zeros == Zero::kNone || s.zeros == Zero::kInteger ||
+                       (s.zeros == Zero::kMinimum && s.shift.cell == Cell::kF16));
   if (s.values == Values::kAffine && (s.zeros != Zero::kNone || s.zero == std::floor(s.zero) || s.bits > 4)) {
     const float middle = float(1 << (s.bits - 1));
     recipe.zero = s.zeros == Zero::kMinimum ? s.zero : s.zeros == Zero::kNone ? s.zero : middle;
@@ -133,8 +166,13 @@ bool LayoutOf(const SchemeView& q, PanelLayout& layout, RowRecipe& recipe) {
     exact = SetNumbers(s, finite.data(), layout, recipe) && exact;
   } else {
     const CodeValues values = ValuesOf(s, s.learned ? q.table : s.table.data());
-    layout.bits = std::max(layout.bits, 2);
-    exact = SetTable(values.value, size_t(s.codes), layout) && exact;
+    if (s.bits == 1 && values.value[0] == -values.value[1]) {
+      layout.zero = 1;
+      layout.factor = values.value[1];
+    } else {
+      layout.bits = std::max(layout.bits, 2);
+      exact = SetTable(values.value, size_t(s.codes), layout) && exact;
+    }
   }
   layout.min_factor = 1;
   return exact;
@@ -217,7 +255,7 @@ bool HoldsNumbersOnly(const SchemeView& q) {
   return all;
 }
 
-SchemePanel Repack(const SchemeView& q) {
+SchemePanel Repack(const SchemeView& q, const SchemeColumns& columns) {
   const Scheme& s = *q.scheme;
   if (!CanRepack(s)) Fail("matmul has no panel for weights in ", s.name);
   SchemePanel result;
@@ -225,7 +263,11 @@ SchemePanel Repack(const SchemeView& q) {
   PanelLayout layout;
   result.exact = LayoutOf(q, layout, recipe);
   const size_t groups = s.GroupsOf(q.cols), group = s.GroupCols(q.cols), code_cols = s.CodeCols(q.cols);
-  const size_t panel_groups = layout.GroupsOf(q.cols), panel_group = size_t(layout.group);
+  const bool recoded = recipe.own_tables || !recipe.bytes.empty(), sorted = columns.groups != nullptr;
+  if (sorted && (recoded || s.dim != 1)) Fail("format '", s.name, "': the codes of a column are not whole numbers");
+  const SortedColumns at = sorted ? SortColumns(columns.groups, q.cols, groups, &layout.group) : SortedColumns();
+  const size_t cols = sorted ? at.order.size() : q.cols;
+  const size_t panel_groups = layout.GroupsOf(cols), panel_group = size_t(layout.group);
   // Scales that are no f16 anyway are moved, all by one power of two, to where f16 has its full precision.
   float unit = 1;
   if (recipe.own_tables || (s.scaled() && (s.super.present() || s.scale.cell != Cell::kF16))) {
@@ -247,15 +289,21 @@ SchemePanel Repack(const SchemeView& q) {
   }
   layout.factor *= unit;
   layout.min_factor *= unit;
-  result.panel = AllocatePanel(s.name, layout, q.rows, q.cols);
-  if (s.transform.hadamard) result.panel.rotation = std::make_shared<const Hadamard>(s.transform, q.cols, s.name);
+  result.panel = AllocatePanel(s.name, layout, q.rows, cols);
+  if (s.transform.hadamard || sorted || columns.scale) {
+    PanelInput input;
+    input.cols = q.cols;
+    if (columns.scale) input.scale.assign(columns.scale, columns.scale + q.cols);
+    input.order = at.order;
+    if (s.transform.hadamard) input.rotation = std::make_shared<const Hadamard>(s.transform, cols, s.name);
+    result.panel.input = std::make_shared<const PanelInput>(std::move(input));
+  }
   uint8_t* const out = result.panel.data.get();
   const size_t panel_bytes = result.panel.panel_bytes();
   ParallelFor(result.panel.panels(), 1, [&](size_t begin, size_t end) {
     std::vector<uint8_t> codes(kPanelRows * code_cols);
     std::vector<uint16_t> scales(kPanelRows * panel_groups), minima(kPanelRows * panel_groups);
-    const bool recoded = recipe.own_tables || !recipe.bytes.empty();
-    std::vector<uint8_t> own(recoded ? kPanelRows * q.cols : 0);
+    std::vector<uint8_t> own(recoded || sorted ? kPanelRows * cols : 0);
     RowReader reader(q, recipe);
     const std::vector<float>&scale = reader.scale, &shift = reader.shift;
     for (size_t p = begin; p < end; ++p) {
@@ -267,18 +315,21 @@ SchemePanel Repack(const SchemeView& q) {
       std::fill(minima.begin(), minima.end(), uint16_t{0});
       for (size_t r = 0; r < count; ++r) {
         reader.Read(first + r);
-        if (recoded) reader.Recode(&codes[r * code_cols], &own[r * q.cols]);
-        for (size_t k = 0; k < panel_groups && k * panel_group < q.cols; ++k) {
-          const size_t g = k * panel_group / group;
+        if (recoded) reader.Recode(&codes[r * code_cols], &own[r * cols]);
+        for (size_t k = 0; k < at.order.size(); ++k)
+          own[r * cols + k] = at.order[k] < q.cols ? codes[r * code_cols + at.order[k]] : uint8_t{0};
+        for (size_t k = 0; k < panel_groups && k * panel_group < cols; ++k) {
+          const size_t g = sorted ? at.group[k] : k * panel_group / group;
           float minimum = shift[g];  // of the weight, beside (code - zero) * scale
-          if (s.zeros == Zero::kInteger || s.zeros == Zero::kFloat) minimum = (recipe.zero - shift[g]) * scale[g];
+          if (layout.minima_in_scales) minimum = (recipe.zero - shift[g]) * unit;
           else if (s.values == Values::kAffine && layout.minima) minimum += (recipe.zero - s.zero) * scale[g];
           scales[r * panel_groups + k] = F16FromF32(scale[g] / unit);
           minima[r * panel_groups + k] = F16FromF32(minimum / unit);
         }
       }
-      PackPanelCodes({recoded ? own.data() : codes.data(), recoded ? q.cols : code_cols, scales.data(), minima.data(), panel_groups, count}, layout, q.cols,
-                     out + p * panel_bytes);
+      const PanelCodes from{own.empty() ? codes.data() : own.data(), own.empty() ? code_cols : cols,
+                            scales.data(), minima.data(), panel_groups, count};
+      PackPanelCodes(from, layout, cols, out + p * panel_bytes);
     }
   });
   return result;

@@ -58,6 +58,9 @@ HWY_INLINE void ReadScales(const PanelLayout& layout, const uint8_t* HWY_RESTRIC
   if (layout.scale == PanelScale::kUE4M3) return read(FromUE4M3, 16, scale);
   read(FromF16, 32, scale);
   if (layout.minima) p += 64, read(FromF16, 32, minimum);
+  for (int g = 0; g < count && layout.minima_in_scales; ++g)
+    StoreFloats(Times(LoadFloats(minimum + size_t(g) * stride), LoadFloats(scale + size_t(g) * stride)),
+                minimum + size_t(g) * stride);
 }
 
 // Layouts with two levels: the integers of group g of the header at p.

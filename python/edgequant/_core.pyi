@@ -301,8 +301,20 @@ class Scheme:
     def write(
         self, codes: NDArray[np.uint8], scale: NDArray[np.float32], shift: NDArray[np.float32]
     ) -> dict[str, NDArray[Any]]: ...
-    def repack(self, arrays: Mapping[str, NDArray[Any]], rows: int, cols: int) -> tuple[Panel, bool] | None:
-        """A Panel, and whether it holds exactly the decoded weights; None if the format has no panel."""
+    def repack(
+        self,
+        arrays: Mapping[str, NDArray[Any]],
+        rows: int,
+        cols: int,
+        groups: NDArray[np.int32] | None = None,
+        scale: NDArray[np.float32] | None = None,
+    ) -> tuple[Panel, bool] | None:
+        """A Panel, and whether it holds exactly the decoded weights; None if the format has no panel.
+
+        `groups` (cols): the group of each column, where these lie anywhere. `scale` (cols): a factor of each column,
+        which activations are multiplied by. Error if a column's group is none.
+        """
+
     def check(self, arrays: Mapping[str, NDArray[Any]], rows: int, cols: int) -> None:
         """Error unless the arrays are those of a matrix of rows x cols weights."""
 

@@ -103,8 +103,8 @@ def matmul(
       compute: "int8" rounds the activations to int8, one scale for every 256 of a row: fast, and about 0.7 % off
         (root of the mean square, on normal data). "exact" equals float32 arithmetic on the decoded weights up to its
         rounding. In formats described at run time "int8" also rounds tables to int8 and scales and zeros to float16,
-        where they are not such; "exact", and the few formats without panels (groups that 16 does not divide, act-order,
-        OneBit, AQLM), then decode the weights for each product.
+        where they are not such; "exact" then decodes the weights for each product, and so do the few formats without
+        panels: groups that 16 does not divide, AQLM.
       bias: (N,) numbers to add, or None.
       scale: (N,) numbers, what the columns of the product are multiplied by before the bias is added and the result
         rounded; or None.

@@ -178,12 +178,18 @@ class ActOrder:
         w *= np.take(scale, group, axis=1)
         return w
 
+    def repack(self, arrays: Mapping[str, np.ndarray], rows: int, cols: int) -> tuple[_core.Panel, bool] | None:
+        """Columns sorted by their groups; products sort the activations likewise."""
+        plain = {k: v for k, v in arrays.items() if k != "order"}
+        return self.scheme.repack(plain, rows, cols, groups=arrays["order"].reshape(-1))
+
     def check(self, arrays: Mapping[str, np.ndarray], rows: int, cols: int) -> None:
         _sized(self.name, arrays, {"order": cols, "codes": -(-cols * self.bits // 32) * rows})
         self.scheme.check({k: v for k, v in arrays.items() if k != "order"}, rows, cols)
-        expected = np.arange(cols) // self.group
-        if not np.array_equal(np.sort(arrays["order"].reshape(-1)), expected):
-            raise Error(f"format '{self.name}': g_idx does not name every group {self.group} times")
+        groups, named = -(-cols // self.group), arrays["order"]
+        if not 0 <= named.min() <= named.max() < groups:
+            wrong = named.min() if named.min() < 0 else named.max()
+            raise Error(f"format '{self.name}': g_idx names group {wrong} of {groups}")
 
 
 class RankOne:
@@ -191,6 +197,7 @@ class RankOne:
 
     def __init__(self, description: Mapping[str, Any]) -> None:
         self.name = description["name"]
+        self.signs = _plain(description)
 
     def quantize(self, x: np.ndarray, importance: np.ndarray | None, effort: str) -> Arrays:
         _whole_bytes(self.name, x.shape[1])
@@ -217,6 +224,11 @@ class RankOne:
         w *= arrays["scale"].reshape(-1, 1).astype(np.float32)
         w *= arrays["columns"].reshape(1, -1).astype(np.float32)
         return w
+
+    def repack(self, arrays: Mapping[str, np.ndarray], rows: int, cols: int) -> tuple[_core.Panel, bool] | None:
+        """Signs, a scale for each row; the factors of the columns go to the activations."""
+        columns = arrays["columns"].reshape(-1).astype(np.float32)
+        return self.signs.repack({k: v for k, v in arrays.items() if k != "columns"}, rows, cols, scale=columns)
 
     def check(self, arrays: Mapping[str, np.ndarray], rows: int, cols: int) -> None:
         _whole_bytes(self.name, cols)

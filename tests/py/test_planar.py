@@ -228,10 +228,16 @@ def test_act_order_keeps_columns_of_like_importance_together() -> None:
     np.testing.assert_array_equal(q.planes["g_idx"], (w.shape[1] - 1 - np.arange(w.shape[1])) // 64)
 
 
-def test_act_order_refuses_groups_of_other_sizes() -> None:
+def test_act_order_takes_groups_of_any_size_and_refuses_those_that_are_none() -> None:
     g = golden("gptq_v2.int4.g64.act")
-    with pytest.raises(eq.Error, match="g_idx"):
-        eq.from_planes({**g.planes, "g_idx": np.zeros_like(g.planes["g_idx"])}, "gptq_v2.int4.g64.act", g.weights.shape)
+    one = np.zeros_like(g.planes["g_idx"])
+    first = eq.from_planes({**g.planes, "g_idx": one}, "gptq_v2.int4.g64.act", g.weights.shape).dequantize()
+    codes, scale = g.planes["qweight"], g.planes["scales"]
+    lowest = (codes.view(np.uint32)[0] & 15).astype(np.float32) - (g.planes["qzeros"].view(np.uint32)[0, 0] & 15)
+    assert first[0, 0] == np.float32(lowest[0]) * np.float32(scale[0, 0])
+    for wrong in (-1, g.weights.shape[1] // 64):
+        with pytest.raises(eq.Error, match=f"g_idx names group {wrong} of"):
+            eq.from_planes({**g.planes, "g_idx": one + wrong}, "gptq_v2.int4.g64.act", g.weights.shape)
 
 
 def test_planes_of_another_shape_are_refused() -> None:

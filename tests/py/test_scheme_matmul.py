@@ -37,7 +37,7 @@ FORMATS = [
                                                "fp8.e4m3.channel", "fp8.e4m3.block128", "mlx.mxfp8", "bnb.nf4.g64")),
 ]  # fmt: skip
 EXACT = {"own", "minimum1", "minimum4", "minimum5", "half", "whole", "ternary", "table", "table1", "sparse",
-         "mlx.affine4.g64"}  # fmt: skip
+         "zero2", "zero4", "zero8", "mlx.affine4.g64", "gptq.int4.g32"}  # fmt: skip
 
 
 @pytest.mark.parametrize("f", FORMATS, ids=lambda f: f.name)
@@ -87,6 +87,76 @@ def test_products_of_rearranged_codes(name: str, bits: float) -> None:
     want = x @ q.dequantize().T
     assert np.sqrt(np.mean((eq.matmul(x, q) - want) ** 2)) < 0.012 * np.sqrt(np.mean(want**2))
     np.testing.assert_allclose(eq.matmul(x, q, compute="exact"), want, atol=2e-4)
+
+
+def random_groups(cols: int, group: int, regular: bool) -> np.ndarray:
+    groups = np.arange(cols) // group
+    rng = np.random.default_rng(9)
+    return rng.permutation(groups if regular else rng.integers(0, groups[-1] + 1, cols)).astype(np.int32)
+
+
+@pytest.mark.parametrize(("bits", "group", "cols", "regular"), [
+    (4, 128, 1536, True), (2, 32, 512, True), (3, 64, 320, True), (8, 32, 96, True),
+    (4, 128, 1536, False), (8, 64, 320, False), (3, 32, 64, False),
+])  # fmt: skip
+def test_columns_of_any_groups(bits: int, group: int, cols: int, regular: bool) -> None:
+    name = f"gptq.int{bits}.g{group}.act"
+    rng = np.random.default_rng(8)
+    planes = eq.quantize(rng.standard_normal((64, cols), dtype=np.float32), name).planes
+    planes = {**planes, "g_idx": random_groups(cols, group, regular)}
+    q = eq.from_planes(planes, name, (64, cols))
+    found = q.repack(64, cols)
+    assert found is not None and found[1] and (found[0].rows, found[0].cols) == (64, cols)
+    if regular:
+        plain = eq.quantize(rng.standard_normal((64, cols), dtype=np.float32), name.removesuffix(".act"))
+        assert isinstance(plain, eq.SchemeTensor)
+        same = plain.repack(64, cols)
+        assert same is not None and found[0].nbytes == same[0].nbytes
+    wide = rng.standard_normal((21, cols + 9), dtype=np.float32)
+    bias, scale = rng.standard_normal((2, 64), dtype=np.float32)
+    for rows in (0, 1, 4, 21):
+        x = wide[:rows, 5 : cols + 5]
+        want = x.astype(np.float64) @ q.dequantize().T.astype(np.float64)
+        norm = np.sqrt(np.mean(want**2)) if rows else 0
+        np.testing.assert_allclose(eq.matmul(x, q, compute="exact"), want, rtol=0, atol=4e-6 * norm)
+        got = eq.matmul(x, q, bias=bias, scale=scale)
+        assert got.shape == (rows, 64)
+        np.testing.assert_allclose(got, want * scale + bias, rtol=0, atol=0.06 * norm * np.abs(scale).max())
+        half = x.astype(np.float16)
+        same_numbers = eq.matmul(half.astype(np.float32), q).astype(np.float16)
+        np.testing.assert_array_equal(eq.matmul(half, q), same_numbers)
+
+
+def test_one_bit_with_factors_of_rows_and_columns() -> None:
+    rng = np.random.default_rng(8)
+    w = rng.standard_normal((40, 1536), dtype=np.float32) * rng.uniform(0.5, 1.5, 1536).astype(np.float32)
+    q = eq.quantize(w, "onebit.rank1")
+    assert isinstance(q, eq.SchemeTensor)
+    found = q.repack(40, 1536)
+    assert found is not None and found[1] and found[0].nbytes * 8 == 48 * 1536 * (1 + 16 / 256)
+    for rows in (0, 1, 3, 9, 70):
+        x = rng.standard_normal((rows, 1540), dtype=np.float32)[:, 2:-2]
+        want = x.astype(np.float64) @ q.dequantize().T.astype(np.float64)
+        norm = np.sqrt(np.mean(want**2)) if rows else 0
+        np.testing.assert_allclose(eq.matmul(x, q, compute="exact"), want, rtol=0, atol=4e-6 * norm)
+        assert rows == 0 or np.sqrt(np.mean((eq.matmul(x, q) - want) ** 2)) < 0.012 * norm
+
+
+def test_experts_that_prepare_their_inputs() -> None:
+    rng = np.random.default_rng(3)
+    experts = [eq.quantize(rng.standard_normal((32, 512), dtype=np.float32), name)
+               for name in ("gptq.int4.g128.act", "onebit.rank1", "q4_0", "gptq.int4.g128.act")]  # fmt: skip
+    x = rng.standard_normal((40, 512), dtype=np.float32)
+    index = rng.integers(0, 4, (40, 2))
+    for compute in ("int8", "exact"):
+        want = np.stack([[eq.matmul(x[i], experts[e], compute=compute) for e in index[i]] for i in range(40)])
+        got = eq.matmul_grouped(x, experts, index, compute=compute)
+        np.testing.assert_allclose(got, want, rtol=1e-4, atol=1e-3)
+    before = eq.num_threads()
+    for threads in (1, 2):
+        eq.set_num_threads(threads)
+        np.testing.assert_array_equal(eq.matmul_grouped(x, experts, index, compute="exact"), got)
+    eq.set_num_threads(before)
 
 
 def test_what_is_no_number_stays_so() -> None:
