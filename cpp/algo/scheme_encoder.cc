@@ -24,6 +24,9 @@ float LimitOf(const Scheme& s, const CodeValues& v) {
   return 65504.0f * std::max(reach, 1.0f);
 }
 
+// The best fit need not be the best one rounded to few bits.
+bool IsCoarse(const Plane& p) { return p.present() && p.cell != Cell::kF32 && p.cell != Cell::kF16 && p.cell != Cell::kInteger; }
+
 uint32_t BitsOf(float v) {
   uint32_t bits;
   std::memcpy(&bits, &v, sizeof bits);
@@ -36,6 +39,13 @@ void Encoder::UseTable(const std::vector<float>& t) {
   table = t;
   values = ValuesOf(s, table.data());
   tuning = SchemeTuningOf(s, values, effort);
+  const bool coarse = s.rule == Rule::kNone && !s.super.present() && (IsCoarse(s.scale) || (s.zeros == Zero::kMinimum && IsCoarse(s.shift)));
+  SchemeTuning* of = &tuning;
+  for (int how = int(effort) - 1; how >= 0 && (coarse || how > 0); --how) {
+    lower[how] = SchemeTuningOf(s, values, Effort(how));
+    of->lower = &lower[how];
+    of = &lower[how];
+  }
   search.scheme = &s;
   search.values = &values;
   search.tuning = &tuning;

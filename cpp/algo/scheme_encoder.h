@@ -17,7 +17,7 @@ struct Encoder {
   Effort effort;
   std::vector<float> table;  // of a table or codebook, learned or not
   CodeValues values;
-  SchemeTuning tuning;
+  SchemeTuning tuning, lower[2];
   SchemeSearch search;
   bool rule = false;         // the reference's encoder alone
   float limit = 0;           // the largest magnitude whose group has a scale
@@ -91,7 +91,9 @@ class VectorRow {
 
   size_t Begin(size_t g) const { return g * e_.group(); }
   size_t End(size_t g) const { return std::min(e_.cols, (g + 1) * e_.group()); }
+  float Stored(float scale) const;
   void Divide(const float* x, const float* scale);
+  void Refit(const float* x, const uint16_t* codes, float* scale) const;
   void Try(const float* x, float* scale, uint16_t* codes);
 
   const Encoder& e_;

@@ -2,6 +2,8 @@
 #include <algorithm>
 #include <cmath>
 #include <cstring>
+#include <numeric>
+#include <optional>
 
 #include "algo/kmeans.h"
 #include "algo/scheme_encoder.h"
@@ -9,6 +11,8 @@
 
 namespace edgequant {
 namespace {
+
+constexpr size_t kFewWeights = 1 << 16;  // of which learning a second time takes no time
 
 // Weights that are looked at for a table, as many as make each of its numbers sure; vectors for a codebook.
 size_t SampleOf(const Encoder& e) {
@@ -131,13 +135,47 @@ std::vector<float> LearnCodebook(Encoder& e, const std::vector<float>& x, size_t
   return book;
 }
 
+// What is left of the sample with this table, weighted and squared.
+double ErrorWith(Encoder& e, const std::vector<float>& table, const std::vector<float>& x, size_t rows) {
+  const size_t groups = e.groups(), group = e.group(), cols = e.cols, dim = size_t(e.s.dim);
+  const bool vectors = e.s.values == Values::kCodebook;
+  e.UseTable(table);
+  std::vector<double> of_rows(rows);
+  ParallelFor(rows, std::max<size_t>(1, 8192 / cols), [&](size_t begin, size_t end) {
+    std::vector<float> scale(groups), shift(groups);
+    std::vector<uint16_t> rows_of(vectors ? cols / dim : 0);
+    std::vector<uint8_t> codes(vectors ? 0 : cols);
+    std::optional<VectorRow> search;
+    if (vectors) search.emplace(e);
+    for (size_t r = begin; r < end; ++r) {
+      const float* const row = &x[r * cols];
+      if (vectors) search->Run(row, scale.data(), rows_of.data());
+      else FindRows(e, e.search, row, 1, scale.data(), shift.data()), CodeRow(e, row, scale.data(), shift.data(), codes.data());
+      for (size_t c = 0; c < cols; ++c) {
+        const float value = vectors ? table[rows_of[c / dim] * dim + c % dim] : table[codes[c]];
+        const double gap = double(row[c]) - double(value) * double(scale[c / group]);
+        of_rows[r] += double(e.importance ? e.importance[c] : 1) * gap * gap;
+      }
+    }
+  });
+  return std::accumulate(of_rows.begin(), of_rows.end(), 0.0);
+}
+
 }  // namespace
 
+// Learning ends somewhere near the best table, and with more effort not always nearer.
 std::vector<float> LearnTable(Encoder& e) {
   e.UseTable(std::vector<float>(size_t(e.s.codes) * size_t(e.s.dim)));
   size_t rows;
   const std::vector<float> x = SampleRows(e, &rows);
-  std::vector<float> table = e.s.values == Values::kCodebook ? LearnCodebook(e, x, rows) : LearnLevels(e, x, rows);
+  const auto learn = [&] { return e.s.values == Values::kCodebook ? LearnCodebook(e, x, rows) : LearnLevels(e, x, rows); };
+  std::vector<float> table = learn();
+  if (const Effort effort = e.effort; effort == Effort::kBest || (effort == Effort::kDefault && x.size() < kFewWeights)) {
+    e.effort = Effort(int(effort) - 1);
+    std::vector<float> other = learn();
+    e.effort = effort;
+    if (ErrorWith(e, other, x, rows) < ErrorWith(e, table, x, rows)) table = std::move(other);
+  }
   if (Largest(table.data(), table.size()) > 0) return table;
   const size_t dim = size_t(e.s.dim), last = dim > 1 ? 1 : size_t(e.s.codes) - 1;
   for (size_t i = 0; i < table.size(); ++i) {  // all that was seen is 0: evenly spread levels, corners of a cube

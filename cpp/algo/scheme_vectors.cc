@@ -49,14 +49,17 @@ std::vector<float> StartsOf(Effort effort, bool coarse) {
   if (coarse && effort != Effort::kBest) return {1.4f, 1.0f, 0.7f};
   if (effort == Effort::kFast) return {1.1f};
   if (effort == Effort::kDefault) return {1.2f, 0.9f};
-  return {1.6f, 1.4f, 1.25f, 1.1f, 1.0f, 0.9f, 0.8f, 0.7f, 0.6f};
+  return {1.6f, 1.4f, 1.2f, 1.1f, 1.0f, 0.9f, 0.8f, 0.7f, 0.6f};
 }
 
 }  // namespace
 
 VectorRow::VectorRow(const Encoder& e)
-    : e_(e), groups_(e.groups()), rough_(e.table.data(), size_t(e.s.codes), e.s.dim), roughly_(!e.importance && rough_.usable), u_(e.cols),
-      distance_(e.cols / size_t(e.s.dim)), best_(groups_), gain_(groups_), trial_(groups_), coarse_(e.s.scale.present() && CellBits(e.s.scale.cell) == 8), starts_(StartsOf(e.effort, coarse_)) {
+    : e_(e), groups_(e.groups()), rough_(e.table.data(), size_t(e.s.codes), e.s.dim),
+      // where codes have few bits, a row that is nearly the nearest does as well
+      roughly_(!e.importance && rough_.usable && e.effort != Effort::kBest && e.s.bits <= 3 * e.s.dim), u_(e.cols),
+      distance_(e.cols / size_t(e.s.dim)), best_(groups_), gain_(groups_), trial_(groups_),
+      coarse_(e.s.scale.present() && CellBits(e.s.scale.cell) == 8), starts_(StartsOf(e.effort, coarse_)) {
   double sum = 0;
   for (float v : e.table) sum += double(v) * double(v);
   const double root = std::sqrt(sum / double(e.table.size()));
@@ -68,6 +71,19 @@ void VectorRow::Run(const float* x, float* scale, uint16_t* codes) {
   else std::fill_n(scale, groups_, 1.0f);
   Divide(x, scale);
   NearestRows(u_.data(), e_.importance, distance_.size(), e_.s.dim, e_.table.data(), size_t(e_.s.codes), codes);
+  if (e_.s.scale.present()) Refit(x, codes, scale);
+}
+
+// The scales that fit these codes best, where they are better as stored.
+void VectorRow::Refit(const float* x, const uint16_t* codes, float* scale) const {
+  const float* const w = e_.importance;
+  for (size_t g = 0; g < groups_; ++g) {
+    const size_t first = Begin(g), n = End(g) - first, dim = size_t(e_.s.dim);
+    const VectorSums sums = SumVectors(x + first, w ? w + first : nullptr, codes + first / dim, n, dim, e_.table.data());
+    const float fit = Stored(sums.ll > 0 ? float(sums.xl / sums.ll) : 0);
+    const auto gain = [&](float s) { return double(s) * (2 * sums.xl - double(s) * sums.ll); };
+    if (gain(fit) > gain(scale[g])) scale[g] = fit;
+  }
 }
 
 void VectorRow::FindScales(const float* x, float* scale, uint16_t* codes) {
@@ -85,13 +101,15 @@ void VectorRow::FindScales(const float* x, float* scale, uint16_t* codes) {
   const int rounds = e_.effort == Effort::kFast ? 1 : e_.effort == Effort::kDefault ? 1 : 6;
   for (int round = 0; round < rounds; ++round) {  // the scale that fits the best codes so far
     for (size_t g = 0; g < groups_; ++g) {
-      trial_[g] = best_[g].ll > 0 ? float(best_[g].xl / best_[g].ll) : scale[g];
-      if (!e_.s.negative_scale) trial_[g] = std::max(trial_[g], 0.0f);
-      trial_[g] = AsStored(e_.s.scale.cell, trial_[g]);
+      trial_[g] = Stored(best_[g].ll > 0 ? float(best_[g].xl / best_[g].ll) : scale[g]);
     }
     if (round + 1 < rounds || coarse_) Try(x, scale, codes);
     else std::copy(trial_.begin(), trial_.end(), scale);
   }
+}
+
+float VectorRow::Stored(float scale) const {
+  return AsStored(e_.s.scale.cell, e_.s.negative_scale ? scale : std::max(scale, 0.0f));
 }
 
 // Weights over their scales.

@@ -2,7 +2,10 @@
 
 #include <algorithm>
 #include <atomic>
+#include <bit>
 #include <cmath>
+#include <cstdint>
+#include <optional>
 
 #include "core/half.h"
 #include "core/threads.h"
@@ -18,36 +21,48 @@ int PanelGroup(const Scheme& s) {
   return std::min(256, s.group & -s.group);
 }
 
-// By what n numbers are multiplied so that the nearest whole numbers up to 127 are off the least; true if nothing is
-// rounded. Not all is tried for the many numbers of a codebook.
-bool FindUnit(const float* values, size_t n, float* unit) {
-  const auto rounded = [&](float by) {
-    double error = 0;
-    for (size_t k = 0; k < n; ++k) {
-      const float v = values[k] * by, whole = std::nearbyint(v);
-      error += double(v - whole) * double(v - whole);
-    }
-    return error / (double(by) * double(by));
-  };
-  float most = 0;
-  for (size_t k = 0; k < n; ++k) most = std::max(most, std::abs(values[k]));
-  *unit = most > 0 ? 127 / most : 1;
-  double least = rounded(*unit);
-  for (float by = 1; by <= 64 && most * by <= 127 && least > 0; by *= 2)  // whole numbers, halves, quarters
-    if (rounded(by) == 0) *unit = by, least = 0;
-  for (float to = 64; to < 127 && least > 0; to += n > 16 ? 1 : 0.0625f)
-    if (rounded(to / most) < least) *unit = to / most, least = rounded(*unit);
-  return least == 0;
+float LargestMagnitude(const float* values, size_t n) {  // by their bits, as integers, which compilers compare in vectors
+  int32_t most = 0;
+  for (size_t k = 0; k < n; ++k) most = std::max(most, std::bit_cast<int32_t>(values[k]) & INT32_MAX);
+  return std::bit_cast<float>(most);
+}
+
+// Whole numbers nearest to v * by, within 127: the lowest byte of a sum in which nothing else has a place.
+void RoundToBytes(const float* v, size_t n, float by, uint8_t* out) {
+  for (size_t k = 0; k < n; ++k) out[k] = uint8_t(std::bit_cast<uint32_t>(v[k] * by + 12582912.0f));
+}
+
+// The squared error of n numbers rounded to whole ones after they are multiplied.
+double RoundingError(const float* values, size_t n, float by) {
+  double error = 0;
+  for (size_t k = 0; k < n; ++k) {
+    const float v = values[k] * by, whole = std::nearbyint(v);
+    error += double(v - whole) * double(v - whole);
+  }
+  return error / (double(by) * double(by));
+}
+
+// By what n numbers in [-most, most] are whole ones up to 127, if there is such a number: halves, quarters, tenths ...
+std::optional<float> ExactUnit(const float* values, size_t n, float most) {
+  const auto exact = [&](float by) { return std::all_of(values, values + n, [&](float v) { return v * by == std::nearbyint(v * by); }); };
+  for (float by = 1; by <= 64 && most * by <= 127; by *= 2)
+    if (exact(by)) return by;
+  for (float to = 64; to <= 127; ++to)
+    if (exact(to / most)) return to / most;
+  return {};
 }
 
 // The table of a panel; true if nothing was rounded.
 bool SetTable(const float* values, size_t codes, PanelLayout& layout) {
-  float unit;
-  const bool exact = FindUnit(values, codes, &unit);
+  const float most = LargestMagnitude(values, codes);
+  const std::optional<float> exact = most > 0 ? ExactUnit(values, codes, most) : 1.0f;
+  float unit = exact.value_or(127 / most);
+  for (float to = 64; to < 127 && !exact; to += 0.0625f)
+    if (RoundingError(values, codes, to / most) < RoundingError(values, codes, unit)) unit = to / most;
   layout.table = true;
   layout.factor = 1 / unit;
   for (size_t k = 0; k < codes; ++k) layout.values[k] = int8_t(std::nearbyint(values[k] * unit));
-  return exact;
+  return exact.has_value();
 }
 
 // What a row of the panel is: codes as stored there, scales and minima of the panel's groups.
@@ -55,6 +70,7 @@ struct RowRecipe {
   float zero = 0;              // what the panel subtracts from the codes it is given
   int code_offset = 0;         // subtracted from codes that are stored as signed bytes
   std::vector<uint8_t> bytes;  // not empty: what each code becomes, `dim` codes of the panel
+  std::vector<float> numbers;  // not empty: the `dim` numbers of each code, of which the largest in a group becomes 127
   bool own_tables = false;     // of groups: entries become signed bytes, their largest the scale
   bool steps = false;          // or numbers of 6 bits, even steps from the lowest entry on
 };
@@ -74,25 +90,35 @@ float BestStep(const float* entries, size_t n, float low, float high) {
   return best;
 }
 
-// Codebooks and large tables: the few numbers that they consist of, or each number as a signed byte.
+constexpr int kNumbersGroup = 64;  // most weights of a group with a scale of the panel's own
+
+// Codebooks and large tables: the few numbers that they consist of, or each number as a signed byte. Where that rounds,
+// groups get scales by what is in them: most weights in FP8, say, are far below the largest number that it has.
 bool SetNumbers(const Scheme& s, const float* table, PanelLayout& layout, RowRecipe& recipe) {
-  const size_t n = size_t(s.codes) * size_t(s.dim);
+  const size_t n = size_t(s.codes) * size_t(s.dim), all = size_t(s.dim) << s.bits;  // a foreign file's codes may lie past the table
   std::vector<float> different(table, table + n);
   std::sort(different.begin(), different.end());
   different.erase(std::unique(different.begin(), different.end()), different.end());
-  recipe.bytes.resize(size_t(s.dim) << s.bits);  // codes of a foreign file may lie past the table
   if (different.size() <= 16) {
     layout.bits = different.size() <= 4 ? 2 : 4;
+    recipe.bytes.resize(all);
     for (size_t k = 0; k < n; ++k)
       recipe.bytes[k] = uint8_t(std::lower_bound(different.begin(), different.end(), table[k]) - different.begin());
     return SetTable(different.data(), different.size(), layout);
   }
-  float unit;
-  const bool exact = FindUnit(table, n, &unit);
+  const float most = std::max(different.back(), -different.front());
+  const std::optional<float> unit = ExactUnit(different.data(), different.size(), most);
   layout.bits = 8;
-  layout.factor = 1 / unit;
-  for (size_t k = 0; k < n; ++k) recipe.bytes[k] = uint8_t(int8_t(std::nearbyint(table[k] * unit)));
-  return exact;
+  if (!unit) {
+    layout.group = std::min(layout.group, kNumbersGroup);
+    recipe.numbers.assign(table, table + n);
+    recipe.numbers.resize(all);
+    return false;
+  }
+  layout.factor = 1 / *unit;
+  recipe.bytes.resize(all);
+  for (size_t k = 0; k < n; ++k) recipe.bytes[k] = uint8_t(int8_t(std::nearbyint(table[k] * *unit)));
+  return true;
 }
 
 // Columns sorted by their groups; each group is filled up, with columns that do not exist, to whole groups of the panel.
@@ -181,9 +207,10 @@ bool LayoutOf(const SchemeView& q, PanelLayout& layout, RowRecipe& recipe) {
 // Scales and minima of the rows, and codes as the panel has them.
 class RowReader {
  public:
-  RowReader(const SchemeView& q, const RowRecipe& recipe)
-      : q_(q), recipe_(recipe), scales_(q), groups_(q.scheme->GroupsOf(q.cols)), scale(groups_), shift(groups_),
-        entries_(recipe.own_tables ? groups_ * size_t(q.scheme->codes) : 0) {}
+  RowReader(const SchemeView& q, const RowRecipe& recipe, size_t panel_group)
+      : q_(q), recipe_(recipe), scales_(q), groups_(q.scheme->GroupsOf(q.cols)), panel_group_(panel_group), scale(groups_),
+        shift(groups_), entries_(recipe.own_tables ? groups_ * size_t(q.scheme->codes) : 0),
+        numbers_(recipe.numbers.empty() ? 0 : q.cols) {}
 
   // scale and shift of a row; the scale of a table is its largest magnitude, or the step between its lowest entry, the
   // shift, and the highest.
@@ -202,17 +229,33 @@ class RowReader {
       for (size_t k = 0; k < codes; ++k) scale[g] = std::max(scale[g], std::abs(entries[k]));
     }
   }
-  // Codes of the row that was read, from those of the format.
-  void Recode(const uint8_t* codes, uint8_t* out) const {
-    const size_t dim = size_t(q_.scheme->dim), group = q_.scheme->GroupCols(q_.cols), count = size_t(q_.scheme->codes);
-    if (!recipe_.own_tables) {
-      const bool wide = q_.scheme->digits() == 2;
-      for (size_t c = 0; c < q_.cols / dim; ++c, out += dim) {
-        const size_t code = wide ? size_t(codes[2 * c] | codes[2 * c + 1] << q_.scheme->bits / 2) : codes[c];
-        std::copy_n(&recipe_.bytes[code * dim], dim, out);
-      }
-      return;
+  // Codes of the row that was read, from those of the format, and by what each group of the panel multiplies its scale.
+  void Recode(const uint8_t* codes, uint8_t* out, float* factor) {
+    if (recipe_.own_tables) return RecodeTables(codes, out);
+    if (recipe_.numbers.empty()) return LookUp(recipe_.bytes.data(), codes, out);
+    LookUp(recipe_.numbers.data(), codes, numbers_.data());
+    for (size_t begin = 0; begin < q_.cols; begin += panel_group_) {
+      const size_t end = std::min(q_.cols, begin + panel_group_);
+      const float most = LargestMagnitude(&numbers_[begin], end - begin), by = most > 0 ? 127 / most : 0;
+      factor[begin / panel_group_] = most / 127;
+      RoundToBytes(&numbers_[begin], end - begin, by, out + begin);
     }
+  }
+
+ private:
+  template <class T>
+  void LookUp(const T* table, const uint8_t* codes, T* out) const {
+    const size_t dim = size_t(q_.scheme->dim), n = q_.cols / dim;
+    const int digit = q_.scheme->bits / 2;
+    if (dim == 1)
+      for (size_t c = 0; c < n; ++c) out[c] = table[codes[c]];
+    else if (q_.scheme->digits() == 1)
+      for (size_t c = 0; c < n; ++c) std::copy_n(table + codes[c] * dim, dim, out + c * dim);
+    else
+      for (size_t c = 0; c < n; ++c) std::copy_n(table + size_t(codes[2 * c] | codes[2 * c + 1] << digit) * dim, dim, out + c * dim);
+  }
+  void RecodeTables(const uint8_t* codes, uint8_t* out) const {
+    const size_t group = q_.scheme->GroupCols(q_.cols), count = size_t(q_.scheme->codes);
     uint8_t bytes[256] = {};
     for (size_t g = 0; g < groups_; ++g) {
       const float unit = scale[g] > 0 ? (recipe_.steps ? 1 : 127) / scale[g] : 0, from = recipe_.steps ? shift[g] : 0;
@@ -221,17 +264,16 @@ class RowReader {
     }
   }
 
- private:
   const SchemeView& q_;
   const RowRecipe& recipe_;
   ScaleReader scales_;
-  size_t groups_;
+  size_t groups_, panel_group_;
 
  public:
   std::vector<float> scale, shift;
 
  private:
-  std::vector<float> entries_;
+  std::vector<float> entries_, numbers_;
 };
 
 }  // namespace
@@ -242,14 +284,17 @@ bool HoldsNumbersOnly(const SchemeView& q) {
   const Scheme& s = *q.scheme;
   if (s.values != Values::kMinifloat) return true;
   const CodeValues values = ValuesOf(s, nullptr);
+  uint8_t no_number[256];
+  for (int code = 0; code < 256; ++code) no_number[code] = code < s.codes && !(std::abs(values.value[code]) <= s.highest);
   const size_t code_cols = s.CodeCols(q.cols);
   std::atomic<bool> all{true};
   ParallelFor(q.rows, 64, [&](size_t begin, size_t end) {
     std::vector<uint8_t> codes(code_cols);
     for (size_t r = begin; r < end; ++r) {
       ReadCodes(q, r, 1, codes.data(), code_cols);
-      for (size_t c = 0; c < q.cols; ++c)
-        if (!(std::abs(values.value[codes[c]]) <= s.highest)) all = false;
+      uint8_t found = 0;
+      for (size_t c = 0; c < q.cols; ++c) found |= no_number[codes[c]];
+      if (found) all = false;
     }
   });
   return all;
@@ -263,17 +308,17 @@ SchemePanel Repack(const SchemeView& q, const SchemeColumns& columns) {
   PanelLayout layout;
   result.exact = LayoutOf(q, layout, recipe);
   const size_t groups = s.GroupsOf(q.cols), group = s.GroupCols(q.cols), code_cols = s.CodeCols(q.cols);
-  const bool recoded = recipe.own_tables || !recipe.bytes.empty(), sorted = columns.groups != nullptr;
+  const bool recoded = recipe.own_tables || !recipe.bytes.empty() || !recipe.numbers.empty(), sorted = columns.groups != nullptr;
   if (sorted && (recoded || s.dim != 1)) Fail("format '", s.name, "': the codes of a column are not whole numbers");
   const SortedColumns at = sorted ? SortColumns(columns.groups, q.cols, groups, &layout.group) : SortedColumns();
   const size_t cols = sorted ? at.order.size() : q.cols;
   const size_t panel_groups = layout.GroupsOf(cols), panel_group = size_t(layout.group);
   // Scales that are no f16 anyway are moved, all by one power of two, to where f16 has its full precision.
   float unit = 1;
-  if (recipe.own_tables || (s.scaled() && (s.super.present() || s.scale.cell != Cell::kF16))) {
+  if (recipe.own_tables || !recipe.numbers.empty() || (s.scaled() && (s.super.present() || s.scale.cell != Cell::kF16))) {
     std::vector<float> most(q.rows);
     ParallelFor(q.rows, 64, [&](size_t begin, size_t end) {
-      RowReader reader(q, recipe);
+      RowReader reader(q, recipe, panel_group);
       for (size_t r = begin; r < end; ++r) {
         reader.Read(r);
         for (size_t g = 0; g < groups; ++g) {
@@ -282,7 +327,8 @@ SchemePanel Repack(const SchemeView& q, const SchemeColumns& columns) {
         }
       }
     });
-    const float all = *std::max_element(most.begin(), most.end());
+    const float highest = recipe.numbers.empty() ? 127 : LargestMagnitude(recipe.numbers.data(), recipe.numbers.size());
+    const float all = *std::max_element(most.begin(), most.end()) * (highest / 127);
     int exponent = 0;
     if (all > 0 && std::isfinite(all)) std::frexp(all, &exponent);
     unit = std::ldexp(1.0f, std::max(-100, std::min(exponent, 100)) - 8);
@@ -304,7 +350,8 @@ SchemePanel Repack(const SchemeView& q, const SchemeColumns& columns) {
     std::vector<uint8_t> codes(kPanelRows * code_cols);
     std::vector<uint16_t> scales(kPanelRows * panel_groups), minima(kPanelRows * panel_groups);
     std::vector<uint8_t> own(recoded || sorted ? kPanelRows * cols : 0);
-    RowReader reader(q, recipe);
+    std::vector<float> factor(panel_groups, 1.0f);
+    RowReader reader(q, recipe, panel_group);
     const std::vector<float>&scale = reader.scale, &shift = reader.shift;
     for (size_t p = begin; p < end; ++p) {
       const size_t first = p * kPanelRows, count = std::min<size_t>(kPanelRows, q.rows - first);
@@ -315,7 +362,7 @@ SchemePanel Repack(const SchemeView& q, const SchemeColumns& columns) {
       std::fill(minima.begin(), minima.end(), uint16_t{0});
       for (size_t r = 0; r < count; ++r) {
         reader.Read(first + r);
-        if (recoded) reader.Recode(&codes[r * code_cols], &own[r * cols]);
+        if (recoded) reader.Recode(&codes[r * code_cols], &own[r * cols], factor.data());
         for (size_t k = 0; k < at.order.size(); ++k)
           own[r * cols + k] = at.order[k] < q.cols ? codes[r * code_cols + at.order[k]] : uint8_t{0};
         for (size_t k = 0; k < panel_groups && k * panel_group < cols; ++k) {
@@ -323,7 +370,7 @@ SchemePanel Repack(const SchemeView& q, const SchemeColumns& columns) {
           float minimum = shift[g];  // of the weight, beside (code - zero) * scale
           if (layout.minima_in_scales) minimum = (recipe.zero - shift[g]) * unit;
           else if (s.values == Values::kAffine && layout.minima) minimum += (recipe.zero - s.zero) * scale[g];
-          scales[r * panel_groups + k] = F16FromF32(scale[g] / unit);
+          scales[r * panel_groups + k] = F16FromF32(scale[g] * factor[k] / unit);
           minima[r * panel_groups + k] = F16FromF32(minimum / unit);
         }
       }

@@ -168,7 +168,8 @@ class Searcher {
     Sums sums;
     if (use_rule) Judge(best_s, best_shift, sums, least);
     if (CellBits(s_.scale_cell) == 8 && f_.zeros == Zero::kNone) AllSteps(best_s, best_shift, least);
-    else Fit(best_s, best_shift, least);
+    else
+      for (const SchemeTuning* p = s_.tuning; p; p = p->lower) Fit(*p, best_s, best_shift, least);
     for (int j = 0; j < kColumns; ++j) scale[j] = best_s[j], shift[j] = best_shift[j];
   }
 
@@ -183,12 +184,12 @@ class Searcher {
   }
 
   // Starts, then codes and stored scale in turns.
-  void Fit(Numbers& best_s, Numbers& best_shift, Numbers& least) const {
+  void Fit(const SchemeTuning& p, Numbers& best_s, Numbers& best_shift, Numbers& least) const {
     Numbers fit_s, fit_shift, s, shift;
     Sums sums;
-    if (minimum_) Starts<true>(fit_s, fit_shift);
-    else Starts<false>(fit_s, fit_shift);
-    for (int r = 0; r <= s_.tuning->rounds; ++r) {
+    if (minimum_) Starts<true>(p, fit_s, fit_shift);
+    else Starts<false>(p, fit_s, fit_shift);
+    for (int r = 0; r <= p.rounds; ++r) {
       Store(fit_s, fit_shift, s, shift);
       Keep(s, shift, best_s, best_shift, least, sums);
       Refit(sums, fit_s, fit_shift, shift);
@@ -262,9 +263,8 @@ class Searcher {
 
   // The best of the starts, each after one least-squares fit, not rounded. Integer zeros stay those of the start.
   template <bool kShift>
-  void Starts(Numbers& best_s, Numbers& best_shift) const {
+  void Starts(const SchemeTuning& p, Numbers& best_s, Numbers& best_shift) const {
     const DF d;
-    const SchemeTuning& p = *s_.tuning;
     Numbers best_gain;
     for (int c = 0; c < kColumns; c += LanesF()) {
       VF shift = hn::Set(d, ZeroOf(0)), gain = hn::Set(d, -1.0f);
@@ -281,8 +281,8 @@ class Searcher {
     Trial t[2];
     Sums a[2];
     for (int k = 0; k < p.starts; k += 2) {
-      SetStart<kShift>(k, t[0]);
-      SetStart<kShift>(k + 1, t[1]);
+      SetStart<kShift>(p.start[k], t[0]);
+      SetStart<kShift>(p.start[k + 1], t[1]);
       if (t_.w) Pass<kShift, true>(v_, t_, t, a);
       else Pass<kShift, false>(v_, t_, t, a);
       for (int h = 0; h < 2; ++h)
@@ -307,10 +307,10 @@ class Searcher {
   }
 
   template <bool kShift>
-  HWY_INLINE void SetStart(int k, Trial& t) const {
+  HWY_INLINE void SetStart(const float* start, Trial& t) const {
     const DF d;
     const CodeValues& v = *s_.values;
-    const float a = s_.tuning->start[k][0], b = s_.tuning->start[k][1];
+    const float a = start[0], b = start[1];
     const VF zero = hn::Zero(d);
     if (!kShift && f_.zeros != Zero::kInteger) {
       const float end = (a < 0 ? v.low : v.high) / b, fixed = V::kWhole ? f_.zero : 0;

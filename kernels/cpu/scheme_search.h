@@ -18,6 +18,7 @@ struct SchemeTuning {
   int starts = 0;          // even
   int rounds = 1;          // alternations of codes and stored scale
   int scale_steps = 1;     // 8-bit scales: steps tried above and below
+  const SchemeTuning* lower = nullptr;  // of a lower effort, whose result is kept where it is better
   float start[kMaxSchemeStarts][2] = {};
 };
 

@@ -159,6 +159,21 @@ def test_experts_that_prepare_their_inputs() -> None:
     eq.set_num_threads(before)
 
 
+@pytest.mark.parametrize("f", [
+    eq.planar_formats["fp8.e4m3.channel"], eq.planar_formats["fp8.e5m2.channel"], eq.planar_formats["mlx.mxfp8"],
+    eq.Format("e4m3_scales", block=96, minifloat=(5, 2), scale="e4m3"),
+    eq.Format("table6", block=64, codes=6, table=sorted(s * 1.2**k for k in range(32) for s in (-1, 1))),
+], ids=lambda f: f.name)  # fmt: skip
+def test_wide_numbers_far_below_the_largest(f: eq.Format) -> None:
+    rng = np.random.default_rng(13)
+    w = rng.standard_normal((40, 1536), dtype=np.float32) * 0.02
+    w[np.arange(40), rng.integers(0, 1536, 40)] = 1  # 50 standard deviations
+    x = rng.standard_normal((9, 1536), dtype=np.float32)
+    q = eq.quantize(w, f)
+    want = x.astype(np.float64) @ q.dequantize().T.astype(np.float64)
+    assert np.sqrt(np.mean((eq.matmul(x, q) - want) ** 2)) < 0.02 * np.sqrt(np.mean(want**2))
+
+
 def test_what_is_no_number_stays_so() -> None:
     q = eq.quantize(np.random.default_rng(6).standard_normal((16, 256), dtype=np.float32), "fp8.e4m3.channel")
     assert isinstance(q, eq.SchemeTensor) and q.repack(16, 256) is not None

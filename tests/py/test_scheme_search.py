@@ -146,3 +146,26 @@ def test_small_floats() -> None:
         want = np.clip(w, -highest, highest).astype(getattr(ml_dtypes, dtype))
         np.testing.assert_array_equal(q.planes["weight"], want.view(np.uint8))
         np.testing.assert_array_equal(q.dequantize(), want.astype(np.float32))
+
+
+@pytest.mark.parametrize("f", [
+    eq.Format("bf16", block=256, codes=7, minimum="bf16", scale="bf16"),
+    eq.Format("e4m3", block=64, codes=6, zero="int", scale="e4m3"),
+    eq.Format("e8m0", block=96, codes=4, minimum="f16", scale="e8m0"),
+], ids=lambda f: f.name)  # fmt: skip
+@pytest.mark.parametrize("seed", range(6))
+def test_more_effort_is_never_worse_in_a_block(f: eq.Format, seed: int) -> None:
+    w = np.random.default_rng(seed).standard_t(3, (33, f.block)).astype(np.float32)
+    errors = [np.sum((eq.quantize(w, f, effort=e).dequantize() - w) ** 2, axis=1) for e in ("fast", "default", "best")]
+    assert np.all(errors[1] <= errors[0] * (1 + 1e-5)) and np.all(errors[2] <= errors[1] * (1 + 1e-5))
+
+
+@pytest.mark.parametrize("f", [
+    eq.Format("vectors", block=32, codebook=(100, 2)),
+    eq.Format("levels", block=32, codes=3, table="learned", scale="bf16"),
+], ids=lambda f: f.name)  # fmt: skip
+@pytest.mark.parametrize("seed", range(6))
+def test_what_is_learned_of_few_weights(f: eq.Format, seed: int) -> None:
+    w = np.random.default_rng(seed).standard_t(3, (5, 96)).astype(np.float32)
+    default, best = (eq.quantize(w, f, effort=e).error(w) for e in ("default", "best"))
+    assert best <= default * 1.03
