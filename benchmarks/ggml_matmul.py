@@ -16,7 +16,11 @@ class _InitParams(ctypes.Structure):
     _fields_ = [("mem_size", _SIZE), ("mem_buffer", _P), ("no_alloc", ctypes.c_bool)]
 
 
+_LOG = ctypes.CFUNCTYPE(None, ctypes.c_int, ctypes.c_char_p, _P)
+_SILENT = _LOG(lambda level, text, user: None)  # it tells of each tensor that it repacks
+
 _SIGNATURES = {
+    "ggml_log_set": (None, [_LOG, _P]),
     "ggml_init": (_P, [_InitParams]),
     "ggml_free": (None, [_P]),
     "ggml_new_tensor_2d": (_P, [_P, ctypes.c_int, _I64, _I64]),
@@ -58,11 +62,12 @@ class GgmlProducts:
         self, data: np.ndarray, number: int, cols: int, m: int, copies: int, threads: int, repack: bool
     ) -> None:
         g = self._g = _Library()
+        g.ggml_log_set(_SILENT, None)
         self._rows, self._m, self._next = data.shape[0], m, 0
         self._backend = g.ggml_backend_cpu_init()
         g.ggml_backend_cpu_set_n_threads(self._backend, threads)
         plain = g.ggml_backend_cpu_buffer_type()
-        params = _InitParams(1 << 24, None, True)
+        params = _InitParams((1 + copies) << 18, None, True)  # a graph takes a third of that
         self._weights, self._work = g.ggml_init(params), g.ggml_init(params)
         tensors = [g.ggml_new_tensor_2d(self._weights, number, cols, self._rows) for _ in range(copies)]
         self._buffers = [

@@ -256,7 +256,11 @@ def main() -> None:
     for n, k in options.shape or [(4096, 4096)]:
         for m in options.rows:
             for name in options.formats:
-                rows.append(measure(name, n, k, m, options))
+                try:
+                    rows.append(measure(name, n, k, m, options))
+                except eq.Error as error:  # of blocks that do not divide such rows
+                    print(f"{name}: {error}")
+                    continue
                 print(show(rows[-1]), flush=True)
         for name in options.formats if options.repack else ():
             if name not in eq.formats:
