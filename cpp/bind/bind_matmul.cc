@@ -45,6 +45,11 @@ Panel PyRepack(const py::object& data, const std::string& format, size_t rows, s
   return Repack(q, kind);
 }
 
+Panel PyViewNumbers(const py::object& data, const std::string& format, size_t rows, size_t cols) {
+  const Bytes bytes(data);
+  return ViewNumbers(ViewOf(bytes, format, rows, cols));
+}
+
 constexpr char kE8P[] = "quip.e8p";
 
 Panel PyRepackE8P(const py::array_t<uint64_t, py::array::c_style>& words, float scale, size_t rows, size_t cols) {
@@ -147,6 +152,8 @@ void BindMatmul(py::module_& m) {
       });
   m.def("repack", &PyRepack, py::arg("data"), py::arg("format"), py::arg("rows"), py::arg("cols"),
         py::arg("panel") = "auto", "Copy rows x cols weights to a Panel of the kind that choose_panel names.");
+  m.def("view_numbers", &PyViewNumbers, py::arg("data"), py::arg("format"), py::arg("rows"), py::arg("cols"),
+        py::keep_alive<0, 1>(), "f32, f16 or bf16 numbers as products take them: they are read where they lie.");
   m.def("repack_e8p", &PyRepackE8P, py::arg("words"), py::arg("scale"), py::arg("rows"), py::arg("cols"),
         "Copy QuIP#'s words to a compact Panel; cols must be a multiple of 256.");
   m.def(

@@ -56,8 +56,8 @@ Array<float> PyDecodeE8P(const Array<uint64_t>& words, float scale, size_t rows,
   return out;
 }
 
-Array<float> PyDecodeAqlm(const py::array& codes, const Array<float>& codebooks, const Array<float>& scales,
-                          size_t rows, size_t cols) {
+AqlmView AqlmOf(const py::array& codes, const Array<float>& codebooks, const Array<float>& scales, size_t rows,
+                size_t cols) {
   const size_t bits = size_t(codes.itemsize()) * 8;
   if (codebooks.ndim() != 3 || codebooks.shape(2) != 8 || bits > 16 || size_t(codebooks.shape(1)) != size_t{1} << bits)
     Fail("expected codebooks x 2^", bits, " x 8 numbers");
@@ -65,12 +65,24 @@ Array<float> PyDecodeAqlm(const py::array& codes, const Array<float>& codebooks,
   if (!(codes.flags() & py::array::c_style) || size_t(codes.size()) != rows * cols / 8 * books ||
       size_t(scales.size()) != rows)
     Fail(rows, " x ", cols, " AQLM weights take ", rows * cols / 8 * books, " codes and ", rows, " scales");
+  return {codes.data(), int(bits), books, codebooks.data(), scales.data()};
+}
+
+Array<float> PyDecodeAqlm(const py::array& codes, const Array<float>& codebooks, const Array<float>& scales,
+                          size_t rows, size_t cols) {
+  const AqlmView view = AqlmOf(codes, codebooks, scales, rows, cols);
   Array<float> out = Matrix<float>(rows, cols);
   float* to = out.mutable_data();
-  const AqlmView view{codes.data(), int(bits), books, codebooks.data(), scales.data()};
   const py::gil_scoped_release unlocked;
   DecodeAqlm(view, rows, cols, to);
   return out;
+}
+
+Panel PyRepackAqlm(const py::array& codes, const Array<float>& codebooks, const Array<float>& scales, size_t rows,
+                   size_t cols, const std::string& format) {
+  const AqlmView view = AqlmOf(codes, codebooks, scales, rows, cols);
+  const py::gil_scoped_release unlocked;
+  return RepackAqlm(view, rows, cols, format);
 }
 
 bool IsTl2(const std::string& kind) {
@@ -118,6 +130,8 @@ void BindVectors(py::module_& m) {
         "float32 weights from QuIP#'s words.");
   m.def("decode_aqlm", &PyDecodeAqlm, py::arg("codes"), py::arg("codebooks"), py::arg("scales"), py::arg("rows"),
         py::arg("cols"), "float32 weights from AQLM's codes of 8 or 16 bits and codebooks (books, codes, 8).");
+  m.def("repack_aqlm", &PyRepackAqlm, py::arg("codes"), py::arg("codebooks"), py::arg("scales"), py::arg("rows"),
+        py::arg("cols"), py::arg("format"), "A copy of AQLM's codes and codebooks for products, which decode pieces of rows.");
   m.def("pack_tiles", &PyPackTiles, py::arg("w"), py::arg("kind"), py::arg("bm"), py::arg("bk"), py::arg("bmm"),
         "Bytes of int8 weights -1, 0, 1 in the tiles tl1 or tl2.");
   m.def(

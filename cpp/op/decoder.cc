@@ -18,6 +18,7 @@ void CheckPanel(const PanelRows& w, size_t rows, size_t cols) {
   if (w.panel->rows < w.first + rows || w.panel->cols != cols || w.first % kRowMultiple != 0)
     Fail("a matrix of the decoder is ", w.panel->rows, " x ", w.panel->cols, ", expected rows ", w.first, " to ",
          w.first + rows, " of ", cols);
+  if (w.panel->floats) Fail("the decoder takes no matrix without a panel, as of weights in ", w.panel->format);
   if (w.panel->input) Fail("the decoder does not transform the inputs of a matrix, as weights in ", w.panel->format, " need");
 }
 

@@ -11,8 +11,8 @@
 #include "core/scratch.h"
 #include "core/threads.h"
 #include "kernels/cpu/panel_limits.h"
-#include "op/dequantize.h"
 #include "op/few_rows.h"
+#include "op/float_rows.h"
 #include "op/many_rows.h"
 
 namespace edgequant {
@@ -58,8 +58,16 @@ void MultiplyManyRows(const RowsView& x, Compute compute, const Panel& w, const 
   ParallelFor(in.Tasks(w), 1, [&](size_t task, size_t) { in.Multiply(w, task, {x.rows}, y, then); });
 }
 
+void MultiplyFloats(const RowsView& x, const Panel& w, const MutableRowsView& y, const PerColumn& then) {
+  static thread_local FloatRows input;
+  input.Fill(x, w);
+  const FloatRows& in = input;
+  ParallelFor(in.Tasks(w), 1, [&](size_t task, size_t) { in.Multiply(w, task, {x.rows}, y, then); });
+}
+
 void MultiplyRows(const RowsView& x, const Panel& w, const MutableRowsView& y, Compute compute, const PerColumn& then) {
-  if (FewRows::Hold(x.rows, compute, w.layout.bits)) MultiplyFewRows(x, compute, w, y, then);
+  if (w.floats) MultiplyFloats(x, w, y, then);
+  else if (FewRows::Hold(x.rows, compute, w.layout.bits)) MultiplyFewRows(x, compute, w, y, then);
   else MultiplyManyRows(x, compute, w, y, then);
 }
 
@@ -103,6 +111,7 @@ struct Group {
   Scratch memory;
   FewRows few;
   ManyRows many;
+  FloatRows floats;
   bool is_few;
   size_t tasks;
 
@@ -117,20 +126,24 @@ struct Group {
       else memcpy(own + i * bytes, from, bytes);
     }
     const RowsView mine{type, own, rows.count, w->cols, ptrdiff_t(bytes)};
-    is_few = FewRows::Hold(rows.count, compute, w->layout.bits);
+    is_few = !w->floats && FewRows::Hold(rows.count, compute, w->layout.bits);
     if (is_few) {
       few.Quantize(mine, compute);
       few.Fit(*w);
       tasks = (w->panels() + PanelsPerTask(*w) - 1) / PanelsPerTask(*w);
+    } else if (w->floats) {
+      floats.Fill(mine, *w);
+      tasks = floats.Tasks(*w);
     } else {
       many.Fill(mine, compute, *w);
       tasks = many.Tasks(*w);
     }
   }
   void Multiply(size_t task, const MutableRowsView& y) const {
+    if (w->floats) return floats.Multiply(*w, task, rows, y, then);
+    if (!is_few) return many.Multiply(*w, task, rows, y, then);
     const size_t first = task * PanelsPerTask(*w);
-    if (is_few) MultiplyPanels(few, *w, first, std::min(w->panels(), first + PanelsPerTask(*w)), rows, y, then);
-    else many.Multiply(*w, task, rows, y, then);
+    MultiplyPanels(few, *w, first, std::min(w->panels(), first + PanelsPerTask(*w)), rows, y, then);
   }
 };
 
@@ -174,8 +187,14 @@ void MatmulGrouped(const RowsView& x, const std::vector<const Panel*>& experts, 
 
 void ReadPanels(const Panel& w) {
   std::atomic<int32_t> sink{0};  // or the compiler would not read
-  ParallelFor(w.bytes / kPanelLine / 4 * 4 * kPanelLine, kGemvTask,
-              [&](size_t begin, size_t end) { sink += ReadMemory(w.data.get() + begin, end - begin); });
+  const uint8_t* data = w.data.get();
+  size_t bytes = w.bytes;
+  if (w.floats && w.floats->data) {
+    data = w.floats->data + (kPanelLine - reinterpret_cast<uintptr_t>(w.floats->data) % kPanelLine) % kPanelLine;
+    bytes -= std::min(bytes, size_t(data - w.floats->data));
+  }
+  ParallelFor(bytes / kPanelLine / 4 * 4 * kPanelLine, kGemvTask,
+              [&](size_t begin, size_t end) { sink += ReadMemory(data + begin, end - begin); });
 }
 
 size_t MultiplyAtPeak(size_t products) {

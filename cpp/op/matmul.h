@@ -21,6 +21,7 @@ struct MutableRowsView {
   ptrdiff_t stride;
 };
 
+// Weights without a panel (FloatWeights) are multiplied in f32 either way.
 // kInt8: each row of x is rounded to int8 with one scale per 256 numbers. kExact: x is kept to 26 bits or more below
 // the largest of the 256, so that results equal those of f32 arithmetic on decoded weights up to its rounding.
 enum class Compute { kInt8, kExact };

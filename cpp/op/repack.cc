@@ -47,6 +47,20 @@ Panel AllocatePanel(const std::string& format, const PanelLayout& layout, size_t
   return panel;
 }
 
+Panel ViewNumbers(const TensorView& q) {
+  if (q.format != FormatId::kF32 && q.format != FormatId::kF16 && q.format != FormatId::kBF16)
+    Fail("weights in ", NameOf(q.format), " are no plain numbers");
+  FloatWeights floats;
+  floats.type = q.format;
+  floats.data = q.data;
+  Panel panel;
+  panel.format = NameOf(q.format);
+  panel.rows = q.rows, panel.cols = q.cols;
+  panel.bytes = q.rows * RowBytes(q.format, q.cols);
+  panel.floats = std::make_shared<const FloatWeights>(std::move(floats));
+  return panel;
+}
+
 namespace {
 
 // Recipes are made once per format: that takes as long as packing some hundred thousand weights.

@@ -1,5 +1,6 @@
 // Weights in the layout that matrix products read (format/panel.h).
 #pragma once
+#include <functional>
 #include <memory>
 #include <string>
 #include <vector>
@@ -21,12 +22,20 @@ struct PanelInput {
   void Apply(FormatId type, const void* x, float* out) const;  // x of type f32, f16 or bf16
 };
 
+// Weights that are multiplied as f32, in no panel: numbers where they lie, or rows that are decoded piece by piece.
+struct FloatWeights {
+  FormatId type = FormatId::kF32;  // of the numbers: f32, f16 or bf16
+  const uint8_t* data = nullptr;   // rows of numbers, which their owner keeps; or null
+  std::function<void(size_t row, size_t k, size_t count, float* out)> decode;  // k and count: multiples of 8, or the end
+};
+
 struct Panel {
   std::string format;        // the name of the format it came from
   PanelLayout layout;
   size_t rows = 0, cols = 0;
   size_t bytes = 0;          // of all panels
   SlabBytes data;
+  std::shared_ptr<const FloatWeights> floats;  // null: there is a panel
   std::shared_ptr<const PanelInput> input;  // null: activations are multiplied as they are
 
   size_t inputs() const { return input ? input->cols : cols; }  // K: numbers of a row of activations
@@ -48,6 +57,9 @@ PanelKind ChoosePanel(FormatId format, PanelKind kind);
 
 // One with memory that is not yet filled.
 Panel AllocatePanel(const std::string& format, const PanelLayout& layout, size_t rows, size_t cols);
+
+// f32, f16 or bf16 numbers as products take them: a view of q, which must live as long.
+Panel ViewNumbers(const TensorView& q);
 
 // Packs q on all threads; an Error if its format has no panel.
 Panel Repack(const TensorView& q, PanelKind kind = PanelKind::kAuto);

@@ -1,10 +1,18 @@
 #include "op/vectors.h"
 
+#include <string.h>
+
+#include <algorithm>
+#include <memory>
+#include <utility>
 #include <vector>
 
 #include "core/error.h"
+#include "core/half.h"
 #include "core/threads.h"
+#include "format/decode.h"
 #include "format/e8p.h"
+#include "kernels/cpu/aqlm.h"
 
 namespace edgequant {
 namespace {
@@ -14,21 +22,16 @@ void CheckE8PShape(size_t rows, size_t cols) {
     Fail("E8P stores tiles of 16 rows and 64 columns, which do not divide a matrix of ", rows, " x ", cols);
 }
 
-template <class Code>
-void DecodeAqlmRows(const AqlmView& q, size_t begin, size_t end, size_t cols, float* out) {
-  const auto* codes = static_cast<const Code*>(q.codes);
-  const size_t vectors = cols / 8, book = (size_t{1} << q.bits) * 8;
-  for (size_t r = begin; r < end; ++r)
-    for (size_t v = 0; v < vectors; ++v) {
-      const Code* c = codes + (r * vectors + v) * q.books;
-      float sum[8] = {};
-      for (size_t b = 0; b < q.books; ++b) {
-        const float* entry = q.codebooks + b * book + size_t{c[b]} * 8;
-        for (int k = 0; k < 8; ++k) sum[k] += entry[k];
-      }
-      for (int k = 0; k < 8; ++k) out[r * cols + v * 8 + size_t(k)] = sum[k] * q.scales[r];
-    }
+void CheckAqlm(const AqlmView& q, size_t cols) {
+  if (cols % 8 != 0) Fail("AQLM codes stand for 8 weights, which do not divide rows of ", cols);
+  if (q.bits != 8 && q.bits != 16) Fail("AQLM codes have 8 or 16 bits, not ", q.bits);
 }
+
+// What a panel of AQLM owns.
+struct AqlmWeights {
+  std::vector<uint8_t> codes, entries;
+  std::vector<float> scales;
+};
 
 }  // namespace
 
@@ -72,14 +75,42 @@ void PackE8P(const uint16_t* codes, size_t rows, size_t cols, uint64_t* words) {
 }
 
 void DecodeAqlm(const AqlmView& q, size_t rows, size_t cols, float* out) {
-  if (cols % 8 != 0) Fail("AQLM codes stand for 8 weights, which do not divide rows of ", cols);
-  if (q.bits != 8 && q.bits != 16) Fail("AQLM codes have 8 or 16 bits, not ", q.bits);
+  CheckAqlm(q, cols);
+  const size_t row_bytes = cols / 8 * q.books * size_t(q.bits) / 8;
   ParallelFor(rows, 16, [&](size_t begin, size_t end) {
-    if (q.bits == 8)
-      DecodeAqlmRows<uint8_t>(q, begin, end, cols, out);
-    else
-      DecodeAqlmRows<uint16_t>(q, begin, end, cols, out);
+    for (size_t r = begin; r < end; ++r)
+      SumEntries(static_cast<const uint8_t*>(q.codes) + r * row_bytes, q.bits, q.books, FormatId::kF32, q.codebooks,
+                 cols / 8, q.scales[r], out + r * cols);
   });
+}
+
+Panel RepackAqlm(const AqlmView& q, size_t rows, size_t cols, const std::string& format) {
+  CheckAqlm(q, cols);
+  const size_t row_bytes = cols / 8 * q.books * size_t(q.bits) / 8, n = (q.books << q.bits) * 8;
+  const auto* const codes = static_cast<const uint8_t*>(q.codes);
+  auto own = std::make_shared<AqlmWeights>();
+  own->codes.assign(codes, codes + rows * row_bytes);
+  own->scales.assign(q.scales, q.scales + rows);
+  const bool halves = q.bits > 8 && std::all_of(q.codebooks, q.codebooks + n,
+                                                [](float v) { return F16ToF32(F16FromF32(v)) == v; });
+  const FormatId type = halves ? FormatId::kF16 : FormatId::kF32;
+  own->entries.resize(n * (halves ? 2 : 4));
+  for (size_t k = 0; k < n; ++k) {
+    const uint16_t half = F16FromF32(q.codebooks[k]);
+    if (halves) memcpy(&own->entries[2 * k], &half, 2);
+    else memcpy(&own->entries[4 * k], &q.codebooks[k], 4);
+  }
+  FloatWeights floats;
+  floats.decode = [own, type, row_bytes, bits = q.bits, books = q.books](size_t row, size_t k, size_t count, float* out) {
+    const uint8_t* const from = &own->codes[row * row_bytes + k / 8 * books * size_t(bits) / 8];
+    SumEntries(from, bits, books, type, own->entries.data(), count / 8, own->scales[row], out);
+  };
+  Panel panel;
+  panel.format = format;
+  panel.rows = rows, panel.cols = cols;
+  panel.bytes = own->codes.size() + own->entries.size() + own->scales.size() * sizeof(float);
+  panel.floats = std::make_shared<const FloatWeights>(std::move(floats));
+  return panel;
 }
 
 }  // namespace edgequant

@@ -2,6 +2,9 @@
 #pragma once
 #include <cstddef>
 #include <cstdint>
+#include <string>
+
+#include "op/repack.h"
 
 namespace edgequant {
 
@@ -24,5 +27,7 @@ struct AqlmView {
   const float* scales;  // one per row
 };
 void DecodeAqlm(const AqlmView& q, size_t rows, size_t cols, float* out);
+// A copy for products, which decode pieces of rows; codebooks of f16 numbers are kept as such where they are large.
+Panel RepackAqlm(const AqlmView& q, size_t rows, size_t cols, const std::string& format);
 
 }  // namespace edgequant

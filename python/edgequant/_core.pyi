@@ -109,6 +109,9 @@ class Panel:
 def repack(data: Any, format: str, rows: int, cols: int, panel: str = "auto") -> Panel:
     """Copy rows x cols weights to a Panel of the kind that choose_panel names."""
 
+def view_numbers(data: Any, format: str, rows: int, cols: int) -> Panel:
+    """f32, f16 or bf16 numbers as products take them: they are read where they lie, and `data` is kept."""
+
 def repack_e8p(words: NDArray[np.uint64], scale: float, rows: int, cols: int) -> Panel:
     """Copy QuIP#'s words to a compact Panel; cols must be a multiple of 256."""
 
@@ -329,6 +332,16 @@ def decode_aqlm(
     codes: NDArray[Any], codebooks: NDArray[np.float32], scales: NDArray[np.float32], rows: int, cols: int
 ) -> NDArray[np.float32]:
     """From codes of 8 or 16 bits, codebooks (books, 2^bits, 8) and one scale per row."""
+
+def repack_aqlm(
+    codes: NDArray[Any],
+    codebooks: NDArray[np.float32],
+    scales: NDArray[np.float32],
+    rows: int,
+    cols: int,
+    format: str,
+) -> Panel:
+    """A copy for products, which decode pieces of rows. Error for other shapes than decode_aqlm's."""
 
 def pack_tiles(w: NDArray[np.int8], kind: str, bm: int, bk: int, bmm: int) -> NDArray[np.uint8]:
     """Bytes of weights -1, 0, 1 in BitNet's tiles "tl1" or "tl2" of bm x bk weights, in runs of bmm rows."""

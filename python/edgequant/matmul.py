@@ -28,9 +28,11 @@ def repack(q: QuantizedTensor, panel: str = "auto") -> Any:
     """The weights in the layout that products read; made once, and kept while `q.data` lives.
 
     Changes of `q.data` in place are not noticed. Formats with a grid (iq1, iq2, iq3, quip.e8p) have two layouts:
-    "compact", at their own rate, and "fast", of 2.4 to 4.4 bits per weight; see `edgequant.set_panel`. Raises Error for
-    plain numbers (f32, f16, bf16), which have none.
+    "compact", at their own rate, and "fast", of 2.4 to 4.4 bits per weight; see `edgequant.set_panel`. Plain numbers
+    (f32, f16, bf16) are read where they lie, so for them this is a view of `q.data`, which nothing keeps.
     """
+    if not _core.can_repack(q.format):
+        return _core.view_numbers(q.data, q.format, math.prod(q.shape[:-1]), q.shape[-1])
     kind = _core.choose_panel(q.format, panel)
     return _cached(q, q.data, lambda rows, cols: _core.repack(q.data, q.format, rows, cols, kind), kind)
 
@@ -103,8 +105,8 @@ def matmul(
       compute: "int8" rounds the activations to int8, one scale for every 256 of a row: fast, and about 0.7 % off
         (root of the mean square, on normal data). "exact" equals float32 arithmetic on the decoded weights up to its
         rounding. In formats described at run time "int8" also rounds tables to int8 and scales and zeros to float16,
-        where they are not such; "exact" then decodes the weights for each product, and so do the few formats without
-        panels: groups that 16 does not divide, AQLM.
+        where they are not such; "exact" then decodes the weights for each product, as do formats whose groups 16 does
+        not divide. Products with plain numbers (f32, f16, bf16) and with AQLM are exact either way.
       bias: (N,) numbers to add, or None.
       scale: (N,) numbers, what the columns of the product are multiplied by before the bias is added and the result
         rounded; or None.

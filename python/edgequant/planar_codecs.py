@@ -281,10 +281,18 @@ class Aqlm:
         raise Error(f"{self.name} can be read but not written: its codebooks are trained with the model")
 
     def dequantize(self, arrays: Mapping[str, np.ndarray], rows: int, cols: int) -> np.ndarray:
+        return _core.decode_aqlm(*self._parts(arrays, rows, cols), rows, cols)
+
+    def repack(self, arrays: Mapping[str, np.ndarray], rows: int, cols: int) -> tuple[_core.Panel, bool] | None:
+        """The codes as they are, which products decode piece by piece."""
+        return _core.repack_aqlm(*self._parts(arrays, rows, cols), rows, cols, self.name), True
+
+    def _parts(
+        self, arrays: Mapping[str, np.ndarray], rows: int, cols: int
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         self.check(arrays, rows, cols)
         books = arrays["entries"].reshape(self.books, -1, 8).astype(np.float32)
-        scale = arrays["scale"].reshape(-1).astype(np.float32)
-        return _core.decode_aqlm(arrays["codes"], books, scale, rows, cols)
+        return arrays["codes"], books, arrays["scale"].reshape(-1).astype(np.float32)
 
     def check(self, arrays: Mapping[str, np.ndarray], rows: int, cols: int) -> None:
         _whole_bytes(self.name, cols)

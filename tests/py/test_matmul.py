@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import sys
 
 import edgequant as eq
 import numpy as np
@@ -143,8 +144,55 @@ def test_errors() -> None:
         eq.matmul(activations(2, 64), q, scale=2.0)
     with pytest.raises(eq.Error, match="float32"):
         eq.matmul(np.ones((2, 64), np.int32), q)
-    with pytest.raises(eq.Error, match="no panel"):
-        eq.matmul(activations(2, 64), eq.quantize(activations(16, 64), "f16"))
+
+
+PLAIN = ["f32", "f16", "bf16"]
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    name=st.sampled_from(PLAIN),
+    m=st.integers(0, 70),
+    n=st.integers(1, 150),
+    k=st.integers(1, 1200),
+    seed=st.integers(0, 2**31),
+)
+def test_plain_numbers_of_any_shape(name: str, m: int, n: int, k: int, seed: int) -> None:
+    q, wide = weights(name, n, k, seed), activations(m, k + 2, seed=seed + 1)
+    x, w = wide[:, 1:-1], q.dequantize().astype(np.float64)
+    bound = np.abs(x).astype(np.float64) @ np.abs(w).T * 1e-6 + 1e-6
+    got = eq.matmul(x, q)
+    assert got.shape == (m, n) and (np.abs(got - x.astype(np.float64) @ w.T) <= bound).all()
+    np.testing.assert_array_equal(eq.matmul(x, q, compute="exact"), got)
+    if m:
+        np.testing.assert_array_equal(eq.matmul(x[m // 2], q), got[m // 2])  # no row depends on the others
+
+
+@pytest.mark.parametrize("name", PLAIN)
+def test_plain_numbers_are_read_where_they_lie(name: str) -> None:
+    q, bias = weights(name, 33, 100), activations(33)
+    x = activations(3, 100).astype(np.float16)
+    want = x.astype(np.float64) @ q.dequantize().T.astype(np.float64) + bias
+    np.testing.assert_allclose(eq.matmul(x, q, bias=bias), want, rtol=2e-3, atol=2e-2)
+    q.data[:] = 0
+    np.testing.assert_array_equal(eq.matmul(x.astype(np.float32), q), np.zeros((3, 33)))
+    data = q.data
+    before = sys.getrefcount(data)
+    eq.matmul(x, q)
+    assert sys.getrefcount(data) == before  # nothing keeps them
+
+
+def test_plain_numbers_on_any_number_of_threads_and_in_experts() -> None:
+    experts = [weights(name, 130, 700, seed) for seed, name in enumerate(PLAIN)]
+    x = activations(300, 700)
+    index = np.random.default_rng(2).integers(0, 3, (300, 2))
+    want = grouped_by_loop(x, experts, index, "int8")
+    before = eq.num_threads()
+    for threads in (1, 2, 3):
+        eq.set_num_threads(threads)
+        np.testing.assert_array_equal(eq.matmul_grouped(x, experts, index), want)
+        np.testing.assert_array_equal(eq.matmul(x, experts[1]), eq.matmul(x, experts[1], compute="exact"))
+    eq.set_num_threads(before)
 
 
 def grouped_by_loop(

@@ -142,10 +142,31 @@ def test_one_bit_with_factors_of_rows_and_columns() -> None:
         assert rows == 0 or np.sqrt(np.mean((eq.matmul(x, q) - want) ** 2)) < 0.012 * norm
 
 
+@pytest.mark.parametrize(("books", "bits"), [(1, 16), (2, 8)])
+def test_sums_of_codebook_entries(books: int, bits: int) -> None:
+    rng = np.random.default_rng(7)
+    shape = (45, 1048)
+    planes = {
+        "codes": rng.integers(0, 1 << bits, (45, 131, books)).astype(f"uint{bits}").view(f"int{bits}"),
+        "codebooks": rng.standard_normal((books, 1 << bits, 1, 8)).astype(np.float16),
+        "scales": rng.uniform(0.5, 2, (45, 1, 1, 1)).astype(np.float16),
+    }
+    q = eq.from_planes(planes, f"aqlm.{books}x{bits}.g8", shape)
+    found = q.repack(*shape)
+    assert found is not None and found[1] and found[0].nbytes < q.nbytes * 2
+    for rows in (0, 1, 3, 30):
+        x = rng.standard_normal((rows, 1050), dtype=np.float32)[:, 1:-1]
+        want = x.astype(np.float64) @ q.dequantize().T.astype(np.float64)
+        got = eq.matmul(x, q)
+        np.testing.assert_allclose(got, want, rtol=0, atol=1e-6 * np.abs(x).sum(-1, keepdims=True).max(initial=1))
+        if rows:
+            np.testing.assert_array_equal(eq.matmul(x[-1:], q, compute="exact"), got[-1:])
+
+
 def test_experts_that_prepare_their_inputs() -> None:
     rng = np.random.default_rng(3)
     experts = [eq.quantize(rng.standard_normal((32, 512), dtype=np.float32), name)
-               for name in ("gptq.int4.g128.act", "onebit.rank1", "q4_0", "gptq.int4.g128.act")]  # fmt: skip
+               for name in ("gptq.int4.g128.act", "onebit.rank1", "q4_0", "bf16")]  # fmt: skip
     x = rng.standard_normal((40, 512), dtype=np.float32)
     index = rng.integers(0, 4, (40, 2))
     for compute in ("int8", "exact"):

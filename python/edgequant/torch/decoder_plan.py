@@ -249,7 +249,7 @@ def is_plain(base: Any) -> bool:
     for layer in base.layers:
         for key, path in _paths(layer).items():
             module = layer.get_submodule(path)
-            if type(module) is not QuantLinear or module.scale is not None or not ops.has_panel(module.format):
+            if type(module) is not QuantLinear or module.scale is not None or not _core.can_repack(module.format):
                 return False
             if module.bias is not None and key in ("gate", "up", "down"):
                 return False

@@ -50,8 +50,7 @@ class QuantExperts(nn.Module):
         """Whether one call of the core multiplies with all of them."""
         layers: list[Any] = [part[e] for part in (self.up, self.down) for e in experts]
         return len({layer.compute for layer in layers}) == 1 and all(
-            type(layer) is QuantLinear and layer.bias is None and layer.scale is None and ops.has_panel(layer.format)
-            for layer in layers
+            type(layer) is QuantLinear and layer.bias is None and layer.scale is None for layer in layers
         )
 
     def _all_at_once(

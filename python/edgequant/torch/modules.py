@@ -173,7 +173,7 @@ class QuantLinear(_Packed):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         parameters = self._parameters
         bias, scale = parameters["bias"], parameters["scale"]
-        if scale is None and ops.runs_plainly(x) and ops.has_panel(self.format):
+        if scale is None and ops.runs_plainly(x):
             if not torch.is_grad_enabled() or not (x.requires_grad or (bias is not None and bias.requires_grad)):
                 return self._run(x, bias)
         inner = bias if scale is None else None
@@ -184,7 +184,7 @@ class QuantLinear(_Packed):
         return y
 
     def panel(self) -> Any:
-        """The weights in the layout that products read; formats without one have none (`ops.has_panel`)."""
+        """The weights in the layout that products read."""
         data, bound = self._buffers["qweight"], self._bound
         assert data is not None
         if bound is None or bound[0] is not data or (bound[1] >= 0 and data._version != bound[1]):

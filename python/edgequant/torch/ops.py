@@ -14,7 +14,7 @@ import torch
 
 from edgequant import _core
 from edgequant._core import Error
-from edgequant.formats import formats, lookup
+from edgequant.formats import lookup
 
 TYPES = {torch.float32: "f32", torch.float16: "f16", torch.bfloat16: "bf16"}
 """Types of activations and results -> the core's names."""
@@ -30,14 +30,6 @@ _library.define("matmul_t(Tensor g, Tensor data, str format, int n, int k) -> Te
 _library.define("dequantize(Tensor data, str format, int n, int k, ScalarType dtype) -> Tensor")
 _library.define("embedding(Tensor indices, Tensor data, str format, int n, int k, ScalarType dtype) -> Tensor")
 
-_repackable = {name: _core.can_repack(name) for name in formats}
-
-
-def has_panel(format: str) -> bool:
-    """Whether products with this format run on packed weights; the others decode tiles of rows."""
-    return _repackable[format]
-
-
 # ---- panels ----
 
 # Repacked weights by address, format and shape, while the storage of the packed ones lives and is not written to.
@@ -51,7 +43,9 @@ def version_of(data: torch.Tensor) -> int:
 
 def panel_of(data: torch.Tensor, format: str, n: int, k: int) -> Any:
     """The weights in the layout that products read: made once, shared by all views of the same bytes, kept until their
-    storage is freed or they are changed in place."""
+    storage is freed or they are changed in place. Plain numbers are read where they lie: a view, which keeps them."""
+    if not _core.can_repack(format):
+        return _core.view_numbers(packed_bytes(data, format, n, k), format, n, k)
     key = (data.data_ptr(), format, n, k)
     storage, version = data.untyped_storage(), version_of(data)
     found = _panels.get(key)
@@ -127,8 +121,6 @@ def matmul(
     check_bias(bias, n)
     if bias is not None:
         bias = bias.to(torch.float32).contiguous()
-    if not has_panel(format):
-        return _decoded_matmul(x, data, format, n, k, bias, compute)
     x = x.contiguous()
     y = torch.empty((*x.shape[:-1], n), dtype=x.dtype)
     _core.matmul_at(
@@ -154,20 +146,6 @@ def _tiles(data: torch.Tensor, format: str, n: int, k: int) -> Any:
     for begin in range(0, n, step):
         end = min(n, begin + step)
         yield begin, end, torch.from_numpy(_core.dequantize(packed[begin:end], format, end - begin, k))
-
-
-def _decoded_matmul(
-    x: torch.Tensor, data: torch.Tensor, format: str, n: int, k: int, bias: torch.Tensor | None, compute: str
-) -> torch.Tensor:
-    if compute not in ("int8", "exact"):
-        raise Error(f"compute is 'int8' or 'exact', not '{compute}'")
-    rows = x.reshape(-1, k).float()
-    y = torch.empty((rows.shape[0], n))
-    for begin, end, w in _tiles(data, format, n, k):
-        y[:, begin:end] = rows @ w.T
-    if bias is not None:
-        y += bias
-    return y.to(x.dtype).reshape(*x.shape[:-1], n)
 
 
 def _matmul_t(g: torch.Tensor, data: torch.Tensor, format: str, n: int, k: int) -> torch.Tensor:

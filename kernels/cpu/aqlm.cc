@@ -1,0 +1,76 @@
+#include "kernels/cpu/aqlm.h"
+
+#include "format/decode.h"
+#include "kernels/cpu/compat.h"
+
+#undef HWY_TARGET_INCLUDE
+#define HWY_TARGET_INCLUDE "kernels/cpu/aqlm.cc"
+#include <hwy/foreach_target.h>  // keep order
+#include <hwy/highway.h>
+
+#include "kernels/cpu/half-inl.h"
+
+HWY_BEFORE_NAMESPACE();
+namespace edgequant::aqlm {
+namespace HWY_NAMESPACE {
+namespace hn = hwy::HWY_NAMESPACE;
+
+using DF = hn::CappedTag<float, 8>;
+
+HWY_INLINE hn::Vec<DF> LoadEntry(DF d, const float* p) { return hn::LoadU(d, p); }
+HWY_INLINE hn::Vec<DF> LoadEntry(DF d, const uint16_t* p) {
+#if HWY_TARGET == HWY_SCALAR
+  return hn::Set(d, F16ToF32(*p));
+#else
+  return edgequant::HWY_NAMESPACE::PromoteF16(d, hn::LoadU(hn::Rebind<uint16_t, DF>(), p));
+#endif
+}
+
+template <class Code, class Entry>
+void SumOf(const Code* HWY_RESTRICT codes, size_t books, const Entry* HWY_RESTRICT entries, size_t vectors, float scale,
+           float* HWY_RESTRICT out) {
+  constexpr size_t kBook = (size_t{1} << 8 * sizeof(Code)) * 8;
+  constexpr size_t kAhead = 16;  // vectors: large codebooks lie in the second or third level of the caches
+  const DF d;
+  const size_t lanes = hn::Lanes(d);
+  const auto times = hn::Set(d, scale);
+  for (size_t v = 0; v < vectors; ++v, codes += books) {
+    if (sizeof(Code) == 2 && v + kAhead < vectors)
+      for (size_t b = 0; b < books; ++b)
+        __builtin_prefetch(entries + b * kBook + size_t{codes[kAhead * books + b]} * 8);
+    for (size_t i = 0; i < 8; i += lanes) {
+      auto sum = LoadEntry(d, entries + size_t{codes[0]} * 8 + i);
+      for (size_t b = 1; b < books; ++b)
+        sum = hn::Add(sum, LoadEntry(d, entries + b * kBook + size_t{codes[b]} * 8 + i));
+      hn::StoreU(hn::Mul(sum, times), d, out + v * 8 + i);
+    }
+  }
+}
+
+void Sum(const void* codes, int bits, size_t books, FormatId type, const void* entries, size_t vectors, float scale,
+         float* out) {
+  const auto with = [&](const auto* of) HWY_ATTR {
+    if (type == FormatId::kF16) SumOf(of, books, static_cast<const uint16_t*>(entries), vectors, scale, out);
+    else SumOf(of, books, static_cast<const float*>(entries), vectors, scale, out);
+  };
+  if (bits == 8) with(static_cast<const uint8_t*>(codes));
+  else with(static_cast<const uint16_t*>(codes));
+}
+
+}  // namespace HWY_NAMESPACE
+}  // namespace edgequant::aqlm
+HWY_AFTER_NAMESPACE();
+
+#if HWY_ONCE
+namespace edgequant {
+namespace aqlm {
+HWY_EXPORT(Sum);
+}  // namespace aqlm
+
+void SumEntries(const void* codes, int bits, size_t books, FormatId type, const void* entries, size_t vectors,
+                float scale, float* out) {
+  HWY_DYNAMIC_DISPATCH(aqlm::Sum)(codes, bits, books, type, entries, vectors, scale, out);
+}
+
+}  // namespace edgequant
+#endif

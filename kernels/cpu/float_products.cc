@@ -1,0 +1,130 @@
+#include "kernels/cpu/float_products.h"
+
+#include <string.h>
+
+#include "format/decode.h"
+#include "kernels/cpu/compat.h"
+
+#undef HWY_TARGET_INCLUDE
+#define HWY_TARGET_INCLUDE "kernels/cpu/float_products.cc"
+#include <hwy/foreach_target.h>  // keep order
+#include <hwy/highway.h>
+
+#include "kernels/cpu/half-inl.h"
+#include "kernels/cpu/panel_lines-inl.h"
+
+HWY_BEFORE_NAMESPACE();
+namespace edgequant::panel {
+namespace HWY_NAMESPACE {
+
+using DFloat = hn::CappedTag<float, 16>;
+using VFloat = hn::Vec<DFloat>;
+
+// A tile's sums, a column of weights and one of activations must fit the registers: 32, or 16 up to AVX2.
+#if HWY_ARCH_X86 && HWY_TARGET >= HWY_AVX2
+constexpr int kFloatRows = 3;
+#else
+constexpr int kFloatRows = kMaxFloatTileRows;
+#endif
+
+struct NumbersF32 {
+  using T = float;
+  static HWY_INLINE VFloat Load(DFloat d, const T* p) { return hn::LoadU(d, p); }
+};
+template <bool kBF16>
+struct NumbersOf16 {
+  using T = uint16_t;
+  static HWY_INLINE VFloat Load([[maybe_unused]] DFloat d, const T* p) {
+#if HWY_TARGET == HWY_SCALAR
+    uint16_t bits;
+    memcpy(&bits, p, 2);
+    if constexpr (!kBF16) return hn::Set(d, F16ToF32(bits));
+    else return hn::BitCast(d, hn::Set(hn::RebindToUnsigned<DFloat>(), uint32_t{bits} << 16));
+#else
+    const auto bits = hn::LoadU(hn::Rebind<uint16_t, DFloat>(), p);
+    if constexpr (kBF16) return edgequant::HWY_NAMESPACE::PromoteBF16(d, bits);
+    else return edgequant::HWY_NAMESPACE::PromoteF16(d, bits);
+#endif
+  }
+};
+
+template <class Numbers, int kRows, bool kAheadOf>
+void FloatTile(const FloatTileArgs& a) {
+  using T = typename Numbers::T;
+  constexpr int kColumns = kFloatTileColumns;
+  const DFloat d;
+  const size_t lanes = hn::Lanes(d), steps = a.k / lanes;
+  const T* w[kColumns];
+  for (int c = 0; c < kColumns; ++c) w[c] = static_cast<const T*>(a.weights[c]);
+  const float* HWY_RESTRICT x = a.x;
+  Regs<VFloat, kRows * kColumns> sums;
+  For<kRows * kColumns>([&](auto i) EDGEQUANT_UNROLLED {
+    sums.template At<i>() = a.first ? hn::Zero(d) : hn::Load(d, a.sums + size_t(i) * lanes);
+  });
+  const auto add = [&](const auto& load) EDGEQUANT_UNROLLED {
+    Regs<VFloat, kColumns> v;
+    For<kColumns>([&](auto c) EDGEQUANT_UNROLLED { v.template At<c>() = load(decltype(c)::value); });
+    For<kRows>([&](auto r) EDGEQUANT_UNROLLED {
+      const VFloat row = hn::LoadU(d, x + size_t(r) * lanes);
+      For<kColumns>([&](auto c) EDGEQUANT_UNROLLED {
+        VFloat& sum = sums.template At<decltype(r)::value * kColumns + c>();
+        sum = hn::MulAdd(v.template At<c>(), row, sum);
+      });
+    });
+    x += kRows * lanes;
+  };
+  // As many steps at once as there are numbers in a line.
+  const size_t at_once = HWY_MAX(size_t{1}, 64 / sizeof(T) / lanes);
+  size_t s = 0;
+  while (s < steps) {
+    const size_t end = HWY_MIN(steps, s + at_once);
+    if constexpr (kAheadOf)
+      for (int c = 0; c < kColumns; ++c)
+        __builtin_prefetch(reinterpret_cast<const uint8_t*>(w[c] + s * lanes) + a.ahead, 0, 2);
+    for (; s < end; ++s) add([&](int c) EDGEQUANT_UNROLLED { return Numbers::Load(d, w[c] + s * lanes); });
+  }
+  if (const size_t rest = a.k - steps * lanes; rest > 0) {
+    T padded[kColumns][16] = {};
+    for (int c = 0; c < kColumns; ++c) memcpy(padded[c], w[c] + steps * lanes, rest * sizeof(T));
+    add([&](int c) EDGEQUANT_UNROLLED { return Numbers::Load(d, padded[c]); });
+  }
+  For<kRows * kColumns>([&](auto i) EDGEQUANT_UNROLLED {
+    if (a.last) a.out[i / kColumns * a.out_stride + i % kColumns] = hn::GetLane(hn::SumOfLanes(d, sums.template At<i>()));
+    else hn::Store(sums.template At<i>(), d, a.sums + size_t(i) * lanes);
+  });
+}
+
+template <class Numbers, bool kAheadOf, int kRows = 1>
+FloatTileFn PickFloatTile(int rows) {
+  if constexpr (kRows > kFloatRows) return nullptr;
+  else return rows == kRows ? FloatTile<Numbers, kRows, kAheadOf> : PickFloatTile<Numbers, kAheadOf, kRows + 1>(rows);
+}
+FloatTileFn PickFloat(FormatId type, int rows, bool ahead) {
+  if (type == FormatId::kF16) return PickFloatTile<NumbersOf16<false>, true>(rows);
+  if (type == FormatId::kBF16) return PickFloatTile<NumbersOf16<true>, true>(rows);
+  return ahead ? PickFloatTile<NumbersF32, true>(rows) : PickFloatTile<NumbersF32, false>(rows);
+}
+size_t LanesOfFloat() { return hn::Lanes(DFloat()); }
+int RowsOfFloat() { return kFloatRows; }
+
+}  // namespace HWY_NAMESPACE
+}  // namespace edgequant::panel
+HWY_AFTER_NAMESPACE();
+
+#if HWY_ONCE
+namespace edgequant {
+namespace panel {
+
+HWY_EXPORT(PickFloat);
+HWY_EXPORT(LanesOfFloat);
+HWY_EXPORT(RowsOfFloat);
+
+}  // namespace panel
+using namespace panel;
+
+FloatTileFn FindFloatTile(FormatId type, int rows, bool ahead) { return HWY_DYNAMIC_DISPATCH(PickFloat)(type, rows, ahead); }
+size_t FloatLanes() { return HWY_DYNAMIC_DISPATCH(LanesOfFloat)(); }
+int FloatTileRows() { return HWY_DYNAMIC_DISPATCH(RowsOfFloat)(); }
+
+}  // namespace edgequant
+#endif

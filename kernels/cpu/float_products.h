@@ -1,0 +1,30 @@
+// Rows of weights times rows of activations in f32: dot products along k, a tile of them at a time.
+#pragma once
+#include <cstddef>
+
+#include "format/catalog.h"
+
+namespace edgequant {
+
+inline constexpr int kFloatTileColumns = 4;   // rows of weights in a tile
+inline constexpr int kMaxFloatTileRows = 6;   // rows of activations
+
+// Each sum adds up FloatLanes() partial sums, which go through k in order, whatever the tile or the blocks of k are.
+struct FloatTileArgs {
+  const void* weights[kFloatTileColumns];  // rows of k numbers; no alignment is needed
+  const float* x;     // [ceil(k / lanes)][rows][lanes], zeros behind k
+  size_t k;           // of this block
+  float* sums;        // [rows][columns][lanes]: what a block leaves to the next one; aligned to 64
+  bool first, last;   // block
+  float* out;         // of the last block: row r at out + r * out_stride
+  size_t out_stride;
+  size_t ahead;       // bytes; what lies so far behind the weights is prefetched
+};
+using FloatTileFn = void (*)(const FloatTileArgs&);
+
+// For weights of type f32, f16 or bf16 and up to FloatTileRows() rows. `ahead` says whether something is prefetched.
+FloatTileFn FindFloatTile(FormatId type, int rows, bool ahead);
+size_t FloatLanes();
+int FloatTileRows();
+
+}  // namespace edgequant
