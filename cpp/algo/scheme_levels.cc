@@ -31,13 +31,17 @@ class LevelSearch {
     for (size_t k = 0; table_ && k < table_->size(); ++k) sorted_.push_back({(*table_)[k], k});
     std::sort(sorted_.begin(), sorted_.end());
     if (!whole()) return;
-    for (const float end : {high_, low_}) {  // the number of largest magnitude goes there, or a bit beyond
-      if (end == 0) continue;
-      ends_.push_back(end);
-      for (int k = 1; k < candidates; ++k)
-        ends_.push_back(end * (1 - 0.3f * float(k - 1) / float(candidates)) + (end < 0 ? -0.4f : 0.4f));
+    const bool positive = super.cell == Cell::kE8M0 && low_ < 0;  // the number of the set
+    for (const bool below : {false, true}) {
+      std::vector<float>& ends = ends_[below];
+      for (const float end : {high_, low_}) {  // the number of largest magnitude goes there, or a bit beyond
+        if (end == 0 || (positive && below != (end < 0))) continue;
+        ends.push_back(end);
+        for (int k = 1; k < candidates; ++k)
+          ends.push_back(end * (1 - 0.3f * float(k - 1) / float(candidates)) + (end < 0 ? -0.4f : 0.4f));
+      }
+      ends.resize((ends.size() + 15) / 16 * 16, ends.back());
     }
-    ends_.resize((ends_.size() + 15) / 16 * 16, ends_.back());
   }
 
   bool whole() const { return integer_ && !table_; }
@@ -50,8 +54,9 @@ class LevelSearch {
     float super = 0;
     if (table_) super = std::abs(extreme);
     else if (!integer_) super = std::abs(extreme) / high_;
-    else if (std::abs(extreme) > 1e-37f) super = extreme / ends_[BestEnd(v, n, 1 / extreme, ends_.data(), ends_.size(), low_, high_)];
+    else if (std::abs(extreme) > 1e-37f) super = extreme / BestEndOf(v, n, extreme);
     super = Stored(super);
+    if (extreme != 0 && CellBits(super_.cell) == 8 && !s_.divides) super = BestStep(v, n, super);
     const float inverse = std::abs(super) > 1e-37f ? 1 / super : 0;
     for (size_t i = 0; i < n; ++i) {
       element[i] = Element(v[i] * inverse);
@@ -76,13 +81,32 @@ class LevelSearch {
   float Value(float element) const { return table_ ? (*table_)[size_t(element)] : element - zero_; }
 
  private:
+  float BestEndOf(const float* v, size_t n, float extreme) const {
+    const std::vector<float>& ends = ends_[extreme < 0];
+    return ends[BestEnd(v, n, 1 / extreme, ends.data(), ends.size(), low_, high_)];
+  }
+  // Cells of 8 bits are coarse, and those of E4M3 end soon: the best of the neighbours.
+  float BestStep(const float* v, size_t n, float super) const {
+    float best = super, least = INFINITY;
+    for (int step = -2; step <= 2; ++step) {
+      const float to = StepCell(super_.cell, super, step), inverse = 1 / to;
+      float error = 0;
+      for (size_t i = 0; i < n; ++i) {
+        const float gap = v[i] - Value(Element(v[i] * inverse)) * to;
+        error += gap * gap;
+      }
+      if (error < least) least = error, best = to;
+    }
+    return best;
+  }
+
   const Scheme& s_;
   const Plane &plane_, &super_;
   bool integer_;
   float zero_, high_, low_;
   const std::vector<float>* table_;
   std::vector<std::pair<float, size_t>> sorted_;  // the values of the table, and where they are
-  std::vector<float> ends_;
+  std::vector<float> ends_[2];  // for a number of largest magnitude above 0, and below
 };
 
 // Numbers of the groups of some rows as elements of a level: they become what is stored.
@@ -186,7 +210,9 @@ class LevelRows {
     if (offsets) out_.PutNumbers(Part::kSuperShift, 0, &offset);
     const int rounds = e_.effort == Effort::kFast ? 0 : e_.effort == Effort::kDefault ? 1 : 4;
     const bool counts_from_0 = s_.zeros == Zero::kNone || (minima_ && s_.zero == 0);
-    for (int k = 0; k < rounds && apart_ && !e_.rule && counts_from_0 && scale_search_.whole(); ++k) Settle();
+    const bool refines = apart_ && !e_.rule && counts_from_0 && scale_search_.whole();
+    for (int k = 0; k < rounds && refines; ++k) Settle();
+    if (rounds > 0 && refines && (s_.bits >= s_.scale.bits || e_.effort == Effort::kBest)) TryNeighbours();
     Write();
   }
 
@@ -277,6 +303,37 @@ class LevelRows {
           scale_.value[k] = scale_search_.Value(scale_.element[k]) * d;
           if (minima_) shift_.value[k] = minimum_search_->Value(shift_.element[k]) * d_min;
         }
+      }
+    });
+  }
+
+  // Elements one up and one down: few bits of scales cut the largest weights, or waste codes, more than a fit foresees.
+  void TryNeighbours() {
+    ParallelFor(rows_, grain_, [&](size_t begin, size_t end) {
+      const size_t first = begin * groups_, n = (end - begin) * groups_, sets = s_.SupersOf(e_.cols);
+      const float last = float((1 << s_.scale.bits) - 1);
+      std::vector<GroupSums> sums(n);
+      std::vector<float> element(n), scale(n), best(n);
+      std::vector<double> least(n, INFINITY);
+      const float* const shift = &shift_.value[first];
+      for (const float step : {0.0f, 1.0f, -1.0f}) {
+        for (size_t g = 0; g < n; ++g) {
+          const size_t set = (begin + g / groups_) * sets + g % groups_ / per_;
+          element[g] = std::min(std::max(scale_.element[first + g] + step, 0.0f), last);
+          scale[g] = scale_search_.Value(element[g]) * scale_.super[set];
+        }
+        SumGroups(search_, Row(begin), end - begin, e_.cols, e_.importance, scale.data(), shift, sums.data());
+        for (size_t g = 0; g < n; ++g) {
+          const GroupSums& a = sums[g];
+          const double s = double(scale[g]), m = minima_ ? double(shift[g]) : 0;  // less what no choice changes
+          const double error = s * (s * double(a.ll) - 2 * double(a.xl)) + m * (m * double(a.w) + 2 * s * double(a.l) - 2 * double(a.x));
+          if (error < least[g]) least[g] = error, best[g] = element[g];
+        }
+      }
+      for (size_t g = 0; g < n; ++g) {
+        const size_t set = (begin + g / groups_) * sets + g % groups_ / per_;
+        scale_.element[first + g] = best[g];
+        scale_.value[first + g] = scale_search_.Value(best[g]) * scale_.super[set];
       }
     });
   }

@@ -91,4 +91,13 @@ inline float AsStored(Cell c, float v) {
   return ReadCell(c, bytes);
 }
 
+// A number of an 8-bit cell, some steps up or down, of the same sign and not 0.
+inline float StepCell(Cell c, float v, int steps) {
+  uint8_t code[4] = {};
+  WriteCell(c, std::fabs(v), code);
+  const int first = c == Cell::kE8M0 ? 0 : 1, last = c == Cell::kE8M0 ? 254 : 0x7e, to = int(code[0]) + steps;
+  code[0] = uint8_t(to < first ? first : to > last ? last : to);
+  return std::copysign(ReadCell(c, code), v);
+}
+
 }  // namespace edgequant

@@ -174,15 +174,6 @@ class Searcher {
   }
 
  private:
-  // A number of an 8-bit cell some steps up or down.
-  float Step(float v, int steps) const {
-    uint8_t code[4] = {};
-    WriteCell(s_.scale_cell, fabsf(v), code);
-    const int last = s_.scale_cell == Cell::kE8M0 ? 254 : 0x7e, first = s_.scale_cell == Cell::kE8M0 ? 0 : 1;
-    code[0] = uint8_t(HWY_MIN(HWY_MAX(int(code[0]) + steps, first), last));
-    return copysignf(ReadCell(s_.scale_cell, code), v);
-  }
-
   // Starts, then codes and stored scale in turns.
   void Fit(const SchemeTuning& p, Numbers& best_s, Numbers& best_shift, Numbers& least) const {
     Numbers fit_s, fit_shift, s, shift;
@@ -206,7 +197,7 @@ class Searcher {
     for (int side = 0; side < ends; ++side) {
       for (int j = 0; j < kColumns; ++j) plain[j] = AsStored(s_.scale_cell, (side ? -1 : 1) * fabsf(o_.extreme[j]) / high);
       for (int k = -s_.tuning->scale_steps; k <= s_.tuning->scale_steps; ++k) {
-        for (int j = 0; j < kColumns; ++j) s[j] = Step(plain[j], k);
+        for (int j = 0; j < kColumns; ++j) s[j] = StepCell(s_.scale_cell, plain[j], k);
         Keep(s, shift, best_s, best_shift, least, unused);
       }
     }

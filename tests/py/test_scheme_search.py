@@ -169,3 +169,14 @@ def test_what_is_learned_of_few_weights(f: eq.Format, seed: int) -> None:
     w = np.random.default_rng(seed).standard_t(3, (5, 96)).astype(np.float32)
     default, best = (eq.quantize(w, f, effort=e).error(w) for e in ("default", "best"))
     assert best <= default * 1.03
+
+
+@pytest.mark.parametrize("scale", ["f32", "f16", "bf16", "e8m0", "e4m3"])
+@pytest.mark.parametrize("codes", [1, 2, 3])
+@pytest.mark.parametrize("bits", [5, 6])
+def test_numbers_of_sets_of_few_bits(scale: str, codes: int, bits: int) -> None:
+    """They have one sign (e8m0), or end far above these scales (e4m3)."""
+    w = np.random.default_rng(3).standard_normal((64, 512), dtype=np.float32) * np.float32(0.05)
+    one = eq.quantize(w, eq.Format("one", block=8, codes=codes, scale="f32")).error(w)
+    f = eq.Format("two", block=8, codes=codes, zero=2 ** (codes - 1) - 0.5, scale=scale, sub_scale=(bits, 4))
+    assert eq.quantize(w, f).error(w) < 1.15 * one
