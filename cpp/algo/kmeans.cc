@@ -101,8 +101,10 @@ std::vector<float> LevelHistogram::BestLevels(int k) const {
 
 namespace {
 
-// What each row is nearest to: weighted sums of x, and of the weights. In a fixed split, whatever the number of threads.
-void SumRows(const float* x, const float* w, const uint16_t* code, size_t n, size_t d, std::vector<double>& sum, std::vector<double>& weight) {
+// What each row is nearest to: weighted sums of x, and of the weights. In a fixed split, whatever the number of
+// threads.
+void SumRows(const float* x, const float* w, const uint16_t* code, size_t n, size_t d, std::vector<double>& sum,
+             std::vector<double>& weight) {
   constexpr size_t kShare = 1 << 14;
   const size_t shares = (n + kShare - 1) / kShare, size = sum.size();
   std::vector<double> own(2 * size * shares);
@@ -116,7 +118,8 @@ void SumRows(const float* x, const float* w, const uint16_t* code, size_t n, siz
       }
   });
   for (size_t share = 0; share < shares; ++share)
-    for (size_t k = 0; k < size; ++k) sum[k] += own[2 * size * share + k], weight[k] += own[2 * size * share + size + k];
+    for (size_t k = 0; k < size; ++k)
+      sum[k] += own[2 * size * share + k], weight[k] += own[2 * size * share + size + k];
 }
 
 }  // namespace
@@ -127,18 +130,21 @@ void RefineRows(const float* x, const float* w, bool even, size_t n, int dim, in
   for (int round = 0; round < rounds; ++round) {
     constexpr size_t kShare = 1 << 12;
     ParallelFor(n, kShare, [&](size_t begin, size_t end) {
-      NearestRows(x + begin * d, even || !w ? nullptr : w + begin * d, end - begin, dim, rows.data(), k, code.data() + begin);
+      NearestRows(x + begin * d, even || !w ? nullptr : w + begin * d, end - begin, dim, rows.data(), k,
+                  code.data() + begin);
     });
     std::vector<double> sum(k * d), weight(k * d);
     SumRows(x, w, code.data(), n, d, sum, weight);
     const std::vector<float> before = rows;
     std::vector<size_t> worst;
     for (size_t row = 0; row < k; ++row) {
-      const bool unused = *std::max_element(weight.begin() + ptrdiff_t(row * d), weight.begin() + ptrdiff_t(row * d + d)) <= 0;
+      const bool unused =
+          *std::max_element(weight.begin() + ptrdiff_t(row * d), weight.begin() + ptrdiff_t(row * d + d)) <= 0;
       if (unused && n > k) {
         if (worst.empty()) {
           std::vector<double> error(n);
-          for (size_t i = 0; i < n; ++i) error[i] = Distance(x + i * d, w ? w + i * d : nullptr, &before[code[i] * d], dim);
+          for (size_t i = 0; i < n; ++i)
+            error[i] = Distance(x + i * d, w ? w + i * d : nullptr, &before[code[i] * d], dim);
           worst.resize(n);
           std::iota(worst.begin(), worst.end(), size_t{0});
           std::partial_sort(worst.begin(), worst.begin() + ptrdiff_t(k), worst.end(),

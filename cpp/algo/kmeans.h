@@ -6,8 +6,9 @@
 
 namespace edgequant {
 
-// The k levels with the least weighted squared distance to n numbers in rising order, in rising order; exact, by dynamic
-// programming over the cuts. Weights are >= 0. If there are fewer than k different numbers, the last level repeats.
+// The k levels with the least weighted squared distance to n numbers in rising order, in rising order; exact, by
+// dynamic programming over the cuts. Weights are >= 0. If there are fewer than k different numbers, the last level
+// repeats.
 std::vector<float> BestLevels(const float* values, const float* weights, size_t n, int k);
 
 // Numbers in bins, as many as they may be: each bin stands for the weighted mean of what fell into it.

@@ -34,10 +34,12 @@ Factors Factorize(const float* hessian, Index cols, Index width, float damping) 
     for (Index j = 0; j <= i; ++j)
       if (!std::isfinite(f.lower(i, j))) Fail("the Hessian holds ", f.lower(i, j), " at row ", i, ", column ", j);
   const float mean = f.lower.diagonal().mean();
-  if (f.lower.diagonal().minCoeff() < 0) Fail("the Hessian is not positive semi-definite: a number on its diagonal is negative");
+  if (f.lower.diagonal().minCoeff() < 0)
+    Fail("the Hessian is not positive semi-definite: a number on its diagonal is negative");
   f.lower.diagonal().array() += mean > 0 ? mean * damping : 1.0f;
   const Eigen::LLT<Eigen::Ref<Matrix>> in_place(f.lower);  // the lower triangle becomes C, H = C C^T
-  if (in_place.info() != Eigen::Success) Fail("the Hessian is not positive definite; a larger damping than ", damping, " helps");
+  if (in_place.info() != Eigen::Success)
+    Fail("the Hessian is not positive definite; a larger damping than ", damping, " helps");
   f.weight.resize(size_t(cols));
   for (Index first = 0; first < cols; first += width) {
     const Matrix diagonal = f.lower.block(first, first, width, width).triangularView<Eigen::Lower>();
@@ -55,14 +57,17 @@ size_t WidthOf(size_t block, size_t cols) {
 }
 
 // From the last columns to the first, tile by tile of rows. load(first row, rows, out) gives the weights;
-// encode(first row, rows, first column, wanted, importance, decoded) encodes rows x width of them, and decodes them again.
+// encode(first row, rows, first column, wanted, importance, decoded) encodes rows x width of them, and decodes them
+// again.
 template <class Load, class Encode>
-void FeedBack(size_t rows, size_t cols, size_t width, const float* hessian, float damping, const Load& load, const Encode& encode) {
+void FeedBack(size_t rows, size_t cols, size_t width, const float* hessian, float damping, const Load& load,
+              const Encode& encode) {
   if (!(damping >= 0) || !std::isfinite(damping)) Fail("a damping of ", damping);
   const Factors f = Factorize(hessian, Index(cols), Index(width), damping);
   ParallelFor(rows, kTileRows, [&](size_t begin, size_t end) {
     const size_t count = end - begin;
-    Matrix error(count, cols), wanted(count, width), decoded(count, width);  // error: W, and from the last columns on W - Q
+    Matrix error(count, cols), wanted(count, width),
+        decoded(count, width);  // error: W, and from the last columns on W - Q
     load(begin, count, error.data());
     for (size_t first = cols; first != 0;) {
       first -= width;
@@ -109,17 +114,19 @@ void QuantizeLdlq(const TensorView& w, FormatId to, const float* hessian, float 
     Quantize({FormatId::kF32, reinterpret_cast<const uint8_t*>(wanted), rows, width}, to, step, encoded.data());
     DequantizeBlocks(to, encoded.data(), rows * width / n, decoded);
     for (size_t r = 0; r < rows; ++r)
-      std::memcpy(out + (row + r) * out_bytes + col / n * size_t(BlockOf(to).bytes), &encoded[r * step_bytes], step_bytes);
+      std::memcpy(out + (row + r) * out_bytes + col / n * size_t(BlockOf(to).bytes), &encoded[r * step_bytes],
+                  step_bytes);
   });
 }
 
-void QuantizeSchemeLdlq(const Scheme& s, const float* x, size_t rows, size_t cols, const float* hessian, float damping, Effort effort,
-                        const SchemeArrays<uint8_t>& arrays, std::vector<float>* table) {
+void QuantizeSchemeLdlq(const Scheme& s, const float* x, size_t rows, size_t cols, const float* hessian, float damping,
+                        Effort effort, const SchemeArrays<uint8_t>& arrays, std::vector<float>* table) {
   CheckFits(s, rows, cols);
   const bool blocks = s.interleaved;
   const size_t block = size_t(blocks ? s.block : s.group);
   if (!blocks && (s.group <= 0 || s.group_rows != 1 || s.super.present() || s.dim > 1 || cols % block != 0))
-    Fail("format '", s.name, "': error feedback goes from one group of columns to the next, but its scales are not each a group's own");
+    Fail("format '", s.name,
+         "': error feedback goes from one group of columns to the next, but its scales are not each a group's own");
   Scheme step = s;  // of some columns: what is learned stays the same for all
   step.transform = {};
   SchemeOptions options;
@@ -139,7 +146,8 @@ void QuantizeSchemeLdlq(const Scheme& s, const float* x, size_t rows, size_t col
     step.table = *table;
   }
   const size_t width = WidthOf(block, cols), groups = cols / block, step_groups = width / block;
-  const size_t step_bytes = blocks ? ArrayOf(step, Part::kCode, 1, width).inner : 0, row_bytes = step_bytes * (cols / width);
+  const size_t step_bytes = blocks ? ArrayOf(step, Part::kCode, 1, width).inner : 0,
+               row_bytes = step_bytes * (cols / width);
   std::vector<uint8_t> codes(blocks ? 0 : rows * cols);  // of planes
   std::vector<float> scale(blocks ? 0 : rows * groups), shift(scale.size());
   const auto load = [&](size_t row, size_t count, float* to) { std::copy_n(x + row * cols, count * cols, to); };
@@ -160,7 +168,8 @@ void QuantizeSchemeLdlq(const Scheme& s, const float* x, size_t rows, size_t col
     DequantizeScheme(view, 0, count, decoded);
     if (blocks) {
       for (size_t r = 0; r < count; ++r)
-        std::memcpy(arrays[Part::kCode] + (row + r) * row_bytes + col / width * step_bytes, own[Part::kCode] + r * step_bytes, step_bytes);
+        std::memcpy(arrays[Part::kCode] + (row + r) * row_bytes + col / width * step_bytes,
+                    own[Part::kCode] + r * step_bytes, step_bytes);
       return;
     }
     ReadCodes(view, 0, count, &codes[row * cols + col], cols);

@@ -1,5 +1,5 @@
-// Quantizing with feedback: what one block of columns loses is made good, as far as the inputs' statistics allow, in the
-// columns that are still to come.
+// Quantizing with feedback: what one block of columns loses is made good, as far as the inputs' statistics allow, in
+// the columns that are still to come.
 #pragma once
 #include "algo/quantize.h"
 #include "algo/scheme.h"
@@ -17,9 +17,9 @@ namespace edgequant {
 void QuantizeLdlq(const TensorView& w, FormatId to, const float* hessian, float damping, const QuantizeOptions& options,
                   uint8_t* out);
 
-// The same for a run-time format whose scales are each a group's own: any of blocks, or planes with one level of scales. A
-// table is learned first, and then fixed; a transformed format has its Hessian transformed, too.
-void QuantizeSchemeLdlq(const Scheme& s, const float* x, size_t rows, size_t cols, const float* hessian, float damping, Effort effort,
-                        const SchemeArrays<uint8_t>& arrays, std::vector<float>* table);
+// The same for a run-time format whose scales are each a group's own: any of blocks, or planes with one level of
+// scales. A table is learned first, and then fixed; a transformed format has its Hessian transformed, too.
+void QuantizeSchemeLdlq(const Scheme& s, const float* x, size_t rows, size_t cols, const float* hessian, float damping,
+                        Effort effort, const SchemeArrays<uint8_t>& arrays, std::vector<float>* table);
 
 }  // namespace edgequant

@@ -78,7 +78,8 @@ class Encoder {
     const size_t rows = end - begin, cols = w_.cols;
     const float* x = Source(begin, rows);
     const bool round = !IsGrid(to_) && !search_;
-    const uint32_t most = round ? RoundBlocks(to_, x, rows * cols / size_t(BlockOf(to_).n), result) : LargestMagnitude(x, rows * cols);
+    const uint32_t most =
+        round ? RoundBlocks(to_, x, rows * cols / size_t(BlockOf(to_).n), result) : LargestMagnitude(x, rows * cols);
     if (most > limit_bits_) FailAt(x, cols, options_.first_row + begin, limit_, to_);
     const float* importance = importance_.empty() ? nullptr : importance_.data();
     if (IsGrid(to_)) {
@@ -127,7 +128,8 @@ class Encoder {
 
 // Calls piece(encoder, begin, end, errors) for all rows, on all threads; errors[i] is of the i-th grain of the piece.
 template <class Piece>
-void ForPieces(const TensorView& w, FormatId to, const QuantizeOptions& options, size_t most_grains, ErrorStats* stats, const Piece& piece) {
+void ForPieces(const TensorView& w, FormatId to, const QuantizeOptions& options, size_t most_grains, ErrorStats* stats,
+               const Piece& piece) {
   if (!CanQuantize(to)) Fail("weights cannot be encoded as ", NameOf(to), " yet");
   const Encoder encoder(w, to, options);
   if (w.rows == 0 || w.cols == 0) return;
@@ -149,12 +151,14 @@ void EncodeRows(const Encoder& encoder, size_t begin, size_t end, size_t grain, 
 }  // namespace
 
 void Quantize(const TensorView& w, FormatId to, const QuantizeOptions& options, uint8_t* out, ErrorStats* stats) {
-  ForPieces(w, to, options, 1, stats, [out](const Encoder& encoder, size_t begin, size_t end, size_t grain, ErrorStats* errors) {
-    EncodeRows(encoder, begin, end, grain, out + begin * encoder.row_bytes(), errors);
-  });
+  ForPieces(w, to, options, 1, stats,
+            [out](const Encoder& encoder, size_t begin, size_t end, size_t grain, ErrorStats* errors) {
+              EncodeRows(encoder, begin, end, grain, out + begin * encoder.row_bytes(), errors);
+            });
 }
 
-void Quantize(const TensorView& w, FormatId to, const QuantizeOptions& options, const RowSink& sink, ErrorStats* stats) {
+void Quantize(const TensorView& w, FormatId to, const QuantizeOptions& options, const RowSink& sink,
+              ErrorStats* stats) {
   ForPieces(w, to, options, kPiece / kTask, stats,
             [&sink](const Encoder& encoder, size_t begin, size_t end, size_t grain, ErrorStats* errors) {
               static thread_local Scratch memory;

@@ -30,11 +30,14 @@ bool CanQuantize(FormatId to);
 // Encodes w (any decodable format) as `to` into out, rows * RowBytes(to, cols) bytes. The same input gives the same
 // bytes at any thread count. With stats, also decodes what it wrote, compares it with w, chunk by chunk, and adds that.
 // Throws Error for NaN or Inf (with row and column), for rows that do not divide, for formats without an encoder.
-void Quantize(const TensorView& w, FormatId to, const QuantizeOptions& options, uint8_t* out, ErrorStats* stats = nullptr);
+void Quantize(const TensorView& w, FormatId to, const QuantizeOptions& options, uint8_t* out,
+              ErrorStats* stats = nullptr);
 // The same, handed over piece by piece while it is still in cache: memory holds a few hundred rows, never the matrix.
-void Quantize(const TensorView& w, FormatId to, const QuantizeOptions& options, const RowSink& sink, ErrorStats* stats = nullptr);
+void Quantize(const TensorView& w, FormatId to, const QuantizeOptions& options, const RowSink& sink,
+              ErrorStats* stats = nullptr);
 
-// What encoding cannot pass, for benchmarks: reads w and fills rows of `row_bytes` bytes, on all threads, in the same pieces.
+// What encoding cannot pass, for benchmarks: reads w and fills rows of `row_bytes` bytes, on all threads, in the same
+// pieces.
 void ReadAndFill(const TensorView& w, size_t row_bytes, uint8_t* out);
 
 }  // namespace edgequant

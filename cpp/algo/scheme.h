@@ -19,7 +19,8 @@ void QuantizeScheme(const Scheme& s, const float* x, size_t rows, size_t cols, c
                     const SchemeArrays<uint8_t>& arrays, std::vector<float>* table);
 
 // The table that QuantizeScheme would learn.
-std::vector<float> LearnSchemeTable(const Scheme& s, const float* x, size_t rows, size_t cols, const SchemeOptions& options);
+std::vector<float> LearnSchemeTable(const Scheme& s, const float* x, size_t rows, size_t cols,
+                                    const SchemeOptions& options);
 
 // The rows that the codes of a transformed format stand for; throws for NaN, infinity, and what would become it.
 std::vector<float> RotatedRows(const Scheme& s, const float* x, size_t rows, size_t cols);
@@ -27,7 +28,7 @@ std::vector<float> RotatedRows(const Scheme& s, const float* x, size_t rows, siz
 // The arrays of given codes (below 2^bits), scales and zeros or minima, rows x groups of them: nothing is searched. Of
 // rows that share scales the first counts; a scale of the whole tensor over those of groups becomes 1.
 // For codes of one weight, and scales that are no integers under another level; throws Error for others.
-void WriteScheme(const Scheme& s, const uint8_t* codes, const float* scale, const float* shift, size_t rows, size_t cols,
-                 const SchemeArrays<uint8_t>& arrays);
+void WriteScheme(const Scheme& s, const uint8_t* codes, const float* scale, const float* shift, size_t rows,
+                 size_t cols, const SchemeArrays<uint8_t>& arrays);
 
 }  // namespace edgequant

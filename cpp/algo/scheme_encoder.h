@@ -35,7 +35,8 @@ struct Encoder {
 
 constexpr float kLargestWeight = 0x1p126f;  // leaves room for a minimum and a range over it
 
-// Throws for NaN, infinity, and magnitudes above the limit, in rows x cols numbers, the first of which belong to `first`.
+// Throws for NaN, infinity, and magnitudes above the limit, in rows x cols numbers, the first of which belong to
+// `first`.
 void CheckBelow(const Scheme& s, const float* x, size_t first, size_t rows, size_t cols, float limit);
 // Throws for NaN, infinity, and magnitudes whose group has no scale, in rows [first, first + rows).
 void CheckMagnitudes(const Encoder& e, size_t first, size_t rows);
@@ -76,7 +77,8 @@ void EncodeLevels(const Encoder& e, SchemeWriter& out);       // scales over a s
 void EncodeGroupTables(const Encoder& e, SchemeWriter& out);  // a table for each group
 void EncodeVectors(const Encoder& e, SchemeWriter& out);      // a codebook
 
-// The table, or codebook, that is best for the weights: codes x dim numbers, the largest of which is 1 where there are scales.
+// The table, or codebook, that is best for the weights: codes x dim numbers, the largest of which is 1 where there are
+// scales.
 std::vector<float> LearnTable(Encoder& e);
 
 // Rows of vectors, one after another: the best scale of each group, as stored, and codes.

@@ -58,7 +58,8 @@ std::vector<float> LearnLevels(Encoder& e, const std::vector<float>& x, size_t r
       for (size_t g = 0; g < groups; ++g) {
         const float s = scale[r * groups + g], inverse = 1 / s;
         if (std::abs(s) < 1e-37f) continue;
-        for (size_t c = g * group; c < std::min(cols, (g + 1) * group); ++c) histogram.Add(x[r * cols + c] * inverse, weight(c) * s * s);
+        for (size_t c = g * group; c < std::min(cols, (g + 1) * group); ++c)
+          histogram.Add(x[r * cols + c] * inverse, weight(c) * s * s);
       }
     return histogram.BestLevels(k);
   };
@@ -150,7 +151,9 @@ double ErrorWith(Encoder& e, const std::vector<float>& table, const std::vector<
     for (size_t r = begin; r < end; ++r) {
       const float* const row = &x[r * cols];
       if (vectors) search->Run(row, scale.data(), rows_of.data());
-      else FindRows(e, e.search, row, 1, scale.data(), shift.data()), CodeRow(e, row, scale.data(), shift.data(), codes.data());
+      else
+        FindRows(e, e.search, row, 1, scale.data(), shift.data()),
+            CodeRow(e, row, scale.data(), shift.data(), codes.data());
       for (size_t c = 0; c < cols; ++c) {
         const float value = vectors ? table[rows_of[c / dim] * dim + c % dim] : table[codes[c]];
         const double gap = double(row[c]) - double(value) * double(scale[c / group]);
@@ -168,9 +171,12 @@ std::vector<float> LearnTable(Encoder& e) {
   e.UseTable(std::vector<float>(size_t(e.s.codes) * size_t(e.s.dim)));
   size_t rows;
   const std::vector<float> x = SampleRows(e, &rows);
-  const auto learn = [&] { return e.s.values == Values::kCodebook ? LearnCodebook(e, x, rows) : LearnLevels(e, x, rows); };
+  const auto learn = [&] {
+    return e.s.values == Values::kCodebook ? LearnCodebook(e, x, rows) : LearnLevels(e, x, rows);
+  };
   std::vector<float> table = learn();
-  if (const Effort effort = e.effort; effort == Effort::kBest || (effort == Effort::kDefault && x.size() < kFewWeights)) {
+  if (const Effort effort = e.effort;
+      effort == Effort::kBest || (effort == Effort::kDefault && x.size() < kFewWeights)) {
     e.effort = Effort(int(effort) - 1);
     std::vector<float> other = learn();
     e.effort = effort;

@@ -22,7 +22,8 @@ float Rounded(float v) { return v + 12582912.0f - 12582912.0f; }
 // Numbers of one set of groups as elements times one number.
 class LevelSearch {
  public:
-  LevelSearch(const Scheme& s, const Plane& plane, const Plane& super, bool minimum, int candidates) : s_(s), plane_(plane), super_(super) {
+  LevelSearch(const Scheme& s, const Plane& plane, const Plane& super, bool minimum, int candidates)
+      : s_(s), plane_(plane), super_(super) {
     integer_ = plane.cell == Cell::kInteger;
     zero_ = minimum ? 0 : float(s.sub_zero);
     high_ = integer_ ? float((1 << plane.bits) - 1) - zero_ : CellLimit(plane.cell);
@@ -130,8 +131,8 @@ struct Level {
 };
 
 // Elements and numbers of a set of n groups that are best for the codes that these sums are of.
-void SettleSet(const LevelSearch& scales, const LevelSearch* minima, const GroupSums* sums, size_t n, float* scale, float& d,
-               float* minimum, float& d_min) {
+void SettleSet(const LevelSearch& scales, const LevelSearch* minima, const GroupSums* sums, size_t n, float* scale,
+               float& d, float* minimum, float& d_min) {
   double exl = 0, eell = 0, fx = 0, ffw = 0, efl = 0;
   const float inverse = std::abs(d) > 1e-37f ? 1 / d : 0, inverse_min = std::abs(d_min) > 1e-37f ? 1 / d_min : 0;
   for (size_t g = 0; g < n; ++g) {
@@ -147,7 +148,9 @@ void SettleSet(const LevelSearch& scales, const LevelSearch* minima, const Group
     ffw += double(f) * double(f) * double(a.w);
     efl += double(e) * double(f) * double(a.l);
   }
-  const auto error = [&](double s, double m) { return s * s * eell + m * m * ffw + 2 * (s * m * efl - s * exl - m * fx); };
+  const auto error = [&](double s, double m) {
+    return s * s * eell + m * m * ffw + 2 * (s * m * efl - s * exl - m * fx);
+  };
   const double det = eell * ffw - efl * efl;
   float next = d, next_min = d_min;
   if (ffw > 0 && det > 1e-9 * eell * ffw) {
@@ -156,12 +159,14 @@ void SettleSet(const LevelSearch& scales, const LevelSearch* minima, const Group
   } else if (eell > 0) {
     next = scales.Stored(float((exl - double(d_min) * efl) / eell));
   }
-  if (std::isfinite(next) && std::isfinite(next_min) && error(double(next), double(next_min)) < error(double(d), double(d_min)))
+  if (std::isfinite(next) && std::isfinite(next_min) &&
+      error(double(next), double(next_min)) < error(double(d), double(d_min)))
     d = next, d_min = next_min;
 }
 
 // The numbers of the sets of rows [first, first + rows).
-void WriteLevel(const Encoder& e, SchemeWriter& out, Part part, const std::vector<float>& super, size_t first, size_t rows) {
+void WriteLevel(const Encoder& e, SchemeWriter& out, Part part, const std::vector<float>& super, size_t first,
+                size_t rows) {
   const Grid2 grid = GridOf(e.s, part, e.rows, e.cols);
   std::vector<float> stored = super;
   if (e.s.divides && part == Part::kSuper)
@@ -174,8 +179,16 @@ void WriteLevel(const Encoder& e, SchemeWriter& out, Part part, const std::vecto
 class LevelRows {
  public:
   LevelRows(const Encoder& e, SchemeWriter& out)
-      : e_(e), s_(e.s), out_(out), groups_(e.groups()), per_(size_t(e.s.super_group)), grain_(std::max<size_t>(1, kTask / e.cols)),
-        minima_(s_.zeros == Zero::kMinimum && s_.super_shift.present()), apart_(s_.super_group != 0 && !s_.super.flat), tuning_(e.tuning), search_(e.search),
+      : e_(e),
+        s_(e.s),
+        out_(out),
+        groups_(e.groups()),
+        per_(size_t(e.s.super_group)),
+        grain_(std::max<size_t>(1, kTask / e.cols)),
+        minima_(s_.zeros == Zero::kMinimum && s_.super_shift.present()),
+        apart_(s_.super_group != 0 && !s_.super.flat),
+        tuning_(e.tuning),
+        search_(e.search),
         scale_search_(s_, s_.scale, s_.super, false, Candidates(e.effort)) {
     if (e.effort == Effort::kDefault) tuning_.rounds = 1;  // the last is that of Settle
     search_.tuning = &tuning_;
@@ -233,7 +246,8 @@ class LevelRows {
   void ByRule(float* scale, float* shift) const {
     ParallelFor(rows_, grain_, [&](size_t begin, size_t end) {
       std::vector<uint8_t> unused(e_.cols);
-      for (size_t r = begin; r < end; ++r) RuleRow(search_, Row(r), e_.cols, scale + r * groups_, shift + r * groups_, unused.data());
+      for (size_t r = begin; r < end; ++r)
+        RuleRow(search_, Row(r), e_.cols, scale + r * groups_, shift + r * groups_, unused.data());
     });
   }
 
@@ -292,13 +306,13 @@ class LevelRows {
     const size_t sets = s_.SupersOf(e_.cols);
     ParallelFor(rows_, grain_, [&](size_t begin, size_t end) {
       std::vector<GroupSums> sums((end - begin) * groups_);
-      SumGroups(search_, Row(begin), end - begin, e_.cols, e_.importance, &scale_.value[begin * groups_], &shift_.value[begin * groups_],
-                sums.data());
+      SumGroups(search_, Row(begin), end - begin, e_.cols, e_.importance, &scale_.value[begin * groups_],
+                &shift_.value[begin * groups_], sums.data());
       for (size_t set = begin * sets; set < end * sets; ++set) {
         const size_t g = set / sets * groups_ + set % sets * per_, n = std::min(per_, groups_ - set % sets * per_);
         float none = 0, &d = scale_.super[set], &d_min = minima_ ? shift_.super[set] : none;
-        SettleSet(scale_search_, minima_ ? &*minimum_search_ : nullptr, &sums[g - begin * groups_], n, &scale_.element[g], d,
-                  minima_ ? &shift_.element[g] : nullptr, d_min);
+        SettleSet(scale_search_, minima_ ? &*minimum_search_ : nullptr, &sums[g - begin * groups_], n,
+                  &scale_.element[g], d, minima_ ? &shift_.element[g] : nullptr, d_min);
         for (size_t k = g; k < g + n; ++k) {
           scale_.value[k] = scale_search_.Value(scale_.element[k]) * d;
           if (minima_) shift_.value[k] = minimum_search_->Value(shift_.element[k]) * d_min;
@@ -326,7 +340,8 @@ class LevelRows {
         for (size_t g = 0; g < n; ++g) {
           const GroupSums& a = sums[g];
           const double s = double(scale[g]), m = minima_ ? double(shift[g]) : 0;  // less what no choice changes
-          const double error = s * (s * double(a.ll) - 2 * double(a.xl)) + m * (m * double(a.w) + 2 * s * double(a.l) - 2 * double(a.x));
+          const double error =
+              s * (s * double(a.ll) - 2 * double(a.xl)) + m * (m * double(a.w) + 2 * s * double(a.l) - 2 * double(a.x));
           if (error < least[g]) least[g] = error, best[g] = element[g];
         }
       }
@@ -346,7 +361,8 @@ class LevelRows {
       std::vector<float> unused_scale(groups_), unused_shift(groups_);
       for (size_t r = begin; r < end; ++r) {
         const float *const scale = &scale_.value[r * groups_], *const shift = &shift_.value[r * groups_];
-        if (e_.rule && !s_.rounded_scale) RuleRow(e_.search, Row(r), e_.cols, unused_scale.data(), unused_shift.data(), codes.data());
+        if (e_.rule && !s_.rounded_scale)
+          RuleRow(e_.search, Row(r), e_.cols, unused_scale.data(), unused_shift.data(), codes.data());
         else CodeRow(e_, Row(r), scale, shift, codes.data());
         std::fill(codes.begin() + ptrdiff_t(e_.cols), codes.end(), uint8_t{0});
         out_.PutCodes(first_ + r, codes.data());
@@ -354,7 +370,8 @@ class LevelRows {
         if (s_.scale.cell == Cell::kInteger) out_.PutIntegers(Part::kScale, first_ + r, element);
         else out_.PutNumbers(Part::kScale, first_ + r, element);
         if (minima_) out_.PutIntegers(Part::kShift, first_ + r, &shift_.element[r * groups_]);
-        else if (s_.zeros != Zero::kNone && s_.shift.cell == Cell::kInteger) out_.PutIntegers(Part::kShift, first_ + r, shift);
+        else if (s_.zeros != Zero::kNone && s_.shift.cell == Cell::kInteger)
+          out_.PutIntegers(Part::kShift, first_ + r, shift);
         else if (s_.zeros != Zero::kNone) out_.PutNumbers(Part::kShift, first_ + r, shift);
       }
     });

@@ -125,7 +125,8 @@ void EncodeRegions(const Encoder& e, SchemeWriter& out) {
       float found = 0, found_shift = 0;
       GatherRegion(e, g, x, w);
       SearchGroup(e.search, x.data(), w.empty() ? nullptr : w.data(), x.size(), &found, &found_shift);
-      if (RegionError(e, g, found, found_shift) < RegionError(e, g, scale[k], shift[k])) scale[k] = found, shift[k] = found_shift;
+      if (RegionError(e, g, found, found_shift) < RegionError(e, g, scale[k], shift[k]))
+        scale[k] = found, shift[k] = found_shift;
     }
   });
   for (size_t b = 0; b < bands; ++b) out.PutScales(b, &scale[b * groups], &shift[b * groups]);

@@ -23,7 +23,12 @@ void SetRangeStarts(const CodeValues& v, SchemeTuning& t) {
 void SetExtremeStarts(const Scheme& s, const CodeValues& v, Effort effort, SchemeTuning& t) {
   const bool symmetric = std::abs(v.low + v.high) < 0.01f * v.step, best = effort == Effort::kBest;
   const int low_starts = symmetric ? 0 : -v.low > v.high ? (t.starts * 2 + 2) / 3 : v.low < 0 ? t.starts / 3 : 0;
-  const float from = v.codes >= 64 ? (best ? -6.0f : -3.0f) : best ? -1.5f : -0.9f, to = v.codes >= 64 ? 2 : best || v.codes > 16 ? 1.7f : 1.1f;
+  const float from = v.codes >= 64 ? (best ? -6.0f : -3.0f)
+                     : best        ? -1.5f
+                                   : -0.9f,
+              to = v.codes >= 64          ? 2
+                   : best || v.codes > 16 ? 1.7f
+                                          : 1.1f;
   for (int k = 0; k < t.starts; ++k) {
     const bool low = k < low_starts;
     const int place = low ? k : k - low_starts, places = low ? low_starts : t.starts - low_starts;
@@ -43,7 +48,8 @@ void SetExtremeStarts(const Scheme& s, const CodeValues& v, Effort effort, Schem
 SchemeTuning SchemeTuningOf(const Scheme& s, const CodeValues& values, Effort effort) {
   SchemeTuning t;
   const bool range = s.zeros != Zero::kNone;
-  // more where fewer leave an error above that of a built-in format of the class: two levels, tables without a reference
+  // more where fewer leave an error above that of a built-in format of the class: two levels, tables without a
+  // reference
   const bool uneven = s.values == Values::kTable && s.rule == Rule::kNone;
   const int usual = range ? (s.two_level() ? 20 : 12) : values.codes <= 4 || uneven ? 16 : 8;
   t.starts = effort == Effort::kFast ? 8 : effort == Effort::kDefault ? usual : kMaxSchemeStarts;

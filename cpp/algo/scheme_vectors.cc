@@ -79,7 +79,8 @@ void VectorRow::Refit(const float* x, const uint16_t* codes, float* scale) const
   const float* const w = e_.importance;
   for (size_t g = 0; g < groups_; ++g) {
     const size_t first = Begin(g), n = End(g) - first, dim = size_t(e_.s.dim);
-    const VectorSums sums = SumVectors(x + first, w ? w + first : nullptr, codes + first / dim, n, dim, e_.table.data());
+    const VectorSums sums =
+        SumVectors(x + first, w ? w + first : nullptr, codes + first / dim, n, dim, e_.table.data());
     const float fit = Stored(sums.ll > 0 ? float(sums.xl / sums.ll) : 0);
     const auto gain = [&](float s) { return double(s) * (2 * sums.xl - double(s) * sums.ll); };
     if (gain(fit) > gain(scale[g])) scale[g] = fit;
@@ -139,7 +140,8 @@ void VectorRow::Try(const float* x, float* scale, uint16_t* codes) {
       for (; k + 4 <= n / dim; k += 4)
         for (size_t j = 0; j < 4; ++j) half[j] += rough_.halves[found[k + j]], distance[j] += of[k + j];
       for (; k < n / dim; ++k) half[0] += rough_.halves[found[k]], distance[0] += of[k];
-      const double halves = double(half[0] + half[1] + (half[2] + half[3])), all = double(distance[0] + distance[1] + (distance[2] + distance[3]));
+      const double halves = double(half[0] + half[1] + (half[2] + half[3])),
+                   all = double(distance[0] + distance[1] + (distance[2] + distance[3]));
       sums = {2 * halves, by * (halves - all)};
     } else {
       sums = SumVectors(x + first, e_.importance ? e_.importance + first : nullptr, found, n, dim, e_.table.data());
@@ -174,7 +176,8 @@ namespace {
 // Levels of the groups of one row, one group after the other.
 class RowLevels {
  public:
-  explicit RowLevels(const Encoder& e) : e_(e), k_(size_t(e.s.codes)), sorted_(e.group()), weight_(e.group()), order_(e.group()) {}
+  explicit RowLevels(const Encoder& e)
+      : e_(e), k_(size_t(e.s.codes)), sorted_(e.group()), weight_(e.group()), order_(e.group()) {}
 
   void Run(const float* x, float* levels) {
     const size_t n = e_.group();
@@ -188,7 +191,8 @@ class RowLevels {
         sorted_[i] = x[order_[i]];
         if (e_.importance) weight_[i] = e_.importance[order_[i]];
       }
-      const std::vector<float> found = BestLevels(sorted_.data(), e_.importance ? weight_.data() : nullptr, count, int(k_));
+      const std::vector<float> found =
+          BestLevels(sorted_.data(), e_.importance ? weight_.data() : nullptr, count, int(k_));
       std::copy(found.begin(), found.end(), levels + g * k_);
     }
   }

@@ -10,8 +10,8 @@ namespace {
 
 struct Span { float low, high; };
 
-// The span of start points in grid steps: above 0 they clip the extreme weight, below 0 they leave headroom. Finer grids
-// have more local minima, so a wider span pays there; more starts than about 12 per unit of span are wasted.
+// The span of start points in grid steps: above 0 they clip the extreme weight, below 0 they leave headroom. Finer
+// grids have more local minima, so a wider span pays there; more starts than about 12 per unit of span are wasted.
 Span SpanOf(const Shape& s, Effort effort) {
   const bool fast = effort == Effort::kFast, best = effort == Effort::kBest;
   if (s.affine) return {s.codes <= 4 || (fast && s.two_level) ? -0.6f : -1.0f, 1.1f};
@@ -72,15 +72,18 @@ Weighting WeightingOf(FormatId to, Objective objective, bool importance) {
     case FormatId::kQ5_1: return importance ? Weighting{WeightRule::kRootSquares, MeanScope::kRow, 1} : Weighting{};
     case FormatId::kQ2_K:
       if (importance) return {WeightRule::kRootSquares, MeanScope::kBlock, 1};
-      return {WeightRule::kRmsPlusMagnitude, MeanScope::kGroup, 1e-4f};  // |x|, with a trace of the mean for small weights
+      return {WeightRule::kRmsPlusMagnitude, MeanScope::kGroup,
+              1e-4f};  // |x|, with a trace of the mean for small weights
     case FormatId::kQ4_K:
     case FormatId::kQ5_K:
-      return importance ? Weighting{WeightRule::kRootSquares, MeanScope::kBlock, 2} : Weighting{WeightRule::kRmsPlusMagnitude};
+      return importance ? Weighting{WeightRule::kRootSquares, MeanScope::kBlock, 2}
+                        : Weighting{WeightRule::kRmsPlusMagnitude};
     case FormatId::kQ6_K: return importance ? Weighting{} : Weighting{WeightRule::kSquare, MeanScope::kGroup, 0};
     case FormatId::kQ3_K:
     case FormatId::kIQ4_NL:
     case FormatId::kIQ4_XS:
-      // ggml's weights are x^2; with a little more for small weights both that measure and the plain error end below its own.
+      // ggml's weights are x^2; with a little more for small weights both that measure and the plain error end below
+      // its own.
       if (!importance) return {WeightRule::kSquare, MeanScope::kGroup, 0.8f};
       return {WeightRule::kRootSquares, MeanScope::kBlock, 2};
     default: return {};
@@ -101,7 +104,8 @@ Tuning TuningOf(FormatId to, Effort effort, const Weighting& weighting) {
   t.scale_steps = BlockOf(to).scale.type == Number::kUE4M3 ? 2 + 2 * level : 1 + level / 2;
   SetStarts(s, SpanOf(s, effort), t);
   // Under x^2 few weights decide, and a block's best number is not where most groups want it.
-  if (s.two_level) SetCandidates(s, weighting.rule == WeightRule::kSquare && level < 2 ? 16 : 16 << std::max(least, level), t);
+  if (s.two_level)
+    SetCandidates(s, weighting.rule == WeightRule::kSquare && level < 2 ? 16 : 16 << std::max(least, level), t);
   return t;
 }
 

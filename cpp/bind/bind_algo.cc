@@ -34,7 +34,8 @@ Objective ObjectiveNamed(const std::string& name) {
 }
 
 py::tuple PyQuantize(const py::object& data, const std::string& source, size_t rows, size_t cols, const std::string& to,
-                     const std::optional<Floats>& importance, const std::string& effort, const std::string& objective, bool stats) {
+                     const std::optional<Floats>& importance, const std::string& effort, const std::string& objective,
+                     bool stats) {
   const Bytes bytes(data);
   const TensorView w = ViewOf(bytes, source, rows, cols);
   const FormatId id = FormatNamed(to);
@@ -56,8 +57,9 @@ py::tuple PyQuantize(const py::object& data, const std::string& source, size_t r
   return py::make_tuple(out, DictOf(sum));
 }
 
-py::array_t<uint8_t> PyQuantizeLdlq(const py::object& data, const std::string& source, size_t rows, size_t cols, const std::string& to,
-                                    const Floats& hessian, float damping, const std::string& effort) {
+py::array_t<uint8_t> PyQuantizeLdlq(const py::object& data, const std::string& source, size_t rows, size_t cols,
+                                    const std::string& to, const Floats& hessian, float damping,
+                                    const std::string& effort) {
   const Bytes bytes(data);
   const TensorView w = ViewOf(bytes, source, rows, cols);
   const FormatId id = FormatNamed(to);
@@ -74,7 +76,8 @@ py::array_t<uint8_t> PyQuantizeLdlq(const py::object& data, const std::string& s
   return out;
 }
 
-py::array_t<uint8_t> PyReadAndFill(const py::object& data, const std::string& source, size_t rows, size_t cols, size_t row_bytes) {
+py::array_t<uint8_t> PyReadAndFill(const py::object& data, const std::string& source, size_t rows, size_t cols,
+                                   size_t row_bytes) {
   const Bytes bytes(data);
   const TensorView w = ViewOf(bytes, source, rows, cols);
   py::array_t<uint8_t> out({rows, row_bytes});
@@ -110,9 +113,10 @@ size_t PartsOf(const std::optional<Floats>& importance, size_t rows, size_t cols
 }
 
 // Encodes a tensor straight into a file; the memory of a mapped source is given back.
-py::dict PyQuantizeTo(PyWriter& writer, size_t index, const py::object& data, const std::string& source, size_t rows, size_t cols,
-                      const std::string& to, const std::optional<Rows>& order, const std::optional<Floats>& importance,
-                      const std::string& effort, const std::string& objective) {
+py::dict PyQuantizeTo(PyWriter& writer, size_t index, const py::object& data, const std::string& source, size_t rows,
+                      size_t cols, const std::string& to, const std::optional<Rows>& order,
+                      const std::optional<Floats>& importance, const std::string& effort,
+                      const std::string& objective) {
   const Bytes bytes(data);
   const TensorView w = ViewOf(bytes, source, rows, cols);
   const FormatId id = FormatNamed(to);
@@ -156,16 +160,19 @@ bool PyCanQuantize(const std::string& name) { return CanQuantize(FormatNamed(nam
 
 void BindAlgo(py::module_& m) {
   m.def("quantize", &PyQuantize, py::arg("data"), py::arg("source"), py::arg("rows"), py::arg("cols"), py::arg("to"),
-        py::arg("importance") = py::none(), py::arg("effort") = "default", py::arg("objective") = "ggml", py::arg("stats") = false,
-        "Encode rows x cols weights held in `data` as `source`: the bytes, one row each, and the error sums if asked for.");
-  m.def("read_and_fill", &PyReadAndFill, py::arg("data"), py::arg("source"), py::arg("rows"), py::arg("cols"), py::arg("row_bytes"),
+        py::arg("importance") = py::none(), py::arg("effort") = "default", py::arg("objective") = "ggml",
+        py::arg("stats") = false,
+        "Encode rows x cols weights held in `data` as `source`: the bytes, one row each, and the error sums if asked "
+        "for.");
+  m.def("read_and_fill", &PyReadAndFill, py::arg("data"), py::arg("source"), py::arg("rows"), py::arg("cols"),
+        py::arg("row_bytes"),
         "For benchmarks: read the weights and fill rows of `row_bytes` new bytes, on all threads, as quantize does.");
-  m.def("quantize_ldlq", &PyQuantizeLdlq, py::arg("data"), py::arg("source"), py::arg("rows"), py::arg("cols"), py::arg("to"),
-        py::arg("hessian"), py::arg("damping") = 0.01f, py::arg("effort") = "default",
+  m.def("quantize_ldlq", &PyQuantizeLdlq, py::arg("data"), py::arg("source"), py::arg("rows"), py::arg("cols"),
+        py::arg("to"), py::arg("hessian"), py::arg("damping") = 0.01f, py::arg("effort") = "default",
         "Encode with error feedback for inputs of the second moments `hessian` (cols, cols).");
-  m.def("quantize_to", &PyQuantizeTo, py::arg("writer"), py::arg("index"), py::arg("data"), py::arg("source"), py::arg("rows"),
-        py::arg("cols"), py::arg("to"), py::arg("order") = py::none(), py::arg("importance") = py::none(),
-        py::arg("effort") = "default", py::arg("objective") = "ggml",
+  m.def("quantize_to", &PyQuantizeTo, py::arg("writer"), py::arg("index"), py::arg("data"), py::arg("source"),
+        py::arg("rows"), py::arg("cols"), py::arg("to"), py::arg("order") = py::none(),
+        py::arg("importance") = py::none(), py::arg("effort") = "default", py::arg("objective") = "ggml",
         "Encode into tensor `index` of a GgufWriter, its row i from row order[i]: the error sums.");
   m.def("can_quantize", &PyCanQuantize, py::arg("name"), "True if quantize can write the format.");
 }

@@ -25,7 +25,8 @@ std::vector<GgufWriter::Tensor> ListOf(const TensorList& tensors) {
   return list;
 }
 
-std::unique_ptr<PyWriter> MakeWriter(const Path& path, const py::object& metadata, const TensorList& tensors, size_t alignment) {
+std::unique_ptr<PyWriter> MakeWriter(const Path& path, const py::object& metadata, const TensorList& tensors,
+                                     size_t alignment) {
   const std::shared_ptr<const GgufMetadata> facts = MetadataFrom(metadata);
   std::vector<GgufWriter::Tensor> list = ListOf(tensors);
   const py::gil_scoped_release unlocked;
@@ -69,13 +70,16 @@ void BindIo(py::module_& m) {
         return py::buffer_info(const_cast<uint8_t*>(t.data()), 1, "B", 1, {py::ssize_t(t.tensor.size)}, {1}, true);
       })
       .def_property_readonly("name", [](const PyTensor& t) { return t.tensor.name; })
-      .def_property_readonly("type", [](const PyTensor& t) { return t.tensor.type; }, "Lower case: 'f32', 'q4_k', 'i64'.")
+      .def_property_readonly(
+          "type", [](const PyTensor& t) { return t.tensor.type; }, "Lower case: 'f32', 'q4_k', 'i64'.")
       .def_property_readonly("shape", &PyTensor::Shape, "Row-major, the outermost dimension first.")
       .def_property_readonly("nbytes", [](const PyTensor& t) { return t.tensor.size; })
-      .def_property_readonly("offset", [](const PyTensor& t) { return t.tensor.offset; }, "Of the data, from the start of the file.")
+      .def_property_readonly(
+          "offset", [](const PyTensor& t) { return t.tensor.offset; }, "Of the data, from the start of the file.")
       .def_property_readonly("data", &PyTensor::Data, "The bytes: a read-only uint8 view that keeps the file mapped.")
-      .def("forget", [](const PyTensor& t) { t.file->Forget(t.tensor.data, t.tensor.size); },
-           "Gives its memory back to the system; a later access reads the file again.")
+      .def(
+          "forget", [](const PyTensor& t) { t.file->Forget(t.tensor.data, t.tensor.size); },
+          "Gives its memory back to the system; a later access reads the file again.")
       .def("__repr__", &PyTensor::Repr);
 
   using Safetensors = PyFile<SafetensorsFile>;
@@ -120,13 +124,18 @@ void BindIo(py::module_& m) {
       .def(py::init(&MakeWriter), py::arg("path"), py::arg("metadata"), py::arg("tensors"), py::arg("alignment") = 0,
            "tensors: (name, shape, type) each; alignment 0: general.alignment of the metadata, or 32.")
       .def_property_readonly("file_size", [](PyWriter& w) { return w.Open().file_size(); })
-      .def("write", &PyWriter::Write, py::arg("index"), py::arg("data"), "Writes all bytes of a tensor, once; any thread, any order.")
+      .def("write", &PyWriter::Write, py::arg("index"), py::arg("data"),
+           "Writes all bytes of a tensor, once; any thread, any order.")
       .def("finish", &PyWriter::Finish, "Gives the file its name, replacing an older one.")
       .def("__enter__", [](py::object self) { return self; })
       .def("__exit__", [](PyWriter& w, const py::args&) { w.writer.reset(); });
 
-  m.def("gguf_size", [](const py::object& metadata, const TensorList& tensors) { return GgufWriter::SizeOf(*MetadataFrom(metadata), ListOf(tensors)); },
-        py::arg("metadata"), py::arg("tensors"), "Bytes of the file that a GgufWriter of these would write.");
+  m.def(
+      "gguf_size",
+      [](const py::object& metadata, const TensorList& tensors) {
+        return GgufWriter::SizeOf(*MetadataFrom(metadata), ListOf(tensors));
+      },
+      py::arg("metadata"), py::arg("tensors"), "Bytes of the file that a GgufWriter of these would write.");
 }
 
 }  // namespace edgequant

@@ -48,7 +48,8 @@ py::tuple PyEncodeE8P(const Array<float>& w, const std::optional<Array<float>>& 
 }
 
 Array<float> PyDecodeE8P(const Array<uint64_t>& words, float scale, size_t rows, size_t cols) {
-  if (size_t(words.size()) != rows * cols / 32) Fail(rows, " x ", cols, " E8P weights take ", rows * cols / 32, " words");
+  if (size_t(words.size()) != rows * cols / 32)
+    Fail(rows, " x ", cols, " E8P weights take ", rows * cols / 32, " words");
   Array<float> out = Matrix<float>(rows, cols);
   float* to = out.mutable_data();
   const py::gil_scoped_release unlocked;
@@ -131,7 +132,8 @@ void BindVectors(py::module_& m) {
   m.def("decode_aqlm", &PyDecodeAqlm, py::arg("codes"), py::arg("codebooks"), py::arg("scales"), py::arg("rows"),
         py::arg("cols"), "float32 weights from AQLM's codes of 8 or 16 bits and codebooks (books, codes, 8).");
   m.def("repack_aqlm", &PyRepackAqlm, py::arg("codes"), py::arg("codebooks"), py::arg("scales"), py::arg("rows"),
-        py::arg("cols"), py::arg("format"), "A copy of AQLM's codes and codebooks for products, which decode pieces of rows.");
+        py::arg("cols"), py::arg("format"),
+        "A copy of AQLM's codes and codebooks for products, which decode pieces of rows.");
   m.def("pack_tiles", &PyPackTiles, py::arg("w"), py::arg("kind"), py::arg("bm"), py::arg("bk"), py::arg("bmm"),
         "Bytes of int8 weights -1, 0, 1 in the tiles tl1 or tl2.");
   m.def(

@@ -32,14 +32,16 @@ struct PyTensor {
   }
   pybind11::array Data() const {
     const auto* keep = new std::shared_ptr<const MappedFile>(file);
-    const pybind11::capsule owner(keep, [](void* p) { delete static_cast<const std::shared_ptr<const MappedFile>*>(p); });
+    const pybind11::capsule owner(keep,
+                                  [](void* p) { delete static_cast<const std::shared_ptr<const MappedFile>*>(p); });
     pybind11::array array(pybind11::dtype("|u1"), {pybind11::ssize_t(tensor.size)}, {1}, data(), owner);
     pybind11::detail::array_proxy(array.ptr())->flags &= ~pybind11::detail::npy_api::NPY_ARRAY_WRITEABLE_;
     return array;
   }
   std::string Repr() const {
     namespace py = pybind11;
-    return "StoredTensor(" + std::string(py::repr(py::str(tensor.name))) + ", " + tensor.type + ", " + std::string(py::repr(Shape())) + ")";
+    return "StoredTensor(" + std::string(py::repr(py::str(tensor.name))) + ", " + tensor.type + ", " +
+           std::string(py::repr(Shape())) + ")";
   }
 };
 

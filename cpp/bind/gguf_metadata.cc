@@ -49,7 +49,8 @@ std::string TextFrom(py::handle object) {
   Py_ssize_t size = 0;
   if (const char* data = PyUnicode_AsUTF8AndSize(object.ptr(), &size)) return {data, size_t(size)};
   PyErr_Clear();  // it has surrogate escapes
-  const py::object bytes = py::reinterpret_steal<py::object>(PyUnicode_AsEncodedString(object.ptr(), "utf-8", "surrogateescape"));
+  const py::object bytes =
+      py::reinterpret_steal<py::object>(PyUnicode_AsEncodedString(object.ptr(), "utf-8", "surrogateescape"));
   if (!bytes) throw py::error_already_set();
   return {PyBytes_AS_STRING(bytes.ptr()), size_t(PyBytes_GET_SIZE(bytes.ptr()))};
 }
@@ -139,7 +140,8 @@ GgufValue FromPython(py::handle object, const std::string& key, int depth) {
     if (depth >= kDeepest) Fail("metadata ", Quote(key), ": arrays nest deeper than ", kDeepest);
     return FromList(py::list(py::reinterpret_borrow<py::object>(object)), key, depth);
   }
-  Fail("metadata ", Quote(key), ": GGUF has no type for ", std::string(py::str(py::type::handle_of(object).attr("__name__"))));
+  Fail("metadata ", Quote(key), ": GGUF has no type for ",
+       std::string(py::str(py::type::handle_of(object).attr("__name__"))));
 }
 
 GgufValue FromList(const py::list& list, const std::string& key, int depth) {

@@ -16,8 +16,8 @@ namespace edgequant {
 
 class Team;
 
-// Calls body(team) on every thread of the pool. All must call the same loops on it, in the same order, and do nothing else
-// that others can see. A thread that comes late passes over the loops that have ended; one that never comes is not
+// Calls body(team) on every thread of the pool. All must call the same loops on it, in the same order, and do nothing
+// else that others can see. A thread that comes late passes over the loops that have ended; one that never comes is not
 // missed, and once the system takes a thread away within a task the caller goes on alone. An exception from a loop ends
 // all and is rethrown here.
 template <class Body>
@@ -27,8 +27,8 @@ class Team {
  public:
   size_t threads() const { return shared_.threads; }
 
-  // Calls task(i) for every i < n, on whichever thread is free, and ends when all have. `prepare` is called with a thread's
-  // first task before this: what it reads may be written by tasks of earlier loops, but not of this one.
+  // Calls task(i) for every i < n, on whichever thread is free, and ends when all have. `prepare` is called with a
+  // thread's first task before this: what it reads may be written by tasks of earlier loops, but not of this one.
   template <class Prepare, class Task>
   void For(size_t n, const Prepare& prepare, const Task& task) {
     const uint64_t loop = next_loop_++;

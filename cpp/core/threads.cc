@@ -44,9 +44,9 @@ struct Job {
 
 thread_local bool inside_body = false;
 
-// Workers watch for the next job for a while before they sleep: a job that follows soon starts within a microsecond, and
-// an idle process costs nothing. The caller works too, and waits only for workers that have begun: one that the system
-// does not run (a busy machine, somebody else's thread pool) delays nobody.
+// Workers watch for the next job for a while before they sleep: a job that follows soon starts within a microsecond,
+// and an idle process costs nothing. The caller works too, and waits only for workers that have begun: one that the
+// system does not run (a busy machine, somebody else's thread pool) delays nobody.
 class Pool {
  public:
   explicit Pool(int workers) {

@@ -15,9 +15,10 @@ int NumThreads();
 // ended. A call from inside a body runs on the calling thread alone; calls from several threads take turns.
 void ParallelFor(size_t n, size_t grain, const std::function<void(size_t begin, size_t end)>& body);
 
-// Lets loops run on the workers of the OpenMP library that this process uses already, where it is set to as many threads:
-// two pools would take the cores from each other, for each watches for its next job for a while. `parallel` is its
-// GOMP_parallel, `max_threads` its omp_get_max_threads; null ends this. A forked child goes back to workers of its own.
+// Lets loops run on the workers of the OpenMP library that this process uses already, where it is set to as many
+// threads: two pools would take the cores from each other, for each watches for its next job for a while. `parallel` is
+// its GOMP_parallel, `max_threads` its omp_get_max_threads; null ends this. A forked child goes back to workers of its
+// own.
 using OpenMpParallel = void (*)(void (*body)(void*), void* data, unsigned threads, unsigned flags);
 using OpenMpMaxThreads = int (*)();
 void ShareOpenMp(OpenMpParallel parallel, OpenMpMaxThreads max_threads);

@@ -22,7 +22,8 @@ struct GgufValue {
   GgufType type = GgufType::kU32;  // of the elements
   bool is_array = false;
   std::vector<uint8_t> numbers;         // numeric and bool types
-  std::vector<std::string> strings;     // kString; any bytes: GGUF promises UTF-8, but tokenizers have been seen to break it
+  std::vector<std::string>
+      strings;  // kString; any bytes: GGUF promises UTF-8, but tokenizers have been seen to break it
   std::vector<GgufValue> arrays;        // kArray: nested arrays
 };
 

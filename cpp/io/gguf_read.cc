@@ -81,7 +81,9 @@ GgufValue ReadValue(Cursor& in, GgufType type, int depth, const std::string& fil
     value.is_array = true;
     value.type = GgufType(in.Number<uint32_t>(what));
     // An array within an array has at least its type and count, a string its length.
-    const uint64_t smallest = value.type == GgufType::kArray ? 12 : value.type == GgufType::kString ? 8 : SizeOf(value.type);
+    const uint64_t smallest = value.type == GgufType::kArray    ? 12
+                              : value.type == GgufType::kString ? 8
+                                                                : SizeOf(value.type);
     if (smallest == 0) Fail(file, ": ", what, ": unknown type ", uint32_t(value.type), " of array elements");
     count = in.Count(smallest, what + ": the number of array elements");
   }
@@ -107,7 +109,9 @@ uint32_t ReadVersion(Cursor& in, const std::string& file) {
   const uint32_t version = in.Number<uint32_t>("the version");
   if (version == 1) Fail(file, ": GGUF version 1 is not supported; llama.cpp of 2023 can convert it to version 2");
   if ((version & 0xFFFF) == 0 && version != 0)
-    Fail(file, ": a big-endian GGUF file; only little-endian ones are supported (gguf-convert-endian of the gguf package converts)");
+    Fail(file,
+         ": a big-endian GGUF file; only little-endian ones are supported (gguf-convert-endian of the gguf package "
+         "converts)");
   if (version != 2 && version != 3) Fail(file, ": GGUF version ", version, " is not supported, only 2 and 3");
   return version;
 }
@@ -131,7 +135,8 @@ StoredTensor ReadTensorInfo(Cursor& in, size_t index, const std::string& file) {
   tensor.name = ReadName(in, file, "the name of tensor " + std::to_string(index));
   const std::string what = "tensor " + Quote(tensor.name);
   const uint32_t dimensions = in.Number<uint32_t>(what);
-  if (dimensions > kMaxDimensions) Fail(file, ": ", what, ": ", dimensions, " dimensions, at most ", kMaxDimensions, " are allowed");
+  if (dimensions > kMaxDimensions)
+    Fail(file, ": ", what, ": ", dimensions, " dimensions, at most ", kMaxDimensions, " are allowed");
   for (uint32_t d = 0; d < dimensions; ++d) tensor.shape.push_back(in.Number<uint64_t>(what));
   std::reverse(tensor.shape.begin(), tensor.shape.end());
 
@@ -145,12 +150,14 @@ StoredTensor ReadTensorInfo(Cursor& in, size_t index, const std::string& file) {
   tensor.type = type.name;
   const uint64_t columns = tensor.shape.empty() ? 1 : tensor.shape.back();
   if (columns % type.block != 0)
-    Fail(file, ": ", what, ": rows of ", columns, " weights are not a multiple of the block of ", type.block, " of ", type.name);
+    Fail(file, ": ", what, ": rows of ", columns, " weights are not a multiple of the block of ", type.block, " of ",
+         type.name);
   // ggml counts elements and bytes in int64.
   constexpr uint64_t kMost = uint64_t(1) << 63;
   uint64_t elements = 1, bytes = 0;
   bool fits = true;
-  for (const uint64_t extent : tensor.shape) fits = fits && Multiply(elements, extent, &elements) && elements < kMost && extent < kMost;
+  for (const uint64_t extent : tensor.shape)
+    fits = fits && Multiply(elements, extent, &elements) && elements < kMost && extent < kMost;
   if (!fits || !Multiply(elements / type.block, type.bytes, &bytes) || bytes >= kMost)
     Fail(file, ": ", what, ": its shape has too many elements");
   tensor.size = size_t(bytes);
@@ -167,8 +174,8 @@ void PlaceTensors(const uint8_t* data, size_t size, size_t start, size_t alignme
       Fail(file, ": ", what, ": offset ", tensor.offset, " is not a multiple of the alignment ", alignment);
     const size_t available = start < size ? size - start : 0;
     if (tensor.size > 0 && (tensor.offset > available || tensor.size > available - tensor.offset))
-      Fail(file, ": ", what, " lies beyond the end: ", tensor.size, " bytes at offset ", tensor.offset, ", the file has ", available,
-           " bytes of tensors; it is cut off or damaged");
+      Fail(file, ": ", what, " lies beyond the end: ", tensor.size, " bytes at offset ", tensor.offset,
+           ", the file has ", available, " bytes of tensors; it is cut off or damaged");
     if (tensor.size == 0 && tensor.offset > available) tensor.offset = available;
     tensor.offset += std::min(start, size);
     tensor.data = data + tensor.offset;
@@ -176,7 +183,8 @@ void PlaceTensors(const uint8_t* data, size_t size, size_t start, size_t alignme
   std::vector<const StoredTensor*> sorted;
   for (const StoredTensor& tensor : tensors)
     if (tensor.size > 0) sorted.push_back(&tensor);
-  std::sort(sorted.begin(), sorted.end(), [](const StoredTensor* a, const StoredTensor* b) { return a->offset < b->offset; });
+  std::sort(sorted.begin(), sorted.end(),
+            [](const StoredTensor* a, const StoredTensor* b) { return a->offset < b->offset; });
   for (size_t i = 1; i < sorted.size(); ++i)
     if (sorted[i]->offset - sorted[i - 1]->offset < sorted[i - 1]->size)
       Fail(file, ": tensors ", Quote(sorted[i - 1]->name), " and ", Quote(sorted[i]->name), " overlap");

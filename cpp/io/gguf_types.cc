@@ -7,8 +7,8 @@ namespace {
 
 // Not weight formats, or not only: numbers of tensors such as norms and token ids, and ggml's types of activations.
 constexpr GgufTensorType kOthers[] = {
-    {kGgufTypeF32, "f32", 1, 4}, {1, "f16", 1, 2},    {30, "bf16", 1, 2},  {28, "f64", 1, 8},      {24, "i8", 1, 1},
-    {25, "i16", 1, 2},           {26, "i32", 1, 4},   {27, "i64", 1, 8},   {9, "q8_1", 32, 36},    {15, "q8_k", 256, 292},
+    {kGgufTypeF32, "f32", 1, 4}, {1, "f16", 1, 2},  {30, "bf16", 1, 2}, {28, "f64", 1, 8},   {24, "i8", 1, 1},
+    {25, "i16", 1, 2},           {26, "i32", 1, 4}, {27, "i64", 1, 8},  {9, "q8_1", 32, 36}, {15, "q8_k", 256, 292},
 };
 
 GgufTensorType FromCatalog(FormatId id) {

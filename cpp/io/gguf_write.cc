@@ -33,10 +33,13 @@ void AppendElements(Bytes& out, const GgufValue& value, const std::string& what)
 
 void AppendArray(Bytes& out, const GgufValue& value, const std::string& what) {
   const size_t size = SizeOf(value.type);
-  if (size == 0 && value.type != GgufType::kString && value.type != GgufType::kArray) Fail(what, ": unknown type of array elements");
+  if (size == 0 && value.type != GgufType::kString && value.type != GgufType::kArray)
+    Fail(what, ": unknown type of array elements");
   if (size > 0 && value.numbers.size() % size != 0) Fail(what, ": its bytes are not whole numbers");
   Append(out, uint32_t(value.type));
-  Append(out, uint64_t(size > 0 ? value.numbers.size() / size : value.type == GgufType::kString ? value.strings.size() : value.arrays.size()));
+  Append(out, uint64_t(size > 0                          ? value.numbers.size() / size
+                       : value.type == GgufType::kString ? value.strings.size()
+                                                         : value.arrays.size()));
   AppendElements(out, value, what);
 }
 
@@ -55,15 +58,17 @@ void AppendElements(Bytes& out, const GgufValue& value, const std::string& what)
 
 void AppendEntry(Bytes& out, const std::string& key, const GgufValue& value, const std::string& file) {
   const std::string what = file + ": metadata " + Quote(key);
-  if (key.empty() || key.size() > kLongestKey || !IsUtf8(key) || key.find('\0') != std::string::npos) Fail(what, ": not a valid key");
+  if (key.empty() || key.size() > kLongestKey || !IsUtf8(key) || key.find('\0') != std::string::npos)
+    Fail(what, ": not a valid key");
   Append(out, key);
   if (value.is_array) {
     Append(out, uint32_t(GgufType::kArray));
     AppendArray(out, value, what);
     return;
   }
-  const bool is_one = value.type == GgufType::kString ? value.strings.size() == 1
-                                                      : SizeOf(value.type) > 0 && value.numbers.size() == SizeOf(value.type);
+  const bool is_one = value.type == GgufType::kString
+                          ? value.strings.size() == 1
+                          : SizeOf(value.type) > 0 && value.numbers.size() == SizeOf(value.type);
   if (!is_one) Fail(what, ": a scalar must have exactly one value of a known type");
   Append(out, uint32_t(value.type));
   AppendElements(out, value, what);
@@ -77,13 +82,15 @@ size_t ChooseAlignment(size_t alignment, const GgufMetadata& metadata, const std
   *in_metadata = false;
   for (const auto& [key, value] : metadata) {
     if (key != kAlignmentKey) continue;
-    if (value.is_array || value.type != GgufType::kU32 || value.numbers.size() != 4) Fail(file, ": ", kAlignmentKey, " is not a u32");
+    if (value.is_array || value.type != GgufType::kU32 || value.numbers.size() != 4)
+      Fail(file, ": ", kAlignmentKey, " is not a u32");
     for (size_t i = 0; i < 4; ++i) stated |= uint64_t(value.numbers[i]) << (8 * i);
     if (!IsPowerOfTwo(stated)) Fail(file, ": ", kAlignmentKey, " is ", stated, ", not a power of two");
     *in_metadata = true;
   }
   if (alignment == 0) return *in_metadata ? size_t(stated) : 32;
-  if (!IsPowerOfTwo(alignment) || alignment > UINT32_MAX) Fail(file, ": an alignment of ", alignment, " is not a power of two");
+  if (!IsPowerOfTwo(alignment) || alignment > UINT32_MAX)
+    Fail(file, ": an alignment of ", alignment, " is not a power of two");
   if (*in_metadata && alignment != stated)
     Fail(file, ": the alignment is ", alignment, ", but ", kAlignmentKey, " in the metadata is ", stated);
   return alignment;
@@ -92,10 +99,12 @@ size_t ChooseAlignment(size_t alignment, const GgufMetadata& metadata, const std
 // Bytes of a tensor, checked as llama.cpp checks them when it loads.
 uint64_t CheckTensor(const GgufWriter::Tensor& tensor, const std::string& file, GgufTensorType* type) {
   const std::string what = file + ": tensor " + Quote(tensor.name);
-  if (tensor.name.empty() || !IsUtf8(tensor.name) || tensor.name.find('\0') != std::string::npos) Fail(what, ": not a valid name");
+  if (tensor.name.empty() || !IsUtf8(tensor.name) || tensor.name.find('\0') != std::string::npos)
+    Fail(what, ": not a valid name");
   if (tensor.name.size() > kLongestTensorName)
     Fail(what, ": its name has ", tensor.name.size(), " bytes, llama.cpp allows ", kLongestTensorName);
-  if (tensor.shape.size() > size_t(kMaxDimensions)) Fail(what, ": ", tensor.shape.size(), " dimensions, GGUF allows ", kMaxDimensions);
+  if (tensor.shape.size() > size_t(kMaxDimensions))
+    Fail(what, ": ", tensor.shape.size(), " dimensions, GGUF allows ", kMaxDimensions);
   if (!FindTensorType(tensor.type, type)) Fail(what, ": GGUF has no type ", Quote(tensor.type));
   const uint64_t columns = tensor.shape.empty() ? 1 : tensor.shape.back();
   if (columns % type->block != 0)
@@ -103,7 +112,8 @@ uint64_t CheckTensor(const GgufWriter::Tensor& tensor, const std::string& file, 
   uint64_t elements = 1, bytes = 0;
   bool fits = true;
   for (const uint64_t extent : tensor.shape) fits = fits && Multiply(elements, extent, &elements);
-  if (!fits || !Multiply(elements / type->block, type->bytes, &bytes) || bytes >> 62 != 0) Fail(what, ": its shape has too many elements");
+  if (!fits || !Multiply(elements / type->block, type->bytes, &bytes) || bytes >> 62 != 0)
+    Fail(what, ": its shape has too many elements");
   return bytes;
 }
 
@@ -114,7 +124,8 @@ struct Plan {
   uint64_t total = 0;
 };
 
-Plan MakePlan(const std::string& name, const GgufMetadata& metadata, const std::vector<GgufWriter::Tensor>& tensors, size_t alignment) {
+Plan MakePlan(const std::string& name, const GgufMetadata& metadata, const std::vector<GgufWriter::Tensor>& tensors,
+              size_t alignment) {
   bool alignment_in_metadata;
   alignment = ChooseAlignment(alignment, metadata, name, &alignment_in_metadata);
   const bool add_alignment = alignment != 32 && !alignment_in_metadata;
@@ -150,7 +161,8 @@ Plan MakePlan(const std::string& name, const GgufMetadata& metadata, const std::
     Append(header, offset);
     plan.offsets.push_back(offset);
     plan.bytes.push_back(bytes);
-    if (__builtin_add_overflow(offset, padded(bytes), &offset) || offset >> 62 != 0) Fail(name, ": the tensors are too large for one file");
+    if (__builtin_add_overflow(offset, padded(bytes), &offset) || offset >> 62 != 0)
+      Fail(name, ": the tensors are too large for one file");
   }
   const uint64_t start = padded(header.size());
   for (uint64_t& at : plan.offsets) at += start;
@@ -175,7 +187,8 @@ struct GgufWriter::State {
   bool is_finished = false;
 };
 
-GgufWriter::GgufWriter(const std::string& path, const GgufMetadata& metadata, std::vector<Tensor> tensors, size_t alignment)
+GgufWriter::GgufWriter(const std::string& path, const GgufMetadata& metadata, std::vector<Tensor> tensors,
+                       size_t alignment)
     : state_(std::make_unique<State>()) {
   State& state = *state_;
   state.name = ShownPath(path);
@@ -203,14 +216,17 @@ void GgufWriter::Begin(size_t index, uint64_t size) {
   State::Slot& slot = state.slots[index];
   if (size != slot.size) Fail(state.name, ": tensor ", Quote(slot.name), " has ", slot.size, " bytes, not ", size);
   int open = 0;
-  if (!slot.progress.compare_exchange_strong(open, 1)) Fail(state.name, ": tensor ", Quote(slot.name), " is written twice");
+  if (!slot.progress.compare_exchange_strong(open, 1))
+    Fail(state.name, ": tensor ", Quote(slot.name), " is written twice");
   slot.written = 0;
 }
 
 void GgufWriter::WritePart(size_t index, uint64_t at, const uint8_t* data, size_t size) {
-  if (index >= state_->count || state_->slots[index].progress != 1) Fail(state_->name, ": tensor ", index, " is not being written");
+  if (index >= state_->count || state_->slots[index].progress != 1)
+    Fail(state_->name, ": tensor ", index, " is not being written");
   State::Slot& slot = state_->slots[index];
-  if (at > slot.size || size > slot.size - at) Fail(state_->name, ": tensor ", Quote(slot.name), ": a part beyond its end");
+  if (at > slot.size || size > slot.size - at)
+    Fail(state_->name, ": tensor ", Quote(slot.name), ": a part beyond its end");
   state_->file->WriteAt(slot.offset + at, data, size);
   slot.written += size;
 }
@@ -218,7 +234,8 @@ void GgufWriter::WritePart(size_t index, uint64_t at, const uint8_t* data, size_
 void GgufWriter::End(size_t index) {
   State::Slot& slot = state_->slots[index];
   if (slot.written != slot.size)
-    Fail(state_->name, ": tensor ", Quote(slot.name), ": ", slot.written.load(), " of its ", slot.size, " bytes were written");
+    Fail(state_->name, ": tensor ", Quote(slot.name), ": ", slot.written.load(), " of its ", slot.size,
+         " bytes were written");
   slot.progress = 2;
 }
 

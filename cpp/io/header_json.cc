@@ -32,7 +32,8 @@ void HeaderJson::FailHere(const std::string& problem) const {
 }
 
 void HeaderJson::SkipSpace() {
-  while (at_ < text_.size() && (text_[at_] == ' ' || text_[at_] == '\n' || text_[at_] == '\r' || text_[at_] == '\t')) ++at_;
+  while (at_ < text_.size() && (text_[at_] == ' ' || text_[at_] == '\n' || text_[at_] == '\r' || text_[at_] == '\t'))
+    ++at_;
 }
 
 bool HeaderJson::Accept(char c) {
@@ -55,7 +56,10 @@ char32_t HeaderJson::HexEscape() {
   char32_t value = 0;
   for (int i = 0; i < 4; ++i) {
     const char c = at_ < text_.size() ? text_[at_] : '\0';
-    const int digit = c >= '0' && c <= '9' ? c - '0' : c >= 'a' && c <= 'f' ? c - 'a' + 10 : c >= 'A' && c <= 'F' ? c - 'A' + 10 : -1;
+    const int digit = c >= '0' && c <= '9'   ? c - '0'
+                      : c >= 'a' && c <= 'f' ? c - 'a' + 10
+                      : c >= 'A' && c <= 'F' ? c - 'A' + 10
+                                             : -1;
     if (digit < 0) FailHere("expected four hexadecimal digits");
     value = value << 4 | char32_t(digit);
     ++at_;

@@ -37,7 +37,9 @@ std::string TemporaryName(const std::string& path, int attempt) {
 }
 
 // File systems without a feature answer with one of these.
-bool IsUnsupported(int error) { return error == EOPNOTSUPP || error == ENOSYS || error == EINVAL || error == EISDIR || error == ENOTSUP; }
+bool IsUnsupported(int error) {
+  return error == EOPNOTSUPP || error == ENOSYS || error == EINVAL || error == EISDIR || error == ENOTSUP;
+}
 
 std::string NoRoom(int error, uint64_t size) {
   if (error == EDQUOT) return "the disk quota leaves no room for its " + std::to_string(size) + " bytes";
@@ -59,7 +61,8 @@ OutputFile::OutputFile(const std::string& path, uint64_t size, Naming naming) : 
     }
   }
   folder_ = FolderOf(path_);
-  if (stat(folder_.c_str(), &status) != 0) Fail(name_, ": cannot be written: folder ", ShownPath(folder_), ": ", std::strerror(errno));
+  if (stat(folder_.c_str(), &status) != 0)
+    Fail(name_, ": cannot be written: folder ", ShownPath(folder_), ": ", std::strerror(errno));
   if (!S_ISDIR(status.st_mode)) Fail(name_, ": cannot be written: ", ShownPath(folder_), " is not a folder");
   if (naming == Naming::kUnnamed) OpenUnnamed();
   if (fd_ < 0) OpenNamed();
@@ -83,7 +86,8 @@ void OutputFile::OpenUnnamed() {
   do {
     fd_ = open(folder_.c_str(), O_TMPFILE | O_RDWR | O_CLOEXEC, 0666);
   } while (fd_ < 0 && errno == EINTR);
-  if (fd_ < 0 && !IsUnsupported(errno)) Fail(name_, ": cannot be written: folder ", ShownPath(folder_), ": ", std::strerror(errno));
+  if (fd_ < 0 && !IsUnsupported(errno))
+    Fail(name_, ": cannot be written: folder ", ShownPath(folder_), ": ", std::strerror(errno));
 #endif
 }
 
@@ -104,7 +108,8 @@ void OutputFile::Reserve(uint64_t size) {
   // Asked before the limit is met: exceeding it would send SIGXFSZ.
   struct rlimit limit;
   if (getrlimit(RLIMIT_FSIZE, &limit) == 0 && limit.rlim_cur != RLIM_INFINITY && size > limit.rlim_cur)
-    Fail(name_, ": cannot be written: its ", size, " bytes exceed this process's limit of ", uint64_t(limit.rlim_cur), " bytes per file (ulimit -f)");
+    Fail(name_, ": cannot be written: its ", size, " bytes exceed this process's limit of ", uint64_t(limit.rlim_cur),
+         " bytes per file (ulimit -f)");
   if (size > uint64_t(LLONG_MAX)) Fail(name_, ": cannot be written: a file of ", size, " bytes is too large");
   if (size == 0) return;
   int error = EOPNOTSUPP;
@@ -170,7 +175,8 @@ void OutputFile::Publish() {
   if (temporary_.empty()) return;
   struct stat older;
   if (stat(path_.c_str(), &older) == 0) Flush();
-  if (std::rename(temporary_.c_str(), path_.c_str()) != 0) Fail(name_, ": cannot be given its name: ", std::strerror(errno));
+  if (std::rename(temporary_.c_str(), path_.c_str()) != 0)
+    Fail(name_, ": cannot be given its name: ", std::strerror(errno));
   temporary_.clear();
 }
 

@@ -46,7 +46,8 @@ struct Entry {
 };
 
 // Bytes that `shape` needs. Throws Error on overflow and on types below a byte that end within one.
-uint64_t ByteSize(const std::string& file, const std::string& tensor, const Type& type, const std::vector<uint64_t>& shape) {
+uint64_t ByteSize(const std::string& file, const std::string& tensor, const Type& type,
+                  const std::vector<uint64_t>& shape) {
   uint64_t bits = uint64_t(type.bits);
   for (const uint64_t extent : shape)
     if (!Multiply(bits, extent, &bits)) Fail(file, ": tensor ", Quote(tensor), ": its shape has too many elements");
@@ -76,7 +77,8 @@ Entry ReadTensor(HeaderJson& json, const std::string& file, const std::string& n
     } else if (key == "data_offsets") {
       once(4, key);
       offsets = json.Integers();
-      if (offsets.size() != 2) Fail(file, ": tensor ", Quote(name), ": data_offsets has ", offsets.size(), " numbers, not 2");
+      if (offsets.size() != 2)
+        Fail(file, ": tensor ", Quote(name), ": data_offsets has ", offsets.size(), " numbers, not 2");
     } else {
       Fail(file, ": tensor ", Quote(name), ": unknown field ", Quote(key));
     }
@@ -86,10 +88,12 @@ Entry ReadTensor(HeaderJson& json, const std::string& file, const std::string& n
 
   entry.begin = offsets[0];
   entry.end = offsets[1];
-  if (entry.end < entry.begin) Fail(file, ": tensor ", Quote(name), ": ends (", entry.end, ") before it begins (", entry.begin, ")");
+  if (entry.end < entry.begin)
+    Fail(file, ": tensor ", Quote(name), ": ends (", entry.end, ") before it begins (", entry.begin, ")");
   const uint64_t need = ByteSize(file, name, *type, entry.tensor.shape);
   if (need != entry.end - entry.begin)
-    Fail(file, ": tensor ", Quote(name), ": its shape needs ", need, " bytes, its offsets give ", entry.end - entry.begin);
+    Fail(file, ": tensor ", Quote(name), ": its shape needs ", need, " bytes, its offsets give ",
+         entry.end - entry.begin);
   entry.tensor.type = type->lower;
   return entry;
 }
@@ -107,8 +111,10 @@ SafetensorsFile SafetensorsFile::Parse(const uint8_t* data, size_t size, const s
   if (size < 8) Fail(name, ": not a safetensors file: ", size, " bytes, the header's length alone has 8");
   const uint64_t length = LittleEndian64(data);
   if (length > kLongestHeader)
-    Fail(name, ": not a safetensors file: a header of ", length, " bytes is over the format's limit of ", kLongestHeader);
-  if (length > size - 8) Fail(name, ": cut off: the header has ", length, " bytes, the file holds ", size - 8, " of them");
+    Fail(name, ": not a safetensors file: a header of ", length, " bytes is over the format's limit of ",
+         kLongestHeader);
+  if (length > size - 8)
+    Fail(name, ": cut off: the header has ", length, " bytes, the file holds ", size - 8, " of them");
   const std::string_view header(reinterpret_cast<const char*>(data) + 8, size_t(length));
   if (header.empty() || header[0] != '{') Fail(name, ": not a safetensors file: the header does not begin with {");
   if (!IsUtf8(header)) Fail(name, ": the header is not valid UTF-8");
@@ -140,8 +146,10 @@ SafetensorsFile SafetensorsFile::Parse(const uint8_t* data, size_t size, const s
     StoredTensor& tensor = entry.tensor;
     if (entry.begin < at) Fail(name, ": tensor ", Quote(tensor.name), ": overlaps the tensor before it");
     if (entry.end > available)
-      Fail(name, ": tensor ", Quote(tensor.name), ": ends at byte ", entry.end, ", the file has ", available, " bytes of tensors");
-    if (entry.begin > at) Fail(name, ": tensor ", Quote(tensor.name), ": ", entry.begin - at, " bytes before it belong to no tensor");
+      Fail(name, ": tensor ", Quote(tensor.name), ": ends at byte ", entry.end, ", the file has ", available,
+           " bytes of tensors");
+    if (entry.begin > at)
+      Fail(name, ": tensor ", Quote(tensor.name), ": ", entry.begin - at, " bytes before it belong to no tensor");
     at = entry.end;
     tensor.offset = size_t(8 + length + entry.begin);
     tensor.data = data + tensor.offset;

@@ -101,7 +101,8 @@ HWY_INLINE void UnpackWidth(const uint8_t* HWY_RESTRICT src, size_t n, int offse
   const auto codes = [&](uint64_t x) HWY_ATTR {
     if constexpr (kHighFirst) x = Reverse<kBits>(x);
     x = Spread<kBits>(x);
-    if constexpr (kBits == 8) return ((x & 0x7f * kBytes) + (add & 0x7f * kBytes)) ^ ((x ^ add) & 0x80 * kBytes);  // no carries
+    if constexpr (kBits == 8)
+      return ((x & 0x7f * kBytes) + (add & 0x7f * kBytes)) ^ ((x ^ add) & 0x80 * kBytes);  // no carries
     return (x + add) & mask;
   };
   for (; i + 8 <= n; i += 8, src += kBits) {
@@ -121,7 +122,8 @@ HWY_INLINE void UnpackWidth(const uint8_t* HWY_RESTRICT src, size_t n, int offse
 using D8 = hn::CappedTag<uint8_t, 64>;
 using V8 = hn::Vec<D8>;
 
-// Fields of kWidth bits in the low part of every T, two of which make one of twice the width in every T of twice the size.
+// Fields of kWidth bits in the low part of every T, two of which make one of twice the width in every T of twice the
+// size.
 template <class T, int kWidth, bool kHighFirst>
 HWY_INLINE V8 Pair(V8 v) {
   const D8 d;
@@ -137,7 +139,8 @@ HWY_INLINE V8 Pair(V8 v) {
 // Eight codes of each 64-bit number, in its low bits.
 template <int kBits, bool kHighFirst>
 HWY_INLINE V8 GatherBits(V8 v) {
-  return Pair<uint64_t, 4 * kBits, kHighFirst>(Pair<uint32_t, 2 * kBits, kHighFirst>(Pair<uint16_t, kBits, kHighFirst>(v)));
+  return Pair<uint64_t, 4 * kBits, kHighFirst>(
+      Pair<uint32_t, 2 * kBits, kHighFirst>(Pair<uint16_t, kBits, kHighFirst>(v)));
 }
 
 // The bytes of 16 that hold codes: some of every few.
@@ -158,9 +161,11 @@ HWY_INLINE size_t PackVectors(const uint8_t* HWY_RESTRICT codes, size_t n, int o
   constexpr int size = kBits == 4 ? 2 : kBits == 2 ? 4 : 8;  // bytes that are put together
   static constexpr BytesOfBlock kUsed(size, size * kBits / 8);
   const D8 d;
-  const V8 used = hn::LoadDup128(d, kUsed.of), shift = hn::Set(d, uint8_t(offset)), mask = hn::Set(d, uint8_t((1 << kBits) - 1));
+  const V8 used = hn::LoadDup128(d, kUsed.of), shift = hn::Set(d, uint8_t(offset)),
+           mask = hn::Set(d, uint8_t((1 << kBits) - 1));
   size_t i = 0;
-  constexpr size_t beyond = kBits == 8 ? 0 : ((16 - piece) * 8 + kBits - 1) / kBits;  // 16 bytes are written of each piece
+  constexpr size_t beyond =
+      kBits == 8 ? 0 : ((16 - piece) * 8 + kBits - 1) / kBits;  // 16 bytes are written of each piece
   for (; i + lanes + beyond <= n; i += lanes, out += blocks * piece) {
     V8 v = hn::LoadU(d, codes + i);
     if (offset) v = hn::And(hn::Add(v, shift), mask);
@@ -225,7 +230,8 @@ HWY_NOINLINE void UnpackPieces(const uint8_t* src, size_t step, size_t blocks, s
   for (size_t b = 0; b < blocks; ++b, src += step, out += n) UnpackWidth<kBits, kHighFirst>(src, n, offset, out);
 }
 
-void Unpack(const uint8_t* src, size_t step, size_t blocks, size_t n, int bits, bool high_first, int offset, uint8_t* out) {
+void Unpack(const uint8_t* src, size_t step, size_t blocks, size_t n, int bits, bool high_first, int offset,
+            uint8_t* out) {
   switch (high_first ? -bits : bits) {
     case 1: return UnpackPieces<1>(src, step, blocks, n, offset, out);
     case 2: return UnpackPieces<2>(src, step, blocks, n, offset, out);
@@ -290,14 +296,16 @@ void PackDown(const uint8_t* const* from, size_t bytes, size_t cols, int bits, i
         a[i] = v;
       }
       for (int turn = 0; turn < 4; ++turn) {
-        for (size_t i = 0; i < 8; ++i) b[2 * i] = hn::InterleaveLower(d, a[i], a[i + 8]), b[2 * i + 1] = hn::InterleaveUpper(d, a[i], a[i + 8]);
+        for (size_t i = 0; i < 8; ++i)
+          b[2 * i] = hn::InterleaveLower(d, a[i], a[i + 8]), b[2 * i + 1] = hn::InterleaveUpper(d, a[i], a[i + 8]);
         for (size_t i = 0; i < 16; ++i) a[i] = b[i];
       }
       for (size_t i = 0; i < 16; ++i) hn::StoreU(a[i], d, out + (c + i) * step + k);
     }
 #endif
   for (size_t c = 0; c < cols; ++c)
-    for (size_t k = c < whole_cols ? whole_bytes : 0; k < bytes; ++k) out[c * step + k] = ByteOfColumn(from + k * per, bits, offset, c);
+    for (size_t k = c < whole_cols ? whole_bytes : 0; k < bytes; ++k)
+      out[c * step + k] = ByteOfColumn(from + k * per, bits, offset, c);
 }
 
 }  // namespace HWY_NAMESPACE
@@ -318,7 +326,8 @@ void UnpackBits(const uint8_t* src, size_t n, int bits, bool high_first, int off
   using namespace bits;
   HWY_DYNAMIC_DISPATCH(Unpack)(src, 0, 1, n, bits, high_first, offset, out);
 }
-void UnpackBlocks(const uint8_t* src, size_t step, size_t blocks, size_t n, int bits, bool high_first, int offset, uint8_t* out) {
+void UnpackBlocks(const uint8_t* src, size_t step, size_t blocks, size_t n, int bits, bool high_first, int offset,
+                  uint8_t* out) {
   using namespace bits;
   HWY_DYNAMIC_DISPATCH(Unpack)(src, step, blocks, n, bits, high_first, offset, out);
 }
@@ -327,7 +336,8 @@ void PackBits(const uint8_t* codes, size_t n, int bits, bool high_first, int off
   HWY_DYNAMIC_DISPATCH(Pack)(codes, n, bits, high_first, offset, out);
 }
 
-void PackColumns(const uint8_t* const* from, size_t bytes, size_t cols, int width, int offset, uint8_t* out, size_t step) {
+void PackColumns(const uint8_t* const* from, size_t bytes, size_t cols, int width, int offset, uint8_t* out,
+                 size_t step) {
   using namespace bits;
   HWY_DYNAMIC_DISPATCH(PackDown)(from, bytes, cols, width, offset, out, step);
 }

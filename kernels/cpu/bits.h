@@ -13,14 +13,16 @@ constexpr size_t BytesOfTrits(size_t n) { return (n + 4) / 5; }
 void UnpackBits(const uint8_t* src, size_t n, int bits, bool high_first, int offset, uint8_t* out);
 
 // The same for `blocks` pieces of n codes each, `step` bytes apart; the codes follow one another.
-void UnpackBlocks(const uint8_t* src, size_t step, size_t blocks, size_t n, int bits, bool high_first, int offset, uint8_t* out);
+void UnpackBlocks(const uint8_t* src, size_t step, size_t blocks, size_t n, int bits, bool high_first, int offset,
+                  uint8_t* out);
 
 // The inverse; `offset` is added, unused bits of the last byte are 0. Codes must be below 2^bits.
 void PackBits(const uint8_t* codes, size_t n, int bits, bool high_first, int offset, uint8_t* out);
 
-// The same down the columns: byte k of column c is at out[c * step + k]. Its codes are from[k * 8 / bits + j][c], j counting
-// from its lowest bit; null for none. bits: 1, 2, 4 or 8.
-void PackColumns(const uint8_t* const* from, size_t bytes, size_t cols, int bits, int offset, uint8_t* out, size_t step);
+// The same down the columns: byte k of column c is at out[c * step + k]. Its codes are from[k * 8 / bits + j][c], j
+// counting from its lowest bit; null for none. bits: 1, 2, 4 or 8.
+void PackColumns(const uint8_t* const* from, size_t bytes, size_t cols, int bits, int offset, uint8_t* out,
+                 size_t step);
 
 // Five digits in each byte; the last byte is filled up with zeros.
 void UnpackTrits(const uint8_t* src, size_t n, uint8_t* out);

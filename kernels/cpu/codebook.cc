@@ -93,7 +93,8 @@ void WithWeights(const float* x, const float* w, size_t n, const float* rows, si
   if (w) Nearest<kDim, true>(x, w, n, rows, count, codes);
   else Nearest<kDim, false>(x, w, n, rows, count, codes);
 }
-void NearestRowsTargeted(const float* x, const float* w, size_t n, int dim, const float* rows, size_t count, uint16_t* codes) {
+void NearestRowsTargeted(const float* x, const float* w, size_t n, int dim, const float* rows, size_t count,
+                         uint16_t* codes) {
   if (dim == 2) WithWeights<2>(x, w, n, rows, count, codes);
   else if (dim == 4) WithWeights<4>(x, w, n, rows, count, codes);
   else WithWeights<8>(x, w, n, rows, count, codes);
@@ -123,7 +124,8 @@ HWY_INLINE VI AddPairs(VI a, VI b, VI sum) {
 
 // x: kDim / 2 rows of kAtOnce pairs.
 template <int kDim>
-HWY_INLINE void RoughTile(const RoughBook& book, const int32_t* HWY_RESTRICT x, int32_t* HWY_RESTRICT row, float* HWY_RESTRICT distance) {
+HWY_INLINE void RoughTile(const RoughBook& book, const int32_t* HWY_RESTRICT x, int32_t* HWY_RESTRICT row,
+                          float* HWY_RESTRICT distance) {
   const DF d;
   const hn::RebindToSigned<DF> di;
   constexpr size_t kPairs = kDim / 2, kStep = kPairs + 1, kTiles = Tiles(kDim, false);
@@ -164,10 +166,12 @@ HWY_INLINE void RoughTile(const RoughBook& book, const int32_t* HWY_RESTRICT x, 
 }
 
 template <int kDim>
-HWY_NOINLINE void Rough(const RoughBook& book, const float* HWY_RESTRICT x, size_t n, uint16_t* codes, float* distance) {
+HWY_NOINLINE void Rough(const RoughBook& book, const float* HWY_RESTRICT x, size_t n, uint16_t* codes,
+                        float* distance) {
   const DF d;
   const hn::Rebind<int16_t, DF> d16;
-  const auto per_unit = hn::Set(d, book.per_unit), high = hn::Set(d, RoughBook::kMost), low = hn::Set(d, -RoughBook::kMost);
+  const auto per_unit = hn::Set(d, book.per_unit), high = hn::Set(d, RoughBook::kMost),
+             low = hn::Set(d, -RoughBook::kMost);
   const size_t lanes = hn::Lanes(d);
   constexpr size_t kNumbers = kDim * kAtOnce, kPairs = kDim / 2;
   alignas(64) float rest[kNumbers] = {};

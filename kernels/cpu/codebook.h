@@ -11,7 +11,8 @@ namespace edgequant {
 // (both n x dim). Of equal rows the first.
 void NearestRows(const float* x, const float* w, size_t n, int dim, const float* rows, size_t count, uint16_t* codes);
 
-// A codebook in whole numbers, for trials: products of 12 bits, with the index of a row in the lowest bits of its distance.
+// A codebook in whole numbers, for trials: products of 12 bits, with the index of a row in the lowest bits of its
+// distance.
 struct RoughBook {
   static constexpr size_t kAtOnce = 256;  // rows whose indices fit
   static constexpr float kMost = 2047;    // magnitude of the numbers of a vector
@@ -25,8 +26,8 @@ struct RoughBook {
   RoughBook(const float* book, size_t n, int width);
 };
 
-// The same, nearly: numbers of x above six times the book's largest count as that. `distance` receives what is nearest's
-// squared distance less x^2, halved.
+// The same, nearly: numbers of x above six times the book's largest count as that. `distance` receives what is
+// nearest's squared distance less x^2, halved.
 void NearlyNearestRows(const RoughBook& book, const float* x, size_t n, uint16_t* codes, float* distance);
 
 }  // namespace edgequant

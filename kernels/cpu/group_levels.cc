@@ -18,7 +18,11 @@ namespace HWY_NAMESPACE {
 class GroupLevels {
  public:
   GroupLevels(size_t n, int k, bool quick)
-      : n_(n), k_(size_t(k)), step_(quick ? StepOf(n, size_t(k)) : 1), inverse_(n + 1), memory_((4 * (n + 1) + 2 * n + (n + 1) * size_t(k) + kAtOnce) * kColumns + 16) {
+      : n_(n),
+        k_(size_t(k)),
+        step_(quick ? StepOf(n, size_t(k)) : 1),
+        inverse_(n + 1),
+        memory_((4 * (n + 1) + 2 * n + (n + 1) * size_t(k) + kAtOnce) * kColumns + 16) {
     float* at = memory_.data() + (64 - reinterpret_cast<uintptr_t>(memory_.data()) % 64) % 64 / sizeof(float);
     const auto take = [&](size_t rows) {
       float* const p = at;
@@ -73,7 +77,8 @@ class GroupLevels {
       Center(c);
       for (size_t j = 0; j <= n_; j += step_) {
         const VF s = hn::Load(d, sums_ + j * kColumns + c);
-        hn::Store(hn::Mul(hn::Mul(s, s), Inverse(d, hn::Load(d, weights_ + j * kColumns + c))), d, gain_ + j * kColumns + c);
+        hn::Store(hn::Mul(hn::Mul(s, s), Inverse(d, hn::Load(d, weights_ + j * kColumns + c))), d,
+                  gain_ + j * kColumns + c);
       }
       for (size_t level = 1; level < k_; ++level) AddLevel<kWeights>(c, level);
     }
@@ -142,7 +147,8 @@ class GroupLevels {
       const VF sum = hn::Load(d, sums_ + j * kColumns + c);
       [[maybe_unused]] const VF weight = hn::Load(d, weights_ + j * kColumns + c);
       for (size_t i = (level + step_ - 1) / step_ * step_; i < j; i += step_) {
-        const VF s = hn::Sub(sum, hn::Load(d, sums_ + i * kColumns + c)), square = hn::Mul(s, s), before = hn::Load(d, gain_ + i * kColumns + c);
+        const VF s = hn::Sub(sum, hn::Load(d, sums_ + i * kColumns + c)), square = hn::Mul(s, s),
+                 before = hn::Load(d, gain_ + i * kColumns + c);
         VF gain;
         if constexpr (kWeights) {
           const VF a = hn::Sub(weight, hn::Load(d, weights_ + i * kColumns + c));
@@ -156,7 +162,8 @@ class GroupLevels {
       hn::Store(best, d, next_ + j * kColumns + c);
       hn::Store(cut, d, cuts_ + (level * (n_ + 1) + j) * kColumns + c);
     }
-    for (size_t j = first; j <= n_; j += step_) hn::Store(hn::Load(d, next_ + j * kColumns + c), d, gain_ + j * kColumns + c);
+    for (size_t j = first; j <= n_; j += step_)
+      hn::Store(hn::Load(d, next_ + j * kColumns + c), d, gain_ + j * kColumns + c);
   }
 
   // Means between the cuts, from the numbers themselves.
@@ -184,14 +191,17 @@ class GroupLevels {
       size_t at = n_;
       for (size_t level = k_; --level > 0;) {
         at = size_t(cuts_[(level * (n_ + 1) + at) * kColumns + c]);
-        const float below = sorted_[(at ? at - 1 : 0) * kColumns + c], above = sorted_[(at < n_ ? at : n_ - 1) * kColumns + c];
+        const float below = sorted_[(at ? at - 1 : 0) * kColumns + c],
+                    above = sorted_[(at < n_ ? at : n_ - 1) * kColumns + c];
         limits_[(level - 1) * kColumns + c] = below * 0.5f + above * 0.5f;
       }
     }
     alignas(64) float found[kMostGroupLevels][kColumns];
     for (int c = 0; c < kColumns; c += LanesF()) {
-      const VF half = hn::Set(d, 0.5f), low = hn::Load(d, sorted_ + c), high = hn::Load(d, sorted_ + (n_ - 1) * kColumns + c);
-      const VF range = hn::Sub(hn::Mul(high, half), hn::Mul(low, half)), middle = hn::MulAdd(high, half, hn::Mul(low, half));
+      const VF half = hn::Set(d, 0.5f), low = hn::Load(d, sorted_ + c),
+               high = hn::Load(d, sorted_ + (n_ - 1) * kColumns + c);
+      const VF range = hn::Sub(hn::Mul(high, half), hn::Mul(low, half)),
+               middle = hn::MulAdd(high, half, hn::Mul(low, half));
       const VF unit = Inverse(d, range);
       VF all_x = hn::Zero(d), all_w = all_x, limit[kAtOnce], level[kMostGroupLevels];
       for (size_t i = 0; i < n_; ++i) {
@@ -201,7 +211,8 @@ class GroupLevels {
         all_x = hn::MulAdd(v, w, all_x);
         all_w = hn::Add(all_w, w);
       }
-      for (size_t l = 0; l + 1 < k_; ++l) limit[l] = hn::Mul(hn::Sub(hn::Load(d, limits_ + l * kColumns + c), middle), unit);
+      for (size_t l = 0; l + 1 < k_; ++l)
+        limit[l] = hn::Mul(hn::Sub(hn::Load(d, limits_ + l * kColumns + c), middle), unit);
       for (int round = 0; round < (k_ <= 4 ? 3 : 6); ++round) {
         VF above_x[kMostGroupLevels], above_w[kMostGroupLevels];
         size_t l = 0;
@@ -210,7 +221,8 @@ class GroupLevels {
         VF x = all_x, w = all_w, least = hn::Set(d, -1.0f);
         for (l = 0; l < k_; ++l) {  // a level stays between its limits, also if nothing is there
           const bool last = l + 1 == k_;
-          const VF next_x = last ? hn::Zero(d) : above_x[l], next_w = last ? hn::Zero(d) : above_w[l], most = last ? hn::Set(d, 1.0f) : limit[l];
+          const VF next_x = last ? hn::Zero(d) : above_x[l], next_w = last ? hn::Zero(d) : above_w[l],
+                   most = last ? hn::Set(d, 1.0f) : limit[l];
           const VF mean = hn::Mul(hn::Sub(x, next_x), Inverse(d, hn::Sub(w, next_w)));
           level[l] = hn::Min(hn::Max(mean, least), most);
           x = next_x, w = next_w, least = most;
@@ -231,7 +243,8 @@ class GroupLevels {
     VF x[kLimits], w[kLimits], limits[kLimits];
     for (int l = 0; l < kLimits; ++l) x[l] = w[l] = hn::Zero(d), limits[l] = limit[l];
     for (size_t i = 0; i < n_; ++i) {
-      const VF v = hn::Load(d, sorted_ + i * kColumns + c), by = kWeights ? hn::Load(d, weight_ + i * kColumns + c) : one;
+      const VF v = hn::Load(d, sorted_ + i * kColumns + c),
+               by = kWeights ? hn::Load(d, weight_ + i * kColumns + c) : one;
       const VF wx = kWeights ? hn::Mul(v, by) : v;
       for (int l = 0; l < kLimits; ++l) {
         const auto above = hn::Gt(v, limits[l]);
@@ -247,7 +260,8 @@ class GroupLevels {
   float *sorted_, *weight_, *sums_, *weights_, *gain_, *next_, *cuts_, *limits_;
 };
 
-void BestGroupLevelsTargeted(const float* x, const float* w, size_t groups, size_t n, int k, bool quick, float* levels) {
+void BestGroupLevelsTargeted(const float* x, const float* w, size_t groups, size_t n, int k, bool quick,
+                             float* levels) {
   GroupLevels search(n, k, quick);
   std::vector<float> unused(static_cast<size_t>(k));
   for (size_t first = 0; first < groups; first += kColumns) {

@@ -58,7 +58,8 @@ struct GroupSource {
       : scale(row.scale), zero(row.zeros == Zero::kNone || kMinimum ? nullptr : row.shift),
         minimum(kMinimum ? row.shift : nullptr), fixed_zero(row.values ? row.values->zero : 0.0f) {}
   HWY_INLINE GroupNumbers Of(DF d, size_t g) const {
-    return {hn::Set(d, scale ? scale[g] : 1.0f), hn::Set(d, zero ? zero[g] : fixed_zero), hn::Set(d, kMinimum ? minimum[g] : 0.0f)};
+    return {hn::Set(d, scale ? scale[g] : 1.0f), hn::Set(d, zero ? zero[g] : fixed_zero),
+            hn::Set(d, kMinimum ? minimum[g] : 0.0f)};
   }
 };
 
@@ -115,7 +116,8 @@ struct LocalPattern {
   alignas(64) uint32_t shift[kPhases][16];
   uint32_t offset, mask;
   size_t bytes;
-  explicit LocalPattern(const CodePattern& t) : offset(uint32_t(t.offset)), mask(uint32_t(t.mask)), bytes(size_t(t.bytes)) {
+  explicit LocalPattern(const CodePattern& t)
+      : offset(uint32_t(t.offset)), mask(uint32_t(t.mask)), bytes(size_t(t.bytes)) {
     memcpy(pick, t.pick, sizeof pick);
     memcpy(shift, t.shift, sizeof shift);
   }
@@ -123,7 +125,8 @@ struct LocalPattern {
 
 // Codes [c, c + lanes) of 16.
 template <Lie kLie>
-HWY_INLINE VI PickCodes([[maybe_unused]] DF d, const LocalPattern<kLie>& t, int phase, int c, const uint8_t* HWY_RESTRICT p) {
+HWY_INLINE VI PickCodes([[maybe_unused]] DF d, const LocalPattern<kLie>& t, int phase, int c,
+                        const uint8_t* HWY_RESTRICT p) {
   const DI di;
   if constexpr (kLie == Lie::kBytes) {
     const hn::Rebind<uint8_t, DF> bytes;
@@ -135,7 +138,8 @@ HWY_INLINE VI PickCodes([[maybe_unused]] DF d, const LocalPattern<kLie>& t, int 
   const auto word = hn::Set(du, uint32_t(p[pick[0]] | (pick[1] < 16 ? p[pick[1]] << 8 : 0)));
 #else
   const hn::Repartition<uint8_t, DF> d8;
-  const auto word = hn::BitCast(du, hn::TableLookupBytesOr0(hn::LoadDup128(d8, p), hn::Load(d8, t.pick[phase] + 4 * c)));
+  const auto word =
+      hn::BitCast(du, hn::TableLookupBytesOr0(hn::LoadDup128(d8, p), hn::Load(d8, t.pick[phase] + 4 * c)));
 #endif
   const auto shift = hn::Load(du, t.shift[phase] + c);
   if constexpr (kLie == Lie::kDigits) {  // a byte times a power of three: the low byte is what is left of it
@@ -155,8 +159,9 @@ HWY_INLINE VI PickCodes([[maybe_unused]] DF d, const LocalPattern<kLie>& t, int 
 
 // `n` weights whose codes begin at p, from group g on.
 template <Plus kPlus, Lie kLie, class V>
-HWY_INLINE void DecodeRun(const DecodeRow& row, const LocalPattern<kLie>& t, const GroupSource<kPlus != Plus::kNothing>& source,
-                          const uint8_t* HWY_RESTRICT p, size_t n, size_t group, size_t g, float* HWY_RESTRICT out) {
+HWY_INLINE void DecodeRun(const DecodeRow& row, const LocalPattern<kLie>& t,
+                          const GroupSource<kPlus != Plus::kNothing>& source, const uint8_t* HWY_RESTRICT p, size_t n,
+                          size_t group, size_t g, float* HWY_RESTRICT out) {
   const DF d;
   int phase = 0;
   for (size_t i = 0; i < n; ++g) {
@@ -177,13 +182,17 @@ template <Plus kPlus, Lie kLie, class V>
 HWY_NOINLINE void DecodePacked(const DecodeRow& row, float* HWY_RESTRICT out) {
   const LocalPattern<kLie> t(*row.packed.pattern);
   const GroupSource<kPlus != Plus::kNothing> source(row);
-  const size_t run = HWY_MIN(row.packed.run, row.cols), runs = row.cols / run, step = row.packed.step, group = HWY_MIN(row.group, run);
+  const size_t run = HWY_MIN(row.packed.run, row.cols), runs = row.cols / run, step = row.packed.step,
+               group = HWY_MIN(row.group, run);
   const size_t groups = (run + group - 1) / group, used = (run / 16 + t.kPhases - 1) / t.kPhases * t.bytes;
   const uint8_t* p = row.packed.first;
   size_t b = 0;
   const size_t left = size_t(row.packed.end - p);
-  const size_t safe = left < used + 16 ? 0 : step ? (left - used - 16) / step + 1 : runs;  // a load of 16 bytes stays inside
-  for (; b < HWY_MIN(runs, safe); ++b, p += step) DecodeRun<kPlus, kLie, V>(row, t, source, p, run, group, b * groups, out + b * run);
+  const size_t safe = left < used + 16 ? 0
+                      : step           ? (left - used - 16) / step + 1
+                                       : runs;  // a load of 16 bytes stays inside
+  for (; b < HWY_MIN(runs, safe); ++b, p += step)
+    DecodeRun<kPlus, kLie, V>(row, t, source, p, run, group, b * groups, out + b * run);
   for (; b < runs; ++b, p += step) {
     std::vector<uint8_t> copy(used + 16);
     memcpy(copy.data(), p, HWY_MIN(used, size_t(row.packed.end - p)));
@@ -264,8 +273,8 @@ void DecodeTargeted(const DecodeRow& row, float* out) {
 
 // ---- Numbers
 
-void ReadScaledTargeted(const CodePattern& pattern, const uint8_t* from, const uint8_t* end, size_t step, size_t blocks, size_t n,
-                        float zero, const float* super, float* HWY_RESTRICT out) {
+void ReadScaledTargeted(const CodePattern& pattern, const uint8_t* from, const uint8_t* end, size_t step, size_t blocks,
+                        size_t n, float zero, const float* super, float* HWY_RESTRICT out) {
   const DF d;
   const LocalPattern<Lie::kBits> t(pattern);
   const VF zeros = hn::Set(d, zero);
@@ -334,8 +343,8 @@ HWY_EXPORT(ReadHalvesTargeted);
 HWY_EXPORT(ReadScaledTargeted);
 void DecodeCodes(const DecodeRow& row, float* out) { HWY_DYNAMIC_DISPATCH(DecodeTargeted)(row, out); }
 
-void ReadScaledIntegers(const CodePattern& pattern, const uint8_t* from, const uint8_t* end, size_t step, size_t blocks, size_t n,
-                        float zero, const float* super, float* out) {
+void ReadScaledIntegers(const CodePattern& pattern, const uint8_t* from, const uint8_t* end, size_t step, size_t blocks,
+                        size_t n, float zero, const float* super, float* out) {
   HWY_DYNAMIC_DISPATCH(ReadScaledTargeted)(pattern, from, end, step, blocks, n, zero, super, out);
 }
 

@@ -7,8 +7,8 @@
 
 namespace edgequant {
 
-// Where each of 16 codes side by side lies in 16 bytes: two bytes are picked, and shifted down (or, base 3, multiplied up
-// to where the digit is the highest). Bits repeat after 16 codes, base-3 digits after five times as many.
+// Where each of 16 codes side by side lies in 16 bytes: two bytes are picked, and shifted down (or, base 3, multiplied
+// up to where the digit is the highest). Bits repeat after 16 codes, base-3 digits after five times as many.
 struct CodePattern {
   int phases = 0;                         // 1; of base-3 digits 5
   int bytes = 0;                          // from the first of all phases to the next
@@ -44,10 +44,10 @@ struct DecodeRow {
 
 void DecodeCodes(const DecodeRow& row, float* out);
 
-// (integer - zero) * super of `blocks` blocks with `n` integers each: integers in streams `step` bytes apart that may be
-// read up to `end`, one number `super` for each block.
-void ReadScaledIntegers(const CodePattern& pattern, const uint8_t* from, const uint8_t* end, size_t step, size_t blocks, size_t n,
-                        float zero, const float* super, float* out);
+// (integer - zero) * super of `blocks` blocks with `n` integers each: integers in streams `step` bytes apart that may
+// be read up to `end`, one number `super` for each block.
+void ReadScaledIntegers(const CodePattern& pattern, const uint8_t* from, const uint8_t* end, size_t step, size_t blocks,
+                        size_t n, float zero, const float* super, float* out);
 
 // Numbers in `runs` runs of `run` side by side, `step` bytes from one run to the next.
 void ReadCells(Cell cell, const uint8_t* from, size_t step, size_t runs, size_t run, float* out);

@@ -13,8 +13,8 @@ HWY_BEFORE_NAMESPACE();
 namespace edgequant {
 namespace HWY_NAMESPACE {
 
-// x and w are n x 16 numbers; one: all of them are one group. Weights of what is not there are 0, its x repeats another.
-// w is null where all weights are 1: there is less to be done then.
+// x and w are n x 16 numbers; one: all of them are one group. Weights of what is not there are 0, its x repeats
+// another. w is null where all weights are 1: there is less to be done then.
 struct GroupTile {
   size_t n = 0;
   bool one = false;
@@ -108,7 +108,8 @@ HWY_INLINE void Describe(const GroupTile& t, Outline& o) {
     VF low = hn::Load(d, x), high = low, extreme = hn::Zero(d), most = hn::Zero(d);
     VF magnitudes = hn::Zero(d), sx = hn::Zero(d), sw = hn::Zero(d);
     for (size_t i = 0; i < t.n; ++i, x += kColumns) {
-      const VF xv = hn::Load(d, x), wv = t.w ? hn::Load(d, t.w + i * kColumns + c) : hn::Set(d, 1.0f), magnitude = hn::Abs(xv);
+      const VF xv = hn::Load(d, x), wv = t.w ? hn::Load(d, t.w + i * kColumns + c) : hn::Set(d, 1.0f),
+               magnitude = hn::Abs(xv);
       low = hn::Min(low, xv);
       high = hn::Max(high, xv);
       extreme = hn::IfThenElse(hn::Gt(magnitude, most), xv, extreme);
@@ -137,7 +138,8 @@ HWY_INLINE float SafeInverse(float v) { return fabsf(v) > 1e-37f ? 1 / v : 0; }
 template <class V>
 class Searcher {
  public:
-  Searcher(const SchemeSearch& s, const V& v, const GroupTile& tile) : s_(s), v_(v), t_(tile), f_(*s.scheme), minimum_(f_.zeros == Zero::kMinimum || f_.zeros == Zero::kFloat) {
+  Searcher(const SchemeSearch& s, const V& v, const GroupTile& tile)
+      : s_(s), v_(v), t_(tile), f_(*s.scheme), minimum_(f_.zeros == Zero::kMinimum || f_.zeros == Zero::kFloat) {
     Describe(t_, o_);
   }
 
@@ -195,7 +197,8 @@ class Searcher {
     Sums unused;
     for (int j = 0; j < kColumns; ++j) shift[j] = 0;
     for (int side = 0; side < ends; ++side) {
-      for (int j = 0; j < kColumns; ++j) plain[j] = AsStored(s_.scale_cell, (side ? -1 : 1) * fabsf(o_.extreme[j]) / high);
+      for (int j = 0; j < kColumns; ++j)
+        plain[j] = AsStored(s_.scale_cell, (side ? -1 : 1) * fabsf(o_.extreme[j]) / high);
       for (int k = -s_.tuning->scale_steps; k <= s_.tuning->scale_steps; ++k) {
         for (int j = 0; j < kColumns; ++j) s[j] = StepCell(s_.scale_cell, plain[j], k);
         Keep(s, shift, best_s, best_shift, least, unused);
@@ -224,7 +227,8 @@ class Searcher {
     else if (t_.w) Evaluate<false, true>(v_, t_, t, s, m, sums, error);
     else Evaluate<false, false>(v_, t_, t, s, m, sums, error);
   }
-  void Keep(const Numbers& s, const Numbers& shift, Numbers& best_s, Numbers& best_shift, Numbers& least, Sums& sums) const {
+  void Keep(const Numbers& s, const Numbers& shift, Numbers& best_s, Numbers& best_shift, Numbers& least,
+            Sums& sums) const {
     Numbers error;
     Judge(s, shift, sums, error);
     for (int c = 0; c < kColumns; c += LanesF()) {
@@ -364,7 +368,8 @@ class Searcher {
     }
     if (!minimum_) return;
     for (int c = 0; c < kColumns; c += LanesF()) {  // the best minimum for the scale as it will be stored
-      const VF rounded = StoredScale(d, s_, s.at(c)), free = hn::Mul(hn::NegMulAdd(rounded, sums.l.at(c), o_.sx.at(c)), Inverse(d, o_.sw.at(c)));
+      const VF rounded = StoredScale(d, s_, s.at(c)),
+               free = hn::Mul(hn::NegMulAdd(rounded, sums.l.at(c), o_.sx.at(c)), Inverse(d, o_.sw.at(c)));
       VF m = hn::IfThenElse(hn::Eq(rounded, hn::Zero(d)), shift.at(c), free);
       if (s_.minimum_below_zero) m = hn::Min(m, hn::Zero(d));
       shift.set(c, m);

@@ -42,7 +42,8 @@ class Lines {
 
 // Calls body(first group, groups, tile) for each 16 groups of the rows.
 template <class Body>
-HWY_INLINE void ForTiles(const SchemeSearch& s, const float* x, size_t rows, size_t cols, const float* importance, const Body& body) {
+HWY_INLINE void ForTiles(const SchemeSearch& s, const float* x, size_t rows, size_t cols, const float* importance,
+                         const Body& body) {
   const size_t group = s.scheme->GroupCols(cols), per_row = (cols + group - 1) / group, total = rows * per_row;
   Lines xs(group * kColumns), ws(group * kColumns), short_x(group * kColumns), short_w(group * kColumns);
   const std::vector<float> ones(group, 1.0f), zeros(group, 0.0f);
@@ -94,8 +95,8 @@ void SearchScalesTargeted(const SchemeSearch& s, const float* x, size_t rows, si
 }
 
 template <class V>
-HWY_NOINLINE void SumTiles(const V& values, const SchemeSearch& s, const float* x, size_t rows, size_t cols, const float* importance,
-                           const float* scale, const float* shift, GroupSums* sums) {
+HWY_NOINLINE void SumTiles(const V& values, const SchemeSearch& s, const float* x, size_t rows, size_t cols,
+                           const float* importance, const float* scale, const float* shift, GroupSums* sums) {
   ForTiles(s, x, rows, cols, importance, [&](size_t at, size_t n, const GroupTile& tile) HWY_ATTR {
     Numbers tile_scale = {}, tile_shift = {};
     memcpy(tile_scale.v, scale + at, n * sizeof(float));
@@ -106,12 +107,13 @@ HWY_NOINLINE void SumTiles(const V& values, const SchemeSearch& s, const float* 
   });
 }
 
-void SumGroupsTargeted(const SchemeSearch& s, const float* x, size_t rows, size_t cols, const float* importance, const float* scale,
-                       const float* shift, GroupSums* sums) {
+void SumGroupsTargeted(const SchemeSearch& s, const float* x, size_t rows, size_t cols, const float* importance,
+                       const float* scale, const float* shift, GroupSums* sums) {
   WithValues(*s.values, [&](const auto& v) { SumTiles(v, s, x, rows, cols, importance, scale, shift, sums); });
 }
 
-size_t BestEndTargeted(const float* v, size_t n, float inverse, const float* ends, size_t count, float low, float high) {
+size_t BestEndTargeted(const float* v, size_t n, float inverse, const float* ends, size_t count, float low,
+                       float high) {
   const DF d;
   const VF lows = hn::Set(d, low), highs = hn::Set(d, high);
   float least = INFINITY;
@@ -192,12 +194,12 @@ HWY_EXPORT(SumGroupsTargeted);
 HWY_EXPORT(BestEndTargeted);
 HWY_EXPORT(ChooseCodesTargeted);
 
-void SearchScales(const SchemeSearch& s, const float* x, size_t rows, size_t cols, const float* importance, float* scale,
-                  float* shift) {
+void SearchScales(const SchemeSearch& s, const float* x, size_t rows, size_t cols, const float* importance,
+                  float* scale, float* shift) {
   HWY_DYNAMIC_DISPATCH(SearchScalesTargeted)(s, x, rows, cols, importance, scale, shift);
 }
-void SumGroups(const SchemeSearch& s, const float* x, size_t rows, size_t cols, const float* importance, const float* scale,
-               const float* shift, GroupSums* sums) {
+void SumGroups(const SchemeSearch& s, const float* x, size_t rows, size_t cols, const float* importance,
+               const float* scale, const float* shift, GroupSums* sums) {
   HWY_DYNAMIC_DISPATCH(SumGroupsTargeted)(s, x, rows, cols, importance, scale, shift, sums);
 }
 size_t BestEnd(const float* v, size_t n, float inverse, const float* ends, size_t count, float low, float high) {

@@ -12,8 +12,8 @@ namespace edgequant {
 constexpr int kMaxSchemeStarts = 48;
 
 // Starts: where the first trial puts the ends of a group's range on the codes, in steps. With a zero or minimum of the
-// group: (steps clipped below, above). Scale only: (+1 or -1: the end of the values that the weight of largest magnitude
-// goes to, a positive scale or one of either sign; by what the scale is multiplied).
+// group: (steps clipped below, above). Scale only: (+1 or -1: the end of the values that the weight of largest
+// magnitude goes to, a positive scale or one of either sign; by what the scale is multiplied).
 struct SchemeTuning {
   int starts = 0;          // even
   int rounds = 1;          // alternations of codes and stored scale
@@ -33,17 +33,17 @@ struct SchemeSearch {
 
 // ---- Groups of a row: x is rows x cols, importance cols numbers or null; scale and shift rows x groups.
 
-void SearchScales(const SchemeSearch& s, const float* x, size_t rows, size_t cols, const float* importance, float* scale,
-                  float* shift);
+void SearchScales(const SchemeSearch& s, const float* x, size_t rows, size_t cols, const float* importance,
+                  float* scale, float* shift);
 
-// What the best codes for given scales and shifts leave: for each group the sums of w, w x, w v, w v^2 and w v x over its
-// weights x with importance w and values v. For minima and values that count from 0.
+// What the best codes for given scales and shifts leave: for each group the sums of w, w x, w v, w v^2 and w v x over
+// its weights x with importance w and values v. For minima and values that count from 0.
 struct GroupSums { float w, x, l, ll, xl; };
-void SumGroups(const SchemeSearch& s, const float* x, size_t rows, size_t cols, const float* importance, const float* scale,
-               const float* shift, GroupSums* sums);
+void SumGroups(const SchemeSearch& s, const float* x, size_t rows, size_t cols, const float* importance,
+               const float* scale, const float* shift, GroupSums* sums);
 
-// Which of the ends e leaves n numbers v the nearest to whole numbers in [low, high], times 1 / (e * inverse): by squares.
-// A multiple of 16 of ends.
+// Which of the ends e leaves n numbers v the nearest to whole numbers in [low, high], times 1 / (e * inverse): by
+// squares. A multiple of 16 of ends.
 size_t BestEnd(const float* v, size_t n, float inverse, const float* ends, size_t count, float low, float high);
 
 // Codes of one group of n weights.
@@ -56,7 +56,8 @@ uint32_t RuleRow(const SchemeSearch& s, const float* x, size_t cols, float* scal
 struct GroupRange { float low, high, extreme, mean_magnitude; };
 struct GroupScale { float scale, shift, unrounded_scale, unrounded_shift; };  // the first two as stored
 GroupScale ScaleByRule(const SchemeSearch& s, const GroupRange& range);
-void CodesByRule(const SchemeSearch& s, const GroupScale* scale, const float* x, size_t cols, uint8_t* codes);  // of a row
+void CodesByRule(const SchemeSearch& s, const GroupScale* scale, const float* x, size_t cols,
+                 uint8_t* codes);  // of a row
 // Without the mean. `largest`: as RuleRow returns it.
 GroupRange RangeOf(const float* x, size_t n, uint32_t* largest = nullptr);
 

@@ -36,7 +36,8 @@ HWY_INLINE VF TableValue(DF d, const float* HWY_RESTRICT table, VI i) {
   } else if constexpr (lanes == 8 && kBits == 4) {
     const DI di;
     const auto low = hn::IndicesFromVec(d, hn::And(i, hn::Set(di, 7)));
-    return hn::IfThenElse(hn::RebindMask(d, hn::Gt(i, hn::Set(di, 7))), hn::TableLookupLanes(hn::LoadU(d, table + 8), low),
+    return hn::IfThenElse(hn::RebindMask(d, hn::Gt(i, hn::Set(di, 7))),
+                          hn::TableLookupLanes(hn::LoadU(d, table + 8), low),
                           hn::TableLookupLanes(hn::LoadU(d, table), low));
   } else {
     return hn::GatherIndex(d, table, i);
@@ -96,7 +97,8 @@ struct CellCodes {
     const VF place = hn::MulAdd(u, hn::Set(d, t.cells_per_unit), hn::Set(d, t.first_cell));
     const VI cell = hn::ConvertTo(di, hn::Min(hn::Max(place, hn::Zero(d)), hn::Set(d, float(CodeValues::kCells - 1))));
     const VF limit{_mm512_permutex2var_ps(hn::Load(d, t.cell_limit).raw, cell.raw, hn::Load(d, t.cell_limit + 16).raw)};
-    const VI rank{_mm512_permutex2var_epi32(hn::Load(di, t.cell_rank).raw, cell.raw, hn::Load(di, t.cell_rank + 16).raw)};
+    const VI rank{
+        _mm512_permutex2var_epi32(hn::Load(di, t.cell_rank).raw, cell.raw, hn::Load(di, t.cell_rank + 16).raw)};
     return hn::IfThenElse(hn::RebindMask(di, hn::Gt(u, limit)), hn::Add(rank, hn::Set(di, 1)), rank);
   }
   HWY_INLINE VF Value(DF d, VF u) const { return TableValue<4>(d, t.sorted, Rank(d, u)); }

@@ -16,8 +16,8 @@ struct CodeValues {
   float low = 0, high = 0, step = 0;   // the least and the largest value, and how far they are apart on average
   int mantissa_bits = 0, exponent_bias = 0;
   int levels = 0;                      // limits are looked up this often
-  // Of 9 to 16 values, none of whose limits are too close: the range in kCells cells of equal size, each with at most one
-  // limit (or 3e38), and how many values lie below it.
+  // Of 9 to 16 values, none of whose limits are too close: the range in kCells cells of equal size, each with at most
+  // one limit (or 3e38), and how many values lie below it.
   static constexpr int kCells = 32;
   bool in_cells = false;
   float first_cell = 0, cells_per_unit = 0;

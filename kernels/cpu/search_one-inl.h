@@ -21,7 +21,8 @@ template <const Block& kB, int S>
 HWY_NOINLINE void PolishF16(const Tile<S>& t, int steps, float span, Fit& f, float* best_s, float* best_m) {
   constexpr bool affine = ShapeOf(kB).affine;
   const DF d;
-  alignas(64) float s[kColumns], m[kColumns] = {}, error[kColumns], least[kColumns], center[kColumns], center_m[kColumns];
+  alignas(64) float s[kColumns], m[kColumns] = {}, error[kColumns], least[kColumns], center[kColumns],
+                                 center_m[kColumns];
   memcpy(center, best_s, sizeof center);
   memcpy(center_m, best_m, sizeof center_m);
   Residual<kB, S>(t, best_s, best_m, least);
@@ -52,7 +53,8 @@ HWY_NOINLINE void PolishF16(const Tile<S>& t, int steps, float span, Fit& f, flo
   }
 }
 
-// The rule without a search: the ends of the range, or the extreme weight, on the ends of the grid. Kept where it is better.
+// The rule without a search: the ends of the range, or the extreme weight, on the ends of the grid. Kept where it is
+// better.
 template <const Block& kB, int S>
 HWY_INLINE void TryPlain(const Tile<S>& t, float* best_s, float* best_m) {
   constexpr Shape shape = ShapeOf(kB);

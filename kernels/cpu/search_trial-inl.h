@@ -34,10 +34,12 @@ struct TrialTable {
   using Grid = TableValues<kB>;
   static constexpr float kReach = (-Grid::low > Grid::high ? -Grid::low : Grid::high) + kReachSteps * Grid::step;
   TrialLane least = TrialLane(Grid::low), limit[15] = {}, gap[15] = {};
-  alignas(64) TrialLane cell_least[kCells] = {}, cell_limit[kCells] = {}, cell_gap[kCells] = {};  // cell k of position >> kCellShift at k & 31
+  alignas(64) TrialLane cell_least[kCells] = {},
+                        cell_limit[kCells] = {}, cell_gap[kCells] = {};  // cell k of position >> kCellShift at k & 31
   constexpr TrialTable() {
     for (int i = 0; i < 15; ++i) {
-      const float low = Grid::kTable.value[i], high = Grid::kTable.value[i + 1], middle = (low + high) / 2 * (32767 / kReach);
+      const float low = Grid::kTable.value[i], high = Grid::kTable.value[i + 1],
+                  middle = (low + high) / 2 * (32767 / kReach);
       limit[i] = TrialLane(middle < 0 ? middle - 0.5f : middle + 0.5f);
       gap[i] = TrialLane(high - low);
     }
@@ -93,7 +95,8 @@ HWY_INLINE void StoreTrial([[maybe_unused]] VI even, [[maybe_unused]] VI odd, Tr
 
 // The columns [c, c + lanes), x over their extreme weight.
 template <const Block& kB, int S>
-HWY_INLINE void FillTrial(const float* HWY_RESTRICT x, const float* HWY_RESTRICT w, VF inverse_extreme, TrialTile<S>& t) {
+HWY_INLINE void FillTrial(const float* HWY_RESTRICT x, const float* HWY_RESTRICT w, VF inverse_extreme,
+                          TrialTile<S>& t) {
   using Range = TrialRange<kB, S>;
   const DF d;
   VF most_w = hn::Zero(d), most_wx = hn::Zero(d);
@@ -132,9 +135,10 @@ HWY_INLINE VT TrialValue(VT x, VT factor) {
   const VT at = hn::ShiftRight<15>(hn::Add(hn::Mul(x, factor), hn::Set(d, 1 << 14)));
 #endif
 #if EDGEQUANT_TRIAL_PAIRS && HWY_TARGET <= HWY_AVX3
-  const auto lookup = [cell = hn::ShiftRight<kCellShift>(at)](const TrialLane* table) HWY_ATTR {  // of the lowest 5 bits
-    return VT{_mm512_permutexvar_epi16(cell.raw, hn::Load(DT(), table).raw)};
-  };
+  const auto lookup = [cell = hn::ShiftRight<kCellShift>(at)](const TrialLane* table)
+                          HWY_ATTR {  // of the lowest 5 bits
+                            return VT{_mm512_permutexvar_epi16(cell.raw, hn::Load(DT(), table).raw)};
+                          };
   const VT least = lookup(kTable.cell_least);
   const auto above = hn::Gt(at, lookup(kTable.cell_limit));
   return hn::IfThenElse(above, hn::Add(least, lookup(kTable.cell_gap)), least);

@@ -101,7 +101,8 @@ HWY_NOINLINE void Polish(const Tile<S>& t, int steps, float span, bool pairs, Su
         if constexpr (shape.affine) {
           Decoded(trial, s, m);
           Fit g;
-          for (int c = 0; c < kColumns; c += LanesF()) {  // the middle of the range stays, or moves by a share of a step
+          for (int c = 0; c < kColumns;
+               c += LanesF()) {  // the middle of the range stays, or moves by a share of a step
             const VF sv = hn::Load(d, s + c), grown = hn::Sub(sv, hn::Load(d, f.s + c));
             const VF moved = hn::MulAdd(grown, hn::Set(d, shape.high / 2), hn::Load(d, f.m + c));
             hn::Store(hn::MulAdd(sv, hn::Set(d, pairs ? 0 : shift / 3), moved), d, m + c);
@@ -138,7 +139,8 @@ HWY_NOINLINE void Polish(const Tile<S>& t, int steps, float span, bool pairs, Su
   }
 }
 
-// The whole search of a tile's blocks; error, if not null, receives each column's error. Of all rounds the best is kept.
+// The whole search of a tile's blocks; error, if not null, receives each column's error. Of all rounds the best is
+// kept.
 template <const Block& kB, int S>
 HWY_NOINLINE void SearchTwoLevels(const Tile<S>& t, const Tuning& p, Super& z, float* error) {
   constexpr int groups = ShapeOf(kB).groups;

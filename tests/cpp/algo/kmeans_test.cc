@@ -66,7 +66,8 @@ TEST(KMeans, AHistogramOfNumbersGivesNearlyTheSame) {
   EXPECT_LT(ErrorOf(x, ones, histogram.BestLevels(16)), 1.001 * best);
 }
 
-// Many groups at once are as good as one after the other: on all targets, with and without weights, for constant groups too.
+// Many groups at once are as good as one after the other: on all targets, with and without weights, for constant groups
+// too.
 TEST(KMeans, LevelsOfGroups) {
   std::mt19937 random(5);
   std::normal_distribution<float> normal;
@@ -94,7 +95,8 @@ TEST(KMeans, LevelsOfGroups) {
             for (size_t i : order) sorted.push_back(x[i]), weight.push_back(weights ? weights[i] : 1);
             const double least = ErrorOf(sorted, weight, BestLevels(sorted.data(), weight.data(), n, k));
             const double all = ErrorOf(sorted, weight, {0});
-            EXPECT_LE(ErrorOf(sorted, weight, {levels, levels + k}), 1.0001 * least + 1e-6 * all) << target << ", " << n << " numbers, " << k;
+            EXPECT_LE(ErrorOf(sorted, weight, {levels, levels + k}), 1.0001 * least + 1e-6 * all)
+                << target << ", " << n << " numbers, " << k;
           }
         }
       }

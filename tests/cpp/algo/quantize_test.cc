@@ -27,7 +27,8 @@ struct Matrix {
   }
   TensorView view() const { return {FormatId::kF32, reinterpret_cast<const uint8_t*>(x.data()), kRows, kCols}; }
 };
-std::vector<uint8_t> Quantized(const TensorView& w, FormatId to, const QuantizeOptions& options = {}, ErrorStats* stats = nullptr) {
+std::vector<uint8_t> Quantized(const TensorView& w, FormatId to, const QuantizeOptions& options = {},
+                               ErrorStats* stats = nullptr) {
   std::vector<uint8_t> out(w.rows * RowBytes(to, w.cols));
   Quantize(w, to, options, out.data(), stats);
   return out;
@@ -94,7 +95,8 @@ TEST(Quantize, ReadsFloatsAtAnyAddress) {
   const Matrix m(4);
   std::vector<uint8_t> moved(m.x.size() * 4 + 1);
   memcpy(moved.data() + 1, m.x.data(), m.x.size() * 4);
-  EXPECT_EQ(Quantized({FormatId::kF32, moved.data() + 1, kRows, kCols}, FormatId::kQ6_K), Quantized(m.view(), FormatId::kQ6_K));
+  EXPECT_EQ(Quantized({FormatId::kF32, moved.data() + 1, kRows, kCols}, FormatId::kQ6_K),
+            Quantized(m.view(), FormatId::kQ6_K));
 }
 
 TEST(Importance, IsScaledPerBlock) {

@@ -24,7 +24,8 @@ void RoundTrip(const char* name) {
       std::vector<int> scale_integer(s.groups), offset_integer(s.groups);
       for (int g = 0; g < s.groups; ++g) {
         const int byte = 100 + int(random() % 27);  // an ordinary number of the 8-bit types
-        scale[g] = SizeOf(kB.scale.type) == 1 ? FloatOfByte(kB.scale.type, byte) : F16ToF32(uint16_t(0x2000 + random() % 0x2000));
+        scale[g] = SizeOf(kB.scale.type) == 1 ? FloatOfByte(kB.scale.type, byte)
+                                              : F16ToF32(uint16_t(0x2000 + random() % 0x2000));
         offset[g] = F16ToF32(uint16_t(0x2000 + random() % 0x2000));
         scale_integer[g] = s.two_level ? s.scale_low + int(random() % unsigned(s.scale_high - s.scale_low + 1)) : 1;
         offset_integer[g] = s.two_level && s.affine ? int(random() % unsigned(s.min_high + 1)) : 1;
@@ -63,7 +64,8 @@ TEST(NearestByte, IsNearestForAllCodes) {
 }
 
 TEST(Shape, FollowsFromTheDescription) {
-  constexpr Shape q4 = ShapeOf(ggml::Q4_K), q6 = ShapeOf(ggml::Q6_K), iq4 = ShapeOf(ggml::IQ4_XS), q8 = ShapeOf(ggml::Q8_0);
+  constexpr Shape q4 = ShapeOf(ggml::Q4_K), q6 = ShapeOf(ggml::Q6_K), iq4 = ShapeOf(ggml::IQ4_XS),
+                  q8 = ShapeOf(ggml::Q8_0);
   EXPECT_EQ(q4.group, 32);
   EXPECT_EQ(q4.groups, 8);
   EXPECT_TRUE(q4.affine && q4.two_level);

@@ -19,7 +19,8 @@ std::string Sample(uint32_t version = 3) {
                Key("ids", 9, Array(5, 2, Le(int32_t(-1)) + Le(int32_t(5)))),
                Key("nested", 9, Array(9, 2, Array(0, 2, "xy") + Array(8, 1, Text("z"))))},
               {Info("q", {64, 2}, 2, 96), Info("v", {3}, 0, 0), Info("s", {}, 27, 32), Info("none", {32, 0}, 8, 96)},
-              "abcdefghijkl" + std::string(20, '\0') + "12345678" + std::string(56, '\0') + std::string(72, 'q'), version);
+              "abcdefghijkl" + std::string(20, '\0') + "12345678" + std::string(56, '\0') + std::string(72, 'q'),
+              version);
 }
 
 TEST(Gguf, ReadsWhatTheFileSays) {
@@ -58,13 +59,17 @@ TEST(Gguf, ReadsWhatTheFileSays) {
 
 TEST(Gguf, AlignmentFromMetadata) {
   const std::string key = Key("general.alignment", 4, Le(uint32_t(256)));
-  const GgufFile file = Parse(File({key}, {Info("a", {4}, 0, 0), Info("b", {1}, 24, 256)}, std::string(257, 'x'), 3, 256));
+  const GgufFile file =
+      Parse(File({key}, {Info("a", {4}, 0, 0), Info("b", {1}, 24, 256)}, std::string(257, 'x'), 3, 256));
   EXPECT_EQ(file.alignment(), 256u);
   EXPECT_EQ(file.tensors()[1].offset, 512u);
-  ExpectContains(ErrorOf([&] { Parse(File({key}, {Info("a", {4}, 0, 32)}, std::string(64, 'x'), 3, 256)); }), "alignment 256");
+  ExpectContains(ErrorOf([&] { Parse(File({key}, {Info("a", {4}, 0, 32)}, std::string(64, 'x'), 3, 256)); }),
+                 "alignment 256");
 }
 
-TEST(Gguf, VocabularyWithoutTensorsNeedsNoPadding) { EXPECT_TRUE(Parse(File({Key("a", 0, "x")}, {}, "")).tensors().empty()); }
+TEST(Gguf, VocabularyWithoutTensorsNeedsNoPadding) {
+  EXPECT_TRUE(Parse(File({Key("a", 0, "x")}, {}, "")).tensors().empty());
+}
 
 TEST(Gguf, EveryPrefixIsRefused) {
   const std::string bytes = Sample();
@@ -104,7 +109,8 @@ TEST(Gguf, EveryTypeHasItsNameAndNumber) {
     ASSERT_TRUE(FindTensorType(type.name, &again)) << type.name;
     EXPECT_EQ(again.number, number) << type.name;
     const std::string data(size_t(type.bytes) * 3, 'x');
-    EXPECT_EQ(Parse(File({}, {Info("a", {type.block, 3}, number, 0)}, data)).tensors()[0].size, data.size()) << type.name;
+    EXPECT_EQ(Parse(File({}, {Info("a", {type.block, 3}, number, 0)}, data)).tensors()[0].size, data.size())
+        << type.name;
   }
   EXPECT_GE(count, 32);
   EXPECT_FALSE(FindTensorType("i2_s", nullptr));

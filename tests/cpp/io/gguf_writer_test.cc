@@ -10,7 +10,9 @@ using namespace gguf_bytes;
 const uint8_t* U8(const std::string& s) { return reinterpret_cast<const uint8_t*>(s.data()); }
 
 GgufValue Text1(const std::string& s) { return {GgufType::kString, false, {}, {s}, {}}; }
-GgufValue U32(uint32_t n) { return {GgufType::kU32, false, {uint8_t(n), uint8_t(n >> 8), uint8_t(n >> 16), uint8_t(n >> 24)}, {}, {}}; }
+GgufValue U32(uint32_t n) {
+  return {GgufType::kU32, false, {uint8_t(n), uint8_t(n >> 8), uint8_t(n >> 16), uint8_t(n >> 24)}, {}, {}};
+}
 
 // The layout of llama.cpp: infos in order, offsets in order, every tensor padded, also the last.
 TEST(GgufWriter, LayoutByteForByte) {
@@ -20,7 +22,8 @@ TEST(GgufWriter, LayoutByteForByte) {
       {"general.architecture", Text1("llama")},
       {"ids", {GgufType::kI32, true, {1, 0, 0, 0, 2, 0, 0, 0}, {}, {}}},
       {"tokens", {GgufType::kString, true, {}, {"a", "bc"}, {}}},
-      {"nested", {GgufType::kArray, true, {}, {}, {{GgufType::kU8, true, {7}, {}, {}}, {GgufType::kString, true, {}, {}, {}}}}}};
+      {"nested",
+       {GgufType::kArray, true, {}, {}, {{GgufType::kU8, true, {7}, {}, {}}, {GgufType::kString, true, {}, {}, {}}}}}};
   GgufWriter writer(path, metadata, {{"q", {2, 32}, "q4_0"}, {"v", {3}, "f32"}, {"s", {}, "i8"}});
   writer.Write(1, U8("abcdefghijkl"), 12);
   writer.Write(0, U8(std::string(36, 'q')), 36);
@@ -29,9 +32,11 @@ TEST(GgufWriter, LayoutByteForByte) {
   writer.Finish();
   const std::string expected =
       File({Key("general.architecture", 8, Text("llama")), Key("ids", 9, Array(5, 2, Le(1) + Le(2))),
-            Key("tokens", 9, Array(8, 2, Text("a") + Text("bc"))), Key("nested", 9, Array(9, 2, Array(0, 1, "\7") + Array(8, 0, "")))},
+            Key("tokens", 9, Array(8, 2, Text("a") + Text("bc"))),
+            Key("nested", 9, Array(9, 2, Array(0, 1, "\7") + Array(8, 0, "")))},
            {Info("q", {32, 2}, 2, 0), Info("v", {3}, 0, 64), Info("s", {}, 24, 96)},
-           std::string(36, 'q') + std::string(28, '\0') + "abcdefghijkl" + std::string(20, '\0') + "s" + std::string(31, '\0'));
+           std::string(36, 'q') + std::string(28, '\0') + "abcdefghijkl" + std::string(20, '\0') + "s" +
+               std::string(31, '\0'));
   EXPECT_EQ(ReadFile(path), expected);
   EXPECT_EQ(writer.file_size(), expected.size());
   EXPECT_EQ(folder.Count(), 1u);
@@ -59,7 +64,8 @@ TEST(GgufWriter, AlignmentIsKeptInTheFile) {
   const auto make = [&](const GgufMetadata& metadata, size_t alignment) {
     return ErrorOf([&] { GgufWriter(folder / "b", metadata, {}, alignment); });
   };
-  ExpectContains(make({{"general.alignment", U32(64)}}, 32), "alignment is 32, but general.alignment in the metadata is 64");
+  ExpectContains(make({{"general.alignment", U32(64)}}, 32),
+                 "alignment is 32, but general.alignment in the metadata is 64");
   ExpectContains(make({{"general.alignment", U32(48)}}, 0), "not a power of two");
   ExpectContains(make({}, 48), "not a power of two");
   ExpectContains(make({{"general.alignment", Text1("32")}}, 0), "not a u32");
@@ -80,7 +86,9 @@ TEST(GgufWriter, RefusesWhatLlamaCppWouldNotLoad) {
   ExpectContains(make({{"a", {1}, "f12"}}), "no type \"f12\"");
   ExpectContains(make({{"a", {uint64_t(1) << 40, uint64_t(1) << 40}, "f32"}}), "too many elements");
   ExpectContains(make({{"a", {uint64_t(1) << 59}, "f32"}, {"b", {uint64_t(1) << 59}, "f32"}}), "too large");
-  const auto metadata = [&](const GgufMetadata& facts) { return ErrorOf([&] { GgufWriter(folder / "a.gguf", facts, {}); }); };
+  const auto metadata = [&](const GgufMetadata& facts) {
+    return ErrorOf([&] { GgufWriter(folder / "a.gguf", facts, {}); });
+  };
   ExpectContains(metadata({{"k", U32(1)}, {"k", U32(1)}}), "\"k\" is given twice");
   ExpectContains(metadata({{"", U32(1)}}), "not a valid key");
   ExpectContains(metadata({{"k", {GgufType::kU32, false, {1, 2}, {}, {}}}}), "exactly one value");

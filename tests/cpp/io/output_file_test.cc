@@ -134,7 +134,8 @@ TEST_P(OutputFileTest, DiskFillsUpLater) {
   {
     OutputFile file(disk + "/a", 4096, GetParam());
     const std::string large(2 << 20, 'x');
-    ExpectContains(ErrorOf([&] { file.WriteAt(0, U8(large), large.size()); }), "/a: cannot be written: the disk is full at byte");
+    ExpectContains(ErrorOf([&] { file.WriteAt(0, U8(large), large.size()); }),
+                   "/a: cannot be written: the disk is full at byte");
   }
   EXPECT_TRUE(std::filesystem::is_empty(disk));
   umount2(disk.c_str(), MNT_DETACH);

@@ -36,7 +36,8 @@ TEST(Safetensors, TensorsInTheOrderOfTheirBytes) {
 }
 
 TEST(Safetensors, Escapes) {
-  const SafetensorsFile file = Parse(Bytes(R"({"__metadata__":{"\"\\\/\b\f\n\r\t":"\u0041\u00fC\u20AC\uD83D\uDE00"}})"));
+  const SafetensorsFile file =
+      Parse(Bytes(R"({"__metadata__":{"\"\\\/\b\f\n\r\t":"\u0041\u00fC\u20AC\uD83D\uDE00"}})"));
   ASSERT_EQ(file.metadata().size(), 1u);
   EXPECT_EQ(file.metadata()[0].first, "\"\\/\b\f\n\r\t");
   EXPECT_EQ(file.metadata()[0].second, "A\xC3\xBC\xE2\x82\xAC\xF0\x9F\x98\x80");
@@ -44,13 +45,14 @@ TEST(Safetensors, Escapes) {
 
 TEST(Safetensors, EveryType) {
   const std::pair<const char*, int> types[] = {
-      {"BOOL", 8},    {"F4", 4},       {"F6_E2M3", 6},     {"F6_E3M2", 6},     {"U8", 8},   {"I8", 8},   {"F8_E5M2", 8}, {"F8_E4M3", 8},
-      {"F8_E8M0", 8}, {"I16", 16},     {"F8_E4M3FNUZ", 8}, {"F8_E5M2FNUZ", 8}, {"U16", 16}, {"F16", 16}, {"BF16", 16},   {"I32", 32},
-      {"U32", 32},    {"F32", 32},     {"C64", 64},        {"F64", 64},        {"I64", 64}, {"U64", 64}};
+      {"BOOL", 8},    {"F4", 4},      {"F6_E2M3", 6}, {"F6_E3M2", 6}, {"U8", 8},          {"I8", 8},
+      {"F8_E5M2", 8}, {"F8_E4M3", 8}, {"F8_E8M0", 8}, {"I16", 16},    {"F8_E4M3FNUZ", 8}, {"F8_E5M2FNUZ", 8},
+      {"U16", 16},    {"F16", 16},    {"BF16", 16},   {"I32", 32},    {"U32", 32},        {"F32", 32},
+      {"C64", 64},    {"F64", 64},    {"I64", 64},    {"U64", 64}};
   for (const auto& [type, bits] : types) {
     const size_t size = size_t(bits) * 8 / 8;  // eight elements
-    const std::string header =
-        std::string(R"({"a":{"dtype":")") + type + R"(","shape":[2,4],"data_offsets":[0,)" + std::to_string(size) + "]}}";
+    const std::string header = std::string(R"({"a":{"dtype":")") + type + R"(","shape":[2,4],"data_offsets":[0,)" +
+                               std::to_string(size) + "]}}";
     EXPECT_EQ(Parse(Bytes(header, std::string(size, 'x'))).tensors()[0].size, size) << type;
     ExpectContains(ErrorOf([&] { Parse(Bytes(header, std::string(size - 1, 'x'))); }), "ends at byte");
   }
@@ -66,10 +68,12 @@ TEST(Safetensors, EmptyTensorsAndFiles) {
 
 // No prefix of a valid file is valid: whatever is cut off, something that was promised is missing.
 TEST(Safetensors, EveryPrefixIsRefused) {
-  const std::string bytes = Bytes(R"({"__metadata__":{"k":"\u20ac"},"a":{"dtype":"F32","shape":[2],"data_offsets":[0,8]}})", "12345678");
+  const std::string bytes =
+      Bytes(R"({"__metadata__":{"k":"\u20ac"},"a":{"dtype":"F32","shape":[2],"data_offsets":[0,8]}})", "12345678");
   Parse(bytes);
   for (size_t size = 0; size < bytes.size(); ++size) {
-    const std::vector<char> exact(bytes.begin(), bytes.begin() + std::ptrdiff_t(size));  // so that the sanitizer sees a read beyond
+    const std::vector<char> exact(bytes.begin(),
+                                  bytes.begin() + std::ptrdiff_t(size));  // so that the sanitizer sees a read beyond
     EXPECT_THROW(SafetensorsFile::Parse(reinterpret_cast<const uint8_t*>(exact.data()), size, "test"), Error) << size;
   }
 }

@@ -22,7 +22,8 @@ std::vector<uint8_t> PackSlowly(const std::vector<uint8_t>& codes, int bits, boo
   for (size_t i = 0; i < codes.size(); ++i)
     for (int b = 0; b < bits; ++b) {
       size_t at = i * size_t(bits) + size_t(b);
-      if (high_first) at = at / 8 * 8 + (8 / size_t(bits) - 1 - at % 8 / size_t(bits)) * size_t(bits) + at % size_t(bits);
+      if (high_first)
+        at = at / 8 * 8 + (8 / size_t(bits) - 1 - at % 8 / size_t(bits)) * size_t(bits) + at % size_t(bits);
       out[at / 8] = uint8_t(out[at / 8] | ((codes[i] + offset) >> b & 1) << at % 8);
     }
   return out;
@@ -53,7 +54,8 @@ TEST_P(BitsOnEachTarget, StreamsOfEveryWidthAndLength) {
 
 TEST(Trits, EveryByteOfFiveDigits) {
   for (int v = 0; v < 243; ++v) {
-    const uint8_t digits[5] = {uint8_t(v / 81), uint8_t(v / 27 % 3), uint8_t(v / 9 % 3), uint8_t(v / 3 % 3), uint8_t(v % 3)};
+    const uint8_t digits[5] = {uint8_t(v / 81), uint8_t(v / 27 % 3), uint8_t(v / 9 % 3), uint8_t(v / 3 % 3),
+                               uint8_t(v % 3)};
     uint8_t byte, back[5];
     PackTrits(digits, 5, &byte);
     EXPECT_EQ(byte, (v * 256 + 242) / 243);
@@ -67,7 +69,8 @@ TEST(Trits, EveryByteOfFiveDigits) {
   for (int k = 0; k < 7; ++k) EXPECT_EQ(back[k], seven[k]);
 }
 
-INSTANTIATE_TEST_SUITE_P(Targets, BitsOnEachTarget, testing::ValuesIn(KernelTargets()), [](const auto& test) { return test.param; });
+INSTANTIATE_TEST_SUITE_P(Targets, BitsOnEachTarget, testing::ValuesIn(KernelTargets()),
+                         [](const auto& test) { return test.param; });
 
 }  // namespace
 }  // namespace edgequant

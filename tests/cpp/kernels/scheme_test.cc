@@ -49,7 +49,8 @@ Scheme Table(int bits) {
   Scheme s = WholeNumbers(bits, Zero::kNone);
   s.values = Values::kTable;
   s.zero = 0;
-  for (int k = 0; k < s.codes; ++k) s.table.push_back(std::sinh(3 * (float(k * 7 % s.codes) / float(s.codes - 1) - 0.45f)));
+  for (int k = 0; k < s.codes; ++k)
+    s.table.push_back(std::sinh(3 * (float(k * 7 % s.codes) / float(s.codes - 1) - 0.45f)));
   return s;
 }
 Scheme Minifloat(int bits, int exponent_bits, int bias, float highest) {
@@ -65,7 +66,8 @@ std::vector<Scheme> Several() {
   std::vector<Scheme> all;
   for (int bits = 1; bits <= 8; ++bits) all.push_back(Table(bits));
   for (int bits : {1, 2, 3, 4, 5, 8})
-    for (Zero zeros : {Zero::kNone, Zero::kInteger, Zero::kFloat, Zero::kMinimum}) all.push_back(WholeNumbers(bits, zeros));
+    for (Zero zeros : {Zero::kNone, Zero::kInteger, Zero::kFloat, Zero::kMinimum})
+      all.push_back(WholeNumbers(bits, zeros));
   all.push_back(Minifloat(8, 4, 7, 448));
   all.push_back(Minifloat(8, 5, 15, 57344));
   all.push_back(Minifloat(4, 2, 1, 6));
@@ -109,7 +111,9 @@ DecodeRow RowOf(const Scheme& s, const CodeValues& values, const std::vector<uin
 
 // One weight, from the description.
 float Weight(const Scheme& s, int code, float scale, float shift) {
-  float v = s.values == Values::kAffine ? float(code) : s.values == Values::kTable ? s.table[size_t(code)] : MinifloatValue(s, code);
+  float v = s.values == Values::kAffine  ? float(code)
+            : s.values == Values::kTable ? s.table[size_t(code)]
+                                         : MinifloatValue(s, code);
   if (s.zeros == Zero::kMinimum) return (v - s.zero) * scale + shift;
   return (v - (s.zeros == Zero::kNone ? s.zero : shift)) * scale;
 }
@@ -129,8 +133,8 @@ TEST_P(SchemesOnEachTarget, DecodesAsTheDescriptionSays) {
   }
 }
 
-// The same weights, bit for bit, from codes as bytes and from codes where they lie: streams of bits in both orders with and
-// without an offset, base-3 digits; blocks with something between them, up to the last byte that may be read.
+// The same weights, bit for bit, from codes as bytes and from codes where they lie: streams of bits in both orders with
+// and without an offset, base-3 digits; blocks with something between them, up to the last byte that may be read.
 TEST_P(SchemesOnEachTarget, DecodesPackedCodesLikeBytes) {
   std::mt19937 random(2);
   std::vector<Scheme> all = Several();
@@ -142,7 +146,8 @@ TEST_P(SchemesOnEachTarget, DecodesPackedCodesLikeBytes) {
   }
   for (const Scheme& s : all)
     for (int kind = 0; kind < 4; ++kind) {
-      const size_t group = kind % 2 ? 48 : 16, run = kind % 2 ? 240 : 96, runs = 3, cols = run * runs, between = size_t(kind);
+      const size_t group = kind % 2 ? 48 : 16, run = kind % 2 ? 240 : 96, runs = 3, cols = run * runs,
+                   between = size_t(kind);
       Plane plane;
       plane.bits = s.bits;
       plane.trits = s.codes == 3;
@@ -165,7 +170,8 @@ TEST_P(SchemesOnEachTarget, DecodesPackedCodesLikeBytes) {
       row.packed = {&pattern, packed.data(), packed.data() + packed.size(), run, step};
       DecodeCodes(row, found.data());
       for (size_t i = 0; i < cols; ++i)
-        ASSERT_EQ(found[i], want[i]) << s.bits << " bits, values " << int(s.values) << ", kind " << kind << ", weight " << i;
+        ASSERT_EQ(found[i], want[i]) << s.bits << " bits, values " << int(s.values) << ", kind " << kind << ", weight "
+                                     << i;
       EXPECT_EQ(found[cols], 7.0f);
     }
 }
@@ -193,10 +199,12 @@ TEST_P(SchemesOnEachTarget, ReadsNumbersAndScaledIntegers) {
       plane.bits = bits;
       std::vector<uint8_t> integers(n);
       std::vector<float> out(runs * n + 1, 7.0f);
-      ReadScaledIntegers(PatternOf(plane), bytes.data(), bytes.data() + bytes.size(), step, runs, n, 5, super.data(), out.data());
+      ReadScaledIntegers(PatternOf(plane), bytes.data(), bytes.data() + bytes.size(), step, runs, n, 5, super.data(),
+                         out.data());
       for (size_t b = 0; b < runs; ++b) {
         UnpackBits(&bytes[b * step], n, bits, false, 0, integers.data());
-        for (size_t i = 0; i < n; ++i) ASSERT_EQ(out[b * n + i], (float(integers[i]) - 5) * super[b]) << bits << " bits";
+        for (size_t i = 0; i < n; ++i)
+          ASSERT_EQ(out[b * n + i], (float(integers[i]) - 5) * super[b]) << bits << " bits";
       }
       EXPECT_EQ(out[runs * n], 7.0f);
     }
@@ -317,7 +325,8 @@ TEST_P(SchemesOnEachTarget, FindsNearlyTheNearestRows) {
       for (size_t i = 0; i < n; ++i) {
         const auto distance = [&](size_t row) {
           double sum = 0;
-          for (size_t k = 0; k < d; ++k) sum += double(rows[row * d + k]) * (0.5 * double(rows[row * d + k]) - double(x[i * d + k]));
+          for (size_t k = 0; k < d; ++k)
+            sum += double(rows[row * d + k]) * (0.5 * double(rows[row * d + k]) - double(x[i * d + k]));
           return sum;
         };
         ASSERT_LT(codes[i], count);
@@ -354,7 +363,8 @@ TEST_P(SchemesOnEachTarget, SumsWhatTheBestCodesLeave) {
         const double a = importance[first + i], q = codes[i], v = x[r * kCols + first + i];
         w += a, wx += a * v, l += a * q, ll += a * q * q, xl += a * q * v;
       }
-      const double expected[] = {w, wx, l, ll, xl}, found[] = {sums[at].w, sums[at].x, sums[at].l, sums[at].ll, sums[at].xl};
+      const double expected[] = {w, wx, l, ll, xl},
+                   found[] = {sums[at].w, sums[at].x, sums[at].l, sums[at].ll, sums[at].xl};
       for (int k = 0; k < 5; ++k) EXPECT_NEAR(found[k], expected[k], 1e-4 * std::abs(expected[k]) + 1e-4) << k;
     }
 }
@@ -370,7 +380,8 @@ TEST_P(SchemesOnEachTarget, FindsTheEndThatSuitsWholeNumbers) {
   EXPECT_EQ(BestEnd(most, 2, 1, ends.data(), ends.size(), 0, 63), 0u);
 }
 
-INSTANTIATE_TEST_SUITE_P(Targets, SchemesOnEachTarget, testing::ValuesIn(KernelTargets()), [](const auto& test) { return test.param; });
+INSTANTIATE_TEST_SUITE_P(Targets, SchemesOnEachTarget, testing::ValuesIn(KernelTargets()),
+                         [](const auto& test) { return test.param; });
 
 }  // namespace
 }  // namespace edgequant
