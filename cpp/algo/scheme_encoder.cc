@@ -17,11 +17,13 @@ constexpr size_t kTileGroup = 512;  // larger groups are searched one at a time
 
 // The largest magnitude whose group has a scale: past it, scales or decoded weights would be infinite.
 float LimitOf(const Scheme& s, const CodeValues& v) {
-  const Cell cell = s.super.present() ? s.super.cell : s.scale.cell;
-  if (!(s.scaled() || s.entries.present()) || (s.entries.present() ? s.entries.cell : cell) != Cell::kF16) return kLargestWeight;
-  if (s.entries.present() || s.zeros == Zero::kMinimum) return 65504.0f;
-  const float reach = s.values == Values::kCodebook ? 1 : s.zeros == Zero::kNone ? std::max(v.high, -v.low) : float(v.codes - 1) / 2;
-  return 65504.0f * std::max(reach, 1.0f);
+  const auto half = [](const Plane& p) { return p.present() && p.cell == Cell::kF16; };
+  const bool minima = s.zeros == Zero::kMinimum, half_scale = s.scaled() && half(s.super.present() ? s.super : s.scale);
+  const bool half_minima = minima && (half_scale || half(s.super_shift.present() ? s.super_shift : s.shift));
+  if (half(s.entries) || half_minima) return 65504.0f;
+  if (!half_scale) return kLargestWeight;
+  const float ends = s.zeros == Zero::kNone ? std::max(v.high, -v.low) : float(v.codes - 1) / 2;
+  return 65504.0f * (s.values == Values::kCodebook ? 1 : std::max(ends, 1.0f));
 }
 
 // The best fit need not be the best one rounded to few bits.

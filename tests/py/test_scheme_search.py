@@ -119,6 +119,8 @@ def test_the_largest_numbers(value: float) -> None:
             eq.quantize(w * 4, f)
         y = eq.quantize(w, f).dequantize()
         assert np.isfinite(y).all() and abs(y[0, 3] / value - 1) < 0.2
+    with pytest.raises(eq.Error, match="too large for own, which reaches 65504"):  # its minima do
+        eq.quantize(w, eq.Format("own", block=32, scale="f32", minimum="f16", sub_scale=(6, 2)))
 
 
 def test_groups_of_one() -> None:
