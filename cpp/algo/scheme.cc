@@ -6,6 +6,7 @@
 #include "algo/scheme_encoder.h"
 #include "algo/scheme_tuning.h"
 #include "core/error.h"
+#include "core/scratch.h"
 #include "core/threads.h"
 #include "op/hadamard.h"
 
@@ -13,29 +14,59 @@ namespace edgequant {
 
 constexpr size_t kTask = 1 << 15;  // weights of one task
 
+// Codes of these rows, one byte each.
+static void CodeRows(const Encoder& e, size_t first, size_t rows, size_t code_cols, const float* scale,
+                     const float* shift, uint8_t* codes) {
+  for (size_t r = 0; r < rows; ++r) {
+    uint8_t* const row = codes + r * code_cols;
+    CodeRow(e, e.x + (first + r) * e.cols, scale + r * e.groups(), shift + r * e.groups(), row);
+    std::fill(row + e.cols, row + code_cols, uint8_t{0});  // stored, but no weights
+  }
+}
+// The same and the scales by the reference's rule, `offset` added to codes. Rows of whole groups are as good as one.
+static void RuleRows(const Encoder& e, size_t first, size_t rows, size_t code_cols, float* scale, float* shift,
+                     uint8_t offset, uint8_t* codes) {
+  const bool one = e.cols % e.group() == 0 && code_cols == e.cols;
+  const size_t at_once = one ? rows : 1;
+  for (size_t r = 0; r < rows; r += at_once) {
+    const uint32_t largest = RuleGroups(e.search, e.x + (first + r) * e.cols, at_once * e.cols, e.group(),
+                                        scale + r * e.groups(), shift + r * e.groups(), offset, codes + r * code_cols);
+    CheckMagnitudes(e, first + r, at_once, largest);
+    if (code_cols > e.cols)  // stored, but no weights
+      std::fill_n(codes + r * code_cols + e.cols, code_cols - e.cols, offset);
+  }
+}
+
 void EncodeRows(const Encoder& e, SchemeWriter& out) {
+  constexpr size_t kInCache = 8192;  // codes
   const size_t groups = e.groups(), code_cols = out.code_cols(), tile = std::max<size_t>(1, out.tile_rows());
   const size_t grain = std::max<size_t>(1, kTask / e.cols / tile) * tile;
   ParallelFor(e.rows, grain, [&](size_t begin, size_t end) {
-    std::vector<float> scale((end - begin) * groups), shift((end - begin) * groups);
-    std::vector<uint8_t> codes(tile * code_cols);
+    const size_t count = end - begin;
+    const size_t at_once = std::min(count, out.tile_rows() ? tile : std::max<size_t>(1, kInCache / code_cols));
+    thread_local Scratch scale_memory, shift_memory, code_memory;
+    float* const scale = scale_memory.Get<float>(count * groups);
+    float* const shift = shift_memory.Get<float>(count * groups);
+    uint8_t offset = 0;
+    uint8_t* const in_place = e.rule ? out.CodesInPlace(begin, &offset) : nullptr;
+    if (in_place) {
+      RuleRows(e, begin, count, code_cols, scale, shift, offset, in_place);
+      out.PutScales(begin, scale, shift, count);
+      return;
+    }
+    uint8_t* const codes = code_memory.Get<uint8_t>(at_once * code_cols);
     if (!e.rule) {
-      CheckMagnitudes(e, begin, end - begin);
-      FindRows(e, e.search, e.x + begin * e.cols, end - begin, scale.data(), shift.data());
+      CheckMagnitudes(e, begin, count);
+      FindRows(e, e.search, e.x + begin * e.cols, count, scale, shift);
     }
-    for (size_t first = begin; first < end; first += tile) {
-      const size_t rows = std::min(tile, end - first);
-      for (size_t r = first; r < first + rows; ++r) {
-        const float* const x = e.x + r * e.cols;
-        float *const row_scale = &scale[(r - begin) * groups], *const row_shift = &shift[(r - begin) * groups];
-        uint8_t* const row = &codes[(r - first) * code_cols];
-        if (e.rule) CheckMagnitudes(e, r, 1, RuleRow(e.search, x, e.cols, row_scale, row_shift, row));
-        else CodeRow(e, x, row_scale, row_shift, row);
-        std::fill(row + e.cols, row + code_cols, uint8_t{0});  // stored, but no weights
-        out.PutScales(r, row_scale, row_shift);
-      }
-      out.PutCodes(first, codes.data(), rows);
+    for (size_t first = begin; first < end; first += at_once) {
+      const size_t rows = std::min(at_once, end - first);
+      float *const some_scale = scale + (first - begin) * groups, *const some_shift = shift + (first - begin) * groups;
+      if (e.rule) RuleRows(e, first, rows, code_cols, some_scale, some_shift, 0, codes);
+      else CodeRows(e, first, rows, code_cols, some_scale, some_shift, codes);
+      out.PutCodes(first, codes, rows);
     }
+    out.PutScales(begin, scale, shift, count);
   });
 }
 

@@ -112,29 +112,37 @@ void SchemeWriter::PutCodes(size_t row, const uint8_t* codes, size_t rows) {
   else WriteIntegers(e_.s, Part::kCode, codes, code_cols_, e_.rows, e_.cols, row, rows, Base(Part::kCode));
 }
 
-void SchemeWriter::PutScales(size_t row, const float* scale, const float* shift) {
+uint8_t* SchemeWriter::CodesInPlace(size_t row, uint8_t* offset) const {
+  const Plane& p = e_.s.code;
+  if (e_.s.interleaved || p.bits != 8 || p.trits || !RowsAreApart(p, code_cols_)) return nullptr;
+  if (RowBytesApart(p, code_cols_) != code_cols_) return nullptr;
+  *offset = uint8_t(p.offset);
+  return Base(Part::kCode) + row * code_cols_;
+}
+
+void SchemeWriter::PutScales(size_t row, const float* scale, const float* shift, size_t rows) {
   const Scheme& s = e_.s;
-  if (s.scale.present()) PutNumbers(Part::kScale, row, scale);
+  if (s.scale.present()) PutNumbers(Part::kScale, row, scale, rows);
   if (s.super.present()) {  // the one scale of the tensor; 1 over scales that are groups' own
     const float stored = s.two_level() ? 1 : !s.divides ? *scale : *scale != 0 ? 1 / *scale : 1;
     PutNumbers(Part::kSuper, 0, &stored);
   }
   if (s.zeros == Zero::kNone) return;
-  if (s.shift.cell == Cell::kInteger) PutIntegers(Part::kShift, row, shift);
-  else PutNumbers(Part::kShift, row, shift);
+  if (s.shift.cell == Cell::kInteger) PutIntegers(Part::kShift, row, shift, rows);
+  else PutNumbers(Part::kShift, row, shift, rows);
 }
 
-void SchemeWriter::PutIntegers(Part part, size_t row, const float* values) {
-  const size_t n = e_.groups();
+void SchemeWriter::PutIntegers(Part part, size_t row, const float* values, size_t rows) {
+  const size_t cols = e_.groups(), n = rows * cols;
   std::vector<uint8_t>& gathered = part == Part::kShift ? shifts_ : scales_;
   thread_local Scratch memory;
-  uint8_t* const integers = gathered.empty() ? memory.Get<uint8_t>(n) : gathered.data() + row * n;
+  uint8_t* const integers = gathered.empty() ? memory.Get<uint8_t>(n) : gathered.data() + row * cols;
   for (size_t g = 0; g < n; ++g) integers[g] = uint8_t(values[g]);
-  if (gathered.empty()) WriteIntegers(e_.s, part, integers, n, e_.rows, e_.cols, row, 1, Base(part));
+  if (gathered.empty()) WriteIntegers(e_.s, part, integers, cols, e_.rows, e_.cols, row, rows, Base(part));
 }
 
-void SchemeWriter::PutNumbers(Part part, size_t row, const float* values) {
-  WriteFloats(e_.s, part, values, e_.rows, e_.cols, row, Base(part));
+void SchemeWriter::PutNumbers(Part part, size_t row, const float* values, size_t rows) {
+  WriteFloats(e_.s, part, values, e_.rows, e_.cols, row, rows, Base(part));
 }
 
 void SchemeWriter::Finish() {

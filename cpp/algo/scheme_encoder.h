@@ -56,9 +56,11 @@ class SchemeWriter {
   size_t code_cols() const { return code_cols_; }
   size_t tile_rows() const { return tile_rows_; }
   void PutCodes(size_t row, const uint8_t* codes, size_t rows = 1);       // rows x code_cols of them
-  void PutScales(size_t row, const float* scale, const float* shift);     // of a single level
-  void PutIntegers(Part part, size_t row, const float* values);
-  void PutNumbers(Part part, size_t row, const float* values);
+  // Where codes of whole rows may be written without PutCodes, `offset` added to each; null if they are not stored so.
+  uint8_t* CodesInPlace(size_t row, uint8_t* offset) const;
+  void PutScales(size_t row, const float* scale, const float* shift, size_t rows = 1);  // of a single level
+  void PutIntegers(Part part, size_t row, const float* values, size_t rows = 1);
+  void PutNumbers(Part part, size_t row, const float* values, size_t rows = 1);
   void Finish();
 
  private:

@@ -284,16 +284,18 @@ void ReadNumbers(const Plane& p, const uint8_t* data, size_t rows, size_t cols, 
   if (p.cols_first) ReadCells(p.cell, data + row * bytes, rows * bytes, cols, 1, out);
   else ReadCells(p.cell, data + row * cols * bytes, 0, 1, cols, out);
 }
-void WriteNumbers(const Plane& p, const float* numbers, size_t rows, size_t cols, size_t row, uint8_t* data) {
+void WriteNumbers(const Plane& p, const float* numbers, size_t rows, size_t cols, size_t first, size_t count,
+                  uint8_t* data) {
   const size_t bytes = size_t(p.bits) / 8;
-  if (!p.cols_first) return WriteCells(p.cell, numbers, cols, data + row * cols * bytes);
-  uint8_t cells[256];  // a column of the stored matrix: its numbers go to lines of their own
+  if (!p.cols_first || cols == 1) return WriteCells(p.cell, numbers, count * cols, data + first * cols * bytes);
+  uint8_t cells[256];  // columns of the stored matrix: the numbers of a row go to lines of their own
   const size_t at_once = sizeof cells / bytes;
-  for (size_t c = 0; c < cols; c += at_once) {
-    const size_t n = std::min(at_once, cols - c);
-    WriteCells(p.cell, numbers + c, n, cells);
-    for (size_t k = 0; k < n; ++k) memcpy(data + ((c + k) * rows + row) * bytes, cells + k * bytes, bytes);
-  }
+  for (size_t r = first; r < first + count; ++r, numbers += cols)
+    for (size_t c = 0; c < cols; c += at_once) {
+      const size_t n = std::min(at_once, cols - c);
+      WriteCells(p.cell, numbers + c, n, cells);
+      for (size_t k = 0; k < n; ++k) memcpy(data + ((c + k) * rows + r) * bytes, cells + k * bytes, bytes);
+    }
 }
 
 }  // namespace edgequant

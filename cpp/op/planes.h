@@ -22,8 +22,9 @@ void PackTile(const Plane& p, const uint8_t* codes, size_t rows, size_t cols, si
 // The whole plane, on all threads.
 void PackPlane(const Plane& p, const uint8_t* codes, size_t rows, size_t cols, uint8_t* data);
 
-// Numbers (all cells but integers) of one row, in order; and their places, rounded as stored.
+// Numbers (all cells but integers) of one row, in order; and those of some rows to their places, rounded as stored.
 void ReadNumbers(const Plane& p, const uint8_t* data, size_t rows, size_t cols, size_t row, float* out);
-void WriteNumbers(const Plane& p, const float* numbers, size_t rows, size_t cols, size_t row, uint8_t* data);
+void WriteNumbers(const Plane& p, const float* numbers, size_t rows, size_t cols, size_t first, size_t count,
+                  uint8_t* data);
 
 }  // namespace edgequant

@@ -229,18 +229,19 @@ void WriteIntegers(const Scheme& s, Part part, const uint8_t* values, size_t str
     }
 }
 
-void WriteFloats(const Scheme& s, Part part, const float* values, size_t rows, size_t cols, size_t row, uint8_t* array) {
+void WriteFloats(const Scheme& s, Part part, const float* values, size_t rows, size_t cols, size_t first, size_t count,
+                 uint8_t* array) {
   const Plane& p = PlaneOf(s, part);
   if (!s.interleaved) {
     const Grid2 grid = GridOf(s, part, rows, cols);
-    return WriteNumbers(p, values, grid.rows, grid.cols, row, array);
+    return WriteNumbers(p, values, grid.rows, grid.cols, first, count, array);
   }
   const BlockLayout layout = LayoutOf(s);
   const size_t n = layout.count[int(part)], blocks = BlocksOf(s, cols);
-  for (size_t b = 0; b < blocks; ++b)
+  for (size_t b = 0; b < count * blocks; ++b)
     for (size_t k = 0; k < n; ++k)
       WriteCell(p.cell, values[b * n + k],
-                array + (row * blocks + b) * layout.bytes + layout.begin[int(part)] + k * size_t(p.bits) / 8);
+                array + (first * blocks + b) * layout.bytes + layout.begin[int(part)] + k * size_t(p.bits) / 8);
 }
 
 }  // namespace edgequant

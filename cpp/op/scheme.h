@@ -75,7 +75,8 @@ class ScaleReader {
 // Writes what ReadCodes and ScaleReader read: integers and numbers of rows [first, first + count) of a part.
 void WriteIntegers(const Scheme& s, Part part, const uint8_t* values, size_t stride, size_t rows, size_t cols, size_t first,
                    size_t count, uint8_t* array);
-void WriteFloats(const Scheme& s, Part part, const float* values, size_t rows, size_t cols, size_t row, uint8_t* array);
+void WriteFloats(const Scheme& s, Part part, const float* values, size_t rows, size_t cols, size_t first, size_t count,
+                 uint8_t* array);
 
 // Rows [first, first + count) as floats, on all threads.
 void DequantizeScheme(const SchemeView& q, size_t first, size_t count, float* out);

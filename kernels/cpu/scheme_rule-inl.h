@@ -11,9 +11,15 @@
 #include <math.h>
 #include <string.h>
 
+#include <type_traits>
+
 #include "kernels/cpu/cells-inl.h"
 #include "kernels/cpu/scheme_search.h"
 #include "kernels/cpu/scheme_values-inl.h"
+
+// Whether numbers that are put in fewer bits, four vectors at a time, end at the least and the greatest.
+#undef EDGEQUANT_BYTES_SATURATE
+#define EDGEQUANT_BYTES_SATURATE (HWY_ARCH_X86 && HWY_TARGET <= HWY_AVX3)
 
 HWY_BEFORE_NAMESPACE();
 namespace edgequant {
@@ -70,9 +76,42 @@ HWY_INLINE uint32_t BitsOf(float v) {
   return bits;
 }
 
+// The bits of floats, as signed numbers for the highest weight and as unsigned ones for the lowest: so NaN is found,
+// too. In groups of one sign both are that of largest magnitude.
+struct Extremes { VI high; VU low; };
+HWY_INLINE Extremes ExtremesOf(VF v) { return {hn::BitCast(DI(), v), hn::BitCast(DU(), v)}; }
+HWY_INLINE Extremes ExtremesOf(const Extremes& a, const Extremes& b) {
+  return {hn::Max(a.high, b.high), hn::Max(a.low, b.low)};
+}
+template <size_t kVectors>
+HWY_INLINE Extremes ExtremesOfVectors(const float* HWY_RESTRICT x) {
+  if constexpr (kVectors == 1) {
+    return ExtremesOf(hn::LoadU(DF(), x));
+  } else {
+    constexpr size_t half = kVectors / 2;
+    return ExtremesOf(ExtremesOfVectors<half>(x), ExtremesOfVectors<half>(x + half * size_t(LanesF())));
+  }
+}
+// n is a multiple of as many vectors; or else of no vectors.
+template <size_t kVectors>
+HWY_INLINE Extremes ExtremesOfGroup(const float* HWY_RESTRICT x, size_t n) {
+  const size_t lanes = size_t(LanesF());
+  if constexpr (kVectors > 0) {
+    Extremes e = ExtremesOfVectors<kVectors>(x);
+    for (size_t i = kVectors * lanes; i < n; i += kVectors * lanes)
+      e = ExtremesOf(e, ExtremesOfVectors<kVectors>(x + i));
+    return e;
+  } else {  // the last weights are looked at again
+    alignas(64) float few[kColumns];
+    for (size_t k = 0; k < lanes; ++k) few[k] = x[HWY_MIN(k, n - 1)];
+    Extremes e = ExtremesOfVectors<1>(few);
+    for (size_t i = lanes; i < n; i += lanes) e = ExtremesOf(e, ExtremesOfVectors<1>(x + HWY_MIN(i, n - lanes)));
+    return e;
+  }
+}
+
 // Of `count` groups of n weights that follow one another, without the means; returns the bits of the largest magnitude,
-// as LargestMagnitude. The bits of floats are compared, as signed numbers for the highest weight and as unsigned ones for
-// the lowest: so NaN is found, too. In groups of one sign both are that of largest magnitude, and are found again.
+// as LargestMagnitude. In groups of one sign the extremes are found again.
 HWY_INLINE uint32_t FindRanges(const float* HWY_RESTRICT x, size_t n, size_t count, Ranges& r) {
   const DF d;
   const DI di;
@@ -80,39 +119,16 @@ HWY_INLINE uint32_t FindRanges(const float* HWY_RESTRICT x, size_t n, size_t cou
   const size_t lanes = size_t(LanesF());
   alignas(64) int32_t highs[kColumns * kLaneParts];
   alignas(64) uint32_t lows[kColumns * kLaneParts];
-  const float* from = x;
-  for (size_t g = 0; g < count; ++g, from += n) {
-    VI high0 = hn::Set(di, INT32_MIN), high1 = high0;
-    VU low0 = hn::Zero(du), low1 = low0;
-    size_t i = 0;
-    if (n >= 2 * lanes) {
-      const VF a = hn::LoadU(d, from), b = hn::LoadU(d, from + lanes);
-      high0 = hn::BitCast(di, a), high1 = hn::BitCast(di, b);
-      low0 = hn::BitCast(du, a), low1 = hn::BitCast(du, b);
-      i = 2 * lanes;
+  const auto find = [&](auto vectors) HWY_ATTR {
+    for (size_t g = 0; g < count; ++g) {
+      const Extremes e = ExtremesOfGroup<decltype(vectors)::value>(x + g * n, n);
+      StoreParts(di, e.high, highs + g * kLaneParts);
+      StoreParts(du, e.low, lows + g * kLaneParts);
     }
-    for (; i + 2 * lanes <= n; i += 2 * lanes) {
-      const VF a = hn::LoadU(d, from + i), b = hn::LoadU(d, from + i + lanes);
-      high0 = hn::Max(high0, hn::BitCast(di, a));
-      high1 = hn::Max(high1, hn::BitCast(di, b));
-      low0 = hn::Max(low0, hn::BitCast(du, a));
-      low1 = hn::Max(low1, hn::BitCast(du, b));
-    }
-    for (; i < n; i += lanes) {
-      VF v;
-      if (i + lanes <= n) {
-        v = hn::LoadU(d, from + i);
-      } else {  // the last weights are looked at again
-        alignas(64) float rest[kColumns];
-        for (size_t k = 0; k < lanes; ++k) rest[k] = from[HWY_MIN(i + k, n - 1)];
-        v = hn::Load(d, rest);
-      }
-      high0 = hn::Max(high0, hn::BitCast(di, v));
-      low0 = hn::Max(low0, hn::BitCast(du, v));
-    }
-    StoreParts(di, hn::Max(high0, high1), highs + g * kLaneParts);
-    StoreParts(du, hn::Max(low0, low1), lows + g * kLaneParts);
-  }
+  };
+  if (n % (4 * lanes) == 0) find(std::integral_constant<size_t, 4>());
+  else if (n % (2 * lanes) == 0) find(std::integral_constant<size_t, 2>());
+  else find(std::integral_constant<size_t, 0>());
   for (size_t k = count * kLaneParts; k < kColumns * kLaneParts; ++k) highs[k] = 1, lows[k] = 0x80000002;  // no group needs a second look
   uint32_t again = 0;
   VI most = hn::Zero(di);
@@ -265,92 +281,143 @@ HWY_INLINE void RuleOfColumns(const SchemeSearch& s, const Ranges& r, RuleColumn
 
 // ---- The codes
 
-constexpr size_t kAhead = 1024;  // weights
-
 enum class Division { kProduct, kQuotient, kFusedQuotient };
 
-// With fused multiplications, what a product with the inverse leaves over leads to the quotient, faster than a division. Once
-// is enough for all whole numbers and small floats: none of the few quotients that come near enough to a limit between two
-// codes falls on its other side (scheme_rule_test). Twice gives the correctly rounded quotient, always.
+// With fused multiplications, what a product with the inverse leaves over leads to the quotient, faster than a
+// division. Once is enough for all whole numbers and small floats: none of the few quotients that come near enough to a
+// limit between two codes falls on its other side (scheme_rule_test); but zeros lose their sign, which the product has.
+// Twice gives the correctly rounded quotient, always.
+struct SignedQuotient { VF value, sign; };
 template <class V, Division kDivision>
-HWY_INLINE VF Quotient(VF x, VF by, VF inverse) {
+HWY_INLINE SignedQuotient Quotient(VF x, VF by, VF inverse) {
   if constexpr (kDivision == Division::kProduct) {
-    return hn::Mul(x, inverse);
+    const VF u = hn::Mul(x, inverse);
+    return {u, u};
   } else if constexpr (kDivision == Division::kQuotient) {
-    return hn::Div(x, by);
+    const VF u = hn::Div(x, by);
+    return {u, u};
   } else {
     const VF first = hn::Mul(x, inverse), near = hn::MulAdd(hn::NegMulAdd(first, by, x), inverse, first);
-    if constexpr (V::kWhole) return near;
-    else if constexpr (V::kRounded) return hn::CopySign(near, first);  // zeros have a sign
-    else return hn::MulAdd(hn::NegMulAdd(near, by, x), inverse, near);
+    if constexpr (V::kRounded) return {near, first};
+    else return {hn::MulAdd(hn::NegMulAdd(near, by, x), inverse, near), first};
   }
 }
 
-// The lowest byte of each number, which is below 2^15 in the lower half. (Highway 1.0.3's TruncateTo is wrong for bytes on
-// AVX3_DL.)
-template <class D>
-HWY_INLINE void StoreBytes(D, hn::Vec<D> v, uint8_t* HWY_RESTRICT out) {
-  const hn::RebindToSigned<D> di;
-  const hn::Rebind<uint8_t, D> d8;
-  hn::StoreU(hn::DemoteTo(d8, hn::And(hn::BitCast(di, v), hn::Set(di, 255))), d8, out);
-}
-template <class D>
-HWY_INLINE void StoreBytes(D du, hn::Vec<D> a, hn::Vec<D> b, uint8_t* HWY_RESTRICT out) {
-#if HWY_TARGET == HWY_SCALAR
-  StoreBytes(du, a, out);
-  StoreBytes(du, b, out + 1);
+// Whole numbers up to `last` as codes, what is below zero being 0. A large sum ends in the whole number.
+template <Rounding kRounding>
+HWY_INLINE VI WholeCode(DF d, VF u, VF last) {
+  const DI di;
+#if EDGEQUANT_BYTES_SATURATE
+  if constexpr (kRounding == Rounding::kHalfEven) return VI{_mm512_cvtps_epi32(hn::Min(u, last).raw)};
+  constexpr float half = kRounding == Rounding::kHalfAway ? 0.49999997f : 0.5f;
+  return VI{_mm512_cvttps_epi32(hn::Min(hn::Add(u, hn::Set(d, half)), last).raw)};
 #else
-  (void)du;
-  const hn::Repartition<int16_t, D> d16;
-  const hn::Rebind<uint8_t, decltype(d16)> d8;
-  hn::StoreU(hn::DemoteTo(d8, hn::ConcatEven(d16, hn::BitCast(d16, b), hn::BitCast(d16, a))), d8, out);
+  u = hn::Max(u, hn::Zero(d));
+  if constexpr (kRounding == Rounding::kHalfAway) u = hn::Trunc(hn::Add(u, hn::Set(d, 0.49999997f)));
+  else if constexpr (kRounding == Rounding::kHalfUp) u = hn::Trunc(hn::Add(u, hn::Set(d, 0.5f)));
+  return hn::And(hn::BitCast(di, hn::Add(hn::Min(u, last), hn::Set(d, 8388608.0f))), hn::Set(di, 255));
 #endif
 }
 
-template <class V, Division kDivision, Rounding kRounding, bool kMinus>
-HWY_INLINE void CodesOfGroups(const V& values, const float* HWY_RESTRICT x, size_t n, size_t count, const RuleColumns& r,
-                              float high, uint8_t* HWY_RESTRICT codes) {
-  const DF d;
-  const DU du;
-  const size_t lanes = size_t(LanesF());
-  const VF last = hn::Set(d, high);
-  // Meanwhile the weights that come next, of which only the range is looked for at first, come from memory.
-  const size_t ahead = HWY_MAX(2 * n * count, kAhead);
-  for (size_t g = 0; g < count; ++g, x += n, codes += n) {
-    const VF minus = hn::Set(d, r.minus[g]), plus = hn::Set(d, r.plus[g]), inverse = hn::Set(d, r.inverse[g]);
+// Codes plus `offset` as bytes, from one vector and from four.
+HWY_INLINE void StoreBytes(VI v, uint8_t offset, uint8_t* HWY_RESTRICT out) {
+  const DI di;
+  const hn::Rebind<uint8_t, DI> d8;
+  v = hn::And(hn::Add(hn::Max(v, hn::Zero(di)), hn::Set(di, offset)), hn::Set(di, 255));
+  hn::StoreU(hn::DemoteTo(d8, v), d8, out);
+}
+HWY_INLINE void StoreBytes(VI a, VI b, VI c, VI e, uint8_t offset, uint8_t* HWY_RESTRICT out) {
+#if EDGEQUANT_BYTES_SATURATE
+  const hn::CappedTag<uint8_t, 64> d8;
+  const __m512i order = _mm512_setr_epi32(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15);
+  const __m512i bytes = _mm512_packus_epi16(_mm512_packs_epi32(a.raw, b.raw), _mm512_packs_epi32(c.raw, e.raw));
+  const hn::Vec<decltype(d8)> in_order{_mm512_permutexvar_epi32(order, bytes)};
+  hn::StoreU(hn::Add(in_order, hn::Set(d8, offset)), d8, out);
+#elif HWY_TARGET == HWY_SCALAR
+  StoreBytes(a, offset, out);
+  StoreBytes(b, offset, out + 1);
+  StoreBytes(c, offset, out + 2);
+  StoreBytes(e, offset, out + 3);
+#else
+  const hn::Repartition<int16_t, DI> d16;  // numbers are below 2^15: their upper halves are empty
+  const hn::Rebind<uint8_t, decltype(d16)> d8;
+  const size_t n = size_t(LanesF());
+  const auto pair = [&](VI low, VI high) HWY_ATTR {
+    return hn::DemoteTo(d8, hn::ConcatEven(d16, hn::BitCast(d16, high), hn::BitCast(d16, low)));
+  };
+  hn::StoreU(hn::Add(pair(a, b), hn::Set(d8, offset)), d8, out);
+  hn::StoreU(hn::Add(pair(c, e), hn::Set(d8, offset)), d8, out + 2 * n);
+#endif
+}
+
+enum class Origin { kPlus, kMinus, kBoth };  // what is not zero of `plus` and `minus`
+
+template <class V, Division kDivision, Rounding kRounding, Origin kOrigin>
+struct GroupCodes {
+  V values;  // not a reference: bytes that are written could change what it refers to
+  VF last;
+  size_t ahead;  // meanwhile weights come from memory whose range will be looked for next: this far behind
+  uint8_t offset;
+
+  struct Numbers { VF minus, plus, by, inverse; };
+  static HWY_INLINE Numbers NumbersOf(const RuleColumns& r, size_t g) {
+    const DF d;
     const bool none = kDivision == Division::kQuotient && r.inverse[g] == 0;
-    const VF by = hn::Set(d, none ? INFINITY : r.by[g]);
-    const auto code = [&](VF v) HWY_ATTR {
-      if constexpr (kMinus) v = hn::Sub(v, minus);
-      VF u = Quotient<V, kDivision>(v, by, inverse);
-      if constexpr (!V::kWhole) {
-        return hn::BitCast(du, values.Code(d, u));
-      } else {  // a large sum ends in the whole number
-        u = hn::Max(hn::Add(u, plus), hn::Zero(d));
-        if constexpr (kRounding == Rounding::kHalfAway) u = hn::Trunc(hn::Add(u, hn::Set(d, 0.49999997f)));
-        else if constexpr (kRounding == Rounding::kHalfUp) u = hn::Trunc(hn::Add(u, hn::Set(d, 0.5f)));
-        return hn::BitCast(du, hn::Add(hn::Min(u, last), hn::Set(d, 8388608.0f)));
-      }
-    };
-    size_t i = 0;
-    for (; i + 2 * lanes <= n; i += 2 * lanes) {
-      hwy::Prefetch(x + i + ahead);
-      hwy::Prefetch(x + i + ahead + lanes);
-      StoreBytes(du, code(hn::LoadU(d, x + i)), code(hn::LoadU(d, x + i + lanes)), codes + i);
-    }
-    for (; i + lanes <= n; i += lanes) {
-      hwy::Prefetch(x + i + ahead);
-      StoreBytes(du, code(hn::LoadU(d, x + i)), codes + i);
-    }
-    if (i < n) {
-      alignas(64) float rest[kColumns] = {};
-      alignas(64) uint8_t c[kColumns];
-      memcpy(rest, x + i, (n - i) * sizeof(float));
-      StoreBytes(du, code(hn::Load(d, rest)), c);
-      memcpy(codes + i, c, n - i);
+    const float by = none ? INFINITY : r.by[g];
+    return {hn::Set(d, r.minus[g]), hn::Set(d, r.plus[g]), hn::Set(d, by), hn::Set(d, r.inverse[g])};
+  }
+  HWY_INLINE VI Code(const Numbers& g, VF v) const {
+    const DF d;
+    if constexpr (kOrigin != Origin::kPlus) v = hn::Sub(v, g.minus);
+    const SignedQuotient u = Quotient<V, kDivision>(v, g.by, g.inverse);
+    if constexpr (V::kWhole && kOrigin == Origin::kMinus) return WholeCode<kRounding>(d, u.value, last);
+    else if constexpr (V::kWhole) return WholeCode<kRounding>(d, hn::Add(u.value, g.plus), last);
+    else if constexpr (V::kRounded) return values.Code(d, u.value, u.sign);
+    else return values.Code(d, u.value);
+  }
+  // Four vectors, of kGroups groups.
+  template <size_t kGroups>
+  HWY_INLINE void Four(const Numbers* g, const float* HWY_RESTRICT x, uint8_t* HWY_RESTRICT codes) const {
+    const DF d;
+    const size_t lanes = size_t(LanesF());
+    for (size_t k = 0; k < 4; ++k) hwy::Prefetch(x + ahead + k * lanes);
+    const auto code = [&](size_t k) HWY_ATTR { return Code(g[k * kGroups / 4], hn::LoadU(d, x + k * lanes)); };
+    StoreBytes(code(0), code(1), code(2), code(3), offset, codes);
+  }
+  template <size_t kGroups>
+  HWY_INLINE void Some(const float* HWY_RESTRICT x, size_t count, const RuleColumns& r,
+                       uint8_t* HWY_RESTRICT codes) const {
+    const size_t four = 4 * size_t(LanesF());
+    for (size_t g = 0; g < count; g += kGroups, x += four, codes += four) {
+      Numbers numbers[kGroups];
+      for (size_t k = 0; k < kGroups; ++k) numbers[k] = NumbersOf(r, g + k);
+      Four<kGroups>(numbers, x, codes);
     }
   }
-}
+  HWY_INLINE void All(const float* HWY_RESTRICT x, size_t n, size_t count, const RuleColumns& r,
+                      uint8_t* HWY_RESTRICT codes) const {
+    const DF d;
+    const size_t lanes = size_t(LanesF());
+    if (n == 2 * lanes && count % 2 == 0) return Some<2>(x, count, r, codes);
+    if (n == lanes && count % 4 == 0) return Some<4>(x, count, r, codes);
+    for (size_t g = 0; g < count; ++g, x += n, codes += n) {
+      const Numbers numbers = NumbersOf(r, g);
+      size_t i = 0;
+      for (; i + 4 * lanes <= n; i += 4 * lanes) Four<1>(&numbers, x + i, codes + i);
+      for (; i + lanes <= n; i += lanes) {
+        hwy::Prefetch(x + i + ahead);
+        StoreBytes(Code(numbers, hn::LoadU(d, x + i)), offset, codes + i);
+      }
+      if (i < n) {
+        alignas(64) float rest[kColumns] = {};
+        alignas(64) uint8_t c[kColumns];
+        memcpy(rest, x + i, (n - i) * sizeof(float));
+        StoreBytes(Code(numbers, hn::Load(d, rest)), offset, c);
+        memcpy(codes + i, c, n - i);
+      }
+    }
+  }
+};
 
 // A power of two that is divided by has an exact inverse.
 HWY_INLINE Division DivisionOf(const SchemeSearch& s, const RuleColumns& r) {
@@ -361,22 +428,30 @@ HWY_INLINE Division DivisionOf(const SchemeSearch& s, const RuleColumns& r) {
   return HWY_NATIVE_FMA ? Division::kFusedQuotient : Division::kQuotient;
 }
 
-template <class V, Rounding kRounding, bool kMinus>
+template <class V, Division kDivision, Rounding kRounding>
 HWY_INLINE void RuleCodes(const V& values, const SchemeSearch& s, const float* x, size_t n, size_t count, const RuleColumns& r,
-                          uint8_t* codes) {
-  using enum Division;
-  const float high = float(s.values->codes - 1);
-  switch (DivisionOf(s, r)) {
-    case kProduct: return CodesOfGroups<V, kProduct, kRounding, kMinus>(values, x, n, count, r, high, codes);
-    case kQuotient: return CodesOfGroups<V, kQuotient, kRounding, kMinus>(values, x, n, count, r, high, codes);
-    case kFusedQuotient: return CodesOfGroups<V, kFusedQuotient, kRounding, kMinus>(values, x, n, count, r, high, codes);
-  }
+                          size_t ahead, uint8_t offset, uint8_t* codes) {
+  const VF last = hn::Set(DF(), float(s.values->codes - 1));
+  const auto with = [&](auto origin) HWY_ATTR {
+    const GroupCodes<V, kDivision, kRounding, decltype(origin)::value> groups{values, last, ahead, offset};
+    groups.All(x, n, count, r, codes);
+  };
+  if (s.scheme->zeros != Zero::kMinimum) with(std::integral_constant<Origin, Origin::kPlus>());
+  else if (s.scheme->zero == 0) with(std::integral_constant<Origin, Origin::kMinus>());
+  else with(std::integral_constant<Origin, Origin::kBoth>());
 }
 template <class V, Rounding kRounding>
 HWY_INLINE void RuleCodes(const V& values, const SchemeSearch& s, const float* x, size_t n, size_t count, const RuleColumns& r,
-                          uint8_t* codes) {
-  if (s.scheme->zeros == Zero::kMinimum) RuleCodes<V, kRounding, true>(values, s, x, n, count, r, codes);
-  else RuleCodes<V, kRounding, false>(values, s, x, n, count, r, codes);
+                          size_t ahead, uint8_t offset, uint8_t* codes) {
+  using enum Division;
+  const auto with = [&](auto division) HWY_ATTR {
+    RuleCodes<V, decltype(division)::value, kRounding>(values, s, x, n, count, r, ahead, offset, codes);
+  };
+  switch (DivisionOf(s, r)) {
+    case kProduct: return with(std::integral_constant<Division, kProduct>());
+    case kQuotient: return with(std::integral_constant<Division, kQuotient>());
+    case kFusedQuotient: return with(std::integral_constant<Division, kFusedQuotient>());
+  }
 }
 
 }  // namespace HWY_NAMESPACE

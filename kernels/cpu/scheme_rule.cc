@@ -24,45 +24,55 @@ HWY_INLINE void WithRounding(const SchemeSearch& s, const Body& body) {
   }
 }
 
-// The codes of some groups are found after the scales of the next ones, which take many steps that wait for one another.
+// Groups whose weights stay in the first cache between the look for their ranges and that for their codes, up to kTiles
+// times 16 of them: what leads from ranges to scales waits for itself in many places, side by side less so.
+constexpr size_t kTiles = 4, kBatch = 2048;  // weights
+
 template <class V, Rounding kRounding>
-HWY_NOINLINE uint32_t RowOf(const V& values, const SchemeSearch& s, const float* x, size_t cols, float* scale, float* shift, uint8_t* codes) {
-  const size_t group = s.scheme->GroupCols(cols), groups = (cols + group - 1) / group, whole = cols / group;
+HWY_NOINLINE uint32_t GroupsOf(const V& values, const SchemeSearch& s, const float* x, size_t cols, size_t group,
+                               float* scale, float* shift, uint8_t offset, uint8_t* codes) {
+  const size_t fit = HWY_MIN(HWY_MAX(kBatch / group, 1), kTiles * kColumns);
+  const size_t batch = fit > kColumns ? fit / kColumns * kColumns : fit;
   const bool mean = s.scheme->rule == Rule::kAbsMean;
-  struct Batch { size_t first, n, count; RuleColumns rule; } batches[2];
-  const auto write_codes = [&](const Batch& b) HWY_ATTR {
-    RuleCodes<V, kRounding>(values, s, x + b.first * group, b.n, b.count, b.rule, codes + b.first * group);
-  };
-  Ranges range;
+  Ranges range[kTiles];
+  RuleColumns rule[kTiles];
   uint32_t most = 0;
-  int turn = 0;
-  for (size_t g = 0; g < groups; turn ^= 1) {
-    Batch& b = batches[turn];
-    b.first = g;
-    b.n = g < whole ? group : cols - g * group;
-    b.count = g < whole ? HWY_MIN(whole - g, size_t(kColumns)) : 1;
-    const float* const at = x + g * group;
-    most = HWY_MAX(most, FindRanges(at, b.n, b.count, range));
-    if (mean)
-      for (size_t k = 0; k < b.count; ++k) {
+  for (size_t first = 0; first < cols;) {
+    const size_t n = HWY_MIN(group, cols - first), count = HWY_MIN(batch, (cols - first) / n);
+    const auto tiles = [&](const auto& body) HWY_ATTR {
+      for (size_t g = 0; g < count; g += kColumns)
+        body(g / kColumns, x + first + g * n, g, HWY_MIN(count - g, size_t(kColumns)));
+    };
+    tiles([&](size_t t, const float* at, size_t, size_t groups) HWY_ATTR {
+      most = HWY_MAX(most, FindRanges(at, n, groups, range[t]));
+      if (!mean) return;
+      for (size_t k = 0; k < groups; ++k) {
         double sum = 0;
-        for (size_t i = 0; i < b.n; ++i) sum += double(fabsf(at[k * b.n + i]));
-        range.mean_magnitude[k] = float(sum / double(b.n));
+        for (size_t i = 0; i < n; ++i) sum += double(fabsf(at[k * n + i]));
+        range[t].mean_magnitude[k] = float(sum / double(n));
       }
-    RuleOfColumns(s, range, b.rule);
-    memcpy(scale + g, b.rule.scale, b.count * sizeof(float));
-    memcpy(shift + g, b.rule.shift, b.count * sizeof(float));
-    if (g > 0) write_codes(batches[turn ^ 1]);
-    g += b.count;
+    });
+    tiles([&](size_t t, const float*, size_t g, size_t groups) HWY_ATTR {
+      RuleOfColumns(s, range[t], rule[t]);
+      memcpy(scale + g, rule[t].scale, groups * sizeof(float));
+      memcpy(shift + g, rule[t].shift, groups * sizeof(float));
+    });
+    tiles([&](size_t t, const float* at, size_t g, size_t groups) HWY_ATTR {
+      RuleCodes<V, kRounding>(values, s, at, n, groups, rule[t], n * count, offset, codes + first + g * n);
+    });
+    first += n * count;
+    scale += count;
+    shift += count;
   }
-  write_codes(batches[turn ^ 1]);
   return most;
 }
 
-uint32_t RuleRowTargeted(const SchemeSearch& s, const float* x, size_t cols, float* scale, float* shift, uint8_t* codes) {
+uint32_t RuleGroupsTargeted(const SchemeSearch& s, const float* x, size_t cols, size_t group, float* scale,
+                            float* shift, uint8_t offset, uint8_t* codes) {
   uint32_t most = 0;
   WithRounding(s, [&](const auto& v, auto rounding) {
-    most = RowOf<std::decay_t<decltype(v)>, decltype(rounding)::value>(v, s, x, cols, scale, shift, codes);
+    using V = std::decay_t<decltype(v)>;
+    most = GroupsOf<V, decltype(rounding)::value>(v, s, x, cols, group, scale, shift, offset, codes);
   });
   return most;
 }
@@ -83,7 +93,8 @@ void CodesByRuleTargeted(const SchemeSearch& s, const GroupScale* scale, const f
     for (int c = 0; c < kColumns; c += LanesF()) SetDivisor(d, f, c, hn::Load(d, by + c), hn::Load(d, at + c), r);
     const size_t n = g < whole ? group : cols - g * group;
     WithRounding(s, [&](const auto& v, auto rounding) {
-      RuleCodes<std::decay_t<decltype(v)>, decltype(rounding)::value>(v, s, x + g * group, n, count, r, codes + g * group);
+      using V = std::decay_t<decltype(v)>;
+      RuleCodes<V, decltype(rounding)::value>(v, s, x + g * group, n, count, r, n * count, 0, codes + g * group);
     });
   }
 }
@@ -119,14 +130,15 @@ HWY_AFTER_NAMESPACE();
 #if HWY_ONCE
 namespace edgequant {
 
-HWY_EXPORT(RuleRowTargeted);
+HWY_EXPORT(RuleGroupsTargeted);
 HWY_EXPORT(CodesByRuleTargeted);
 HWY_EXPORT(ScaleByRuleTargeted);
 HWY_EXPORT(RangeOfTargeted);
 HWY_EXPORT(WriteCellsTargeted);
 
-uint32_t RuleRow(const SchemeSearch& s, const float* x, size_t cols, float* scale, float* shift, uint8_t* codes) {
-  return HWY_DYNAMIC_DISPATCH(RuleRowTargeted)(s, x, cols, scale, shift, codes);
+uint32_t RuleGroups(const SchemeSearch& s, const float* x, size_t cols, size_t group, float* scale, float* shift,
+                    uint8_t offset, uint8_t* codes) {
+  return HWY_DYNAMIC_DISPATCH(RuleGroupsTargeted)(s, x, cols, group, scale, shift, offset, codes);
 }
 GroupScale ScaleByRule(const SchemeSearch& s, const GroupRange& range) { return HWY_DYNAMIC_DISPATCH(ScaleByRuleTargeted)(s, range); }
 void CodesByRule(const SchemeSearch& s, const GroupScale* scale, const float* x, size_t cols, uint8_t* codes) {

@@ -48,17 +48,18 @@ size_t BestEnd(const float* v, size_t n, float inverse, const float* ends, size_
 
 // Codes of one group of n weights.
 void ChooseCodes(const SchemeSearch& s, const float* x, size_t n, float scale, float shift, uint8_t* codes);
-// Codes as the reference encoder rounds them, and its scale and shift, for all groups of a row. Returns the bits of the
-// largest magnitude, as LargestMagnitude; what is written for NaN and infinity has no meaning.
-uint32_t RuleRow(const SchemeSearch& s, const float* x, size_t cols, float* scale, float* shift, uint8_t* codes);
+// Codes plus `offset` (modulo 256) as the reference encoder rounds them, and its scale and shift, for `cols` weights in
+// groups of `group`, of which the last may be shorter. Returns the bits of the largest magnitude, as LargestMagnitude;
+// what is written for NaN and infinity has no meaning.
+uint32_t RuleGroups(const SchemeSearch& s, const float* x, size_t cols, size_t group, float* scale, float* shift,
+                    uint8_t offset, uint8_t* codes);
 
-// The parts of RuleRow: the rule for a group of this range, and the codes of all groups.
+// The parts of RuleGroups: the rule for a group of this range, and the codes of all groups of a row.
 struct GroupRange { float low, high, extreme, mean_magnitude; };
 struct GroupScale { float scale, shift, unrounded_scale, unrounded_shift; };  // the first two as stored
 GroupScale ScaleByRule(const SchemeSearch& s, const GroupRange& range);
-void CodesByRule(const SchemeSearch& s, const GroupScale* scale, const float* x, size_t cols,
-                 uint8_t* codes);  // of a row
-// Without the mean. `largest`: as RuleRow returns it.
+void CodesByRule(const SchemeSearch& s, const GroupScale* scale, const float* x, size_t cols, uint8_t* codes);
+// Without the mean. `largest`: as RuleGroups returns it.
 GroupRange RangeOf(const float* x, size_t n, uint32_t* largest = nullptr);
 
 // n numbers side by side, rounded as WriteCell does. Not for integers.

@@ -8,6 +8,7 @@
 #endif
 
 #include <math.h>
+#include <string.h>
 
 #undef EDGEQUANT_TABLE_CELLS
 
@@ -115,12 +116,14 @@ struct CellCodes {
 // in the places of a float's are a number 2^k too small.
 struct MinifloatCodes {
   static constexpr bool kWhole = false, kRounded = true;
-  int drop, sign_shift, least;  // mantissa bits dropped; from the sign of a code to that of a float; least exponent
-  float highest, infinity, unit, inverse_unit;
+  int drop, sign_shift, sign_bit, least;  // mantissa bits dropped; from a code's sign to a float's; least exponent
+  int32_t highest_bits;
+  float highest, infinity, unit;
   explicit MinifloatCodes(const CodeValues& v)
-      : drop(23 - v.mantissa_bits), sign_shift(32 - v.bits), least((128 - v.exponent_bias) << 23), highest(v.high) {
+      : drop(23 - v.mantissa_bits), sign_shift(32 - v.bits), sign_bit(1 << (v.bits - 1)),
+        least((128 - v.exponent_bias) << 23), highest(v.high) {
     unit = ldexpf(1, 127 - v.exponent_bias);
-    inverse_unit = 1 / unit;
+    memcpy(&highest_bits, &highest, sizeof highest_bits);
     infinity = ldexpf(1, (1 << (v.bits - 1 - v.mantissa_bits)) - 1 - v.exponent_bias);
   }
   HWY_INLINE VF Magnitude(DF d, VF u) const {
@@ -131,12 +134,19 @@ struct MinifloatCodes {
     return hn::Sub(hn::Add(magnitude, big), big);
   }
   HWY_INLINE VF Value(DF d, VF u) const { return hn::CopySignToAbs(Magnitude(d, u), u); }
-  HWY_INLINE VI Code(DF d, VF u) const {
+  HWY_INLINE VI Code(DF d, VF u) const { return Code(d, u, u); }
+  // The code of a number's magnitude with the sign of another. The lowest bits of the sum count its steps: past the
+  // least exponent as many are missing for each power of two as its exponent counts.
+  HWY_INLINE VI Code(DF d, VF u, VF signs) const {
     const DI di;
     const hn::RebindToUnsigned<DF> du;
-    const VI magnitude = hn::ShiftRightSame(hn::BitCast(di, hn::Mul(Magnitude(d, u), hn::Set(d, inverse_unit))), drop);
-    const auto sign = hn::And(hn::BitCast(du, u), hn::Set(du, 0x80000000u));
-    return hn::Or(magnitude, hn::BitCast(di, hn::ShiftRightSame(sign, sign_shift)));
+    const VI magnitude = hn::Min(hn::BitCast(di, hn::Abs(u)), hn::Set(di, highest_bits));
+    const VI exponent = hn::Max(hn::And(magnitude, hn::Set(di, 0x7f800000)), hn::Set(di, least));
+    const VF big = hn::BitCast(d, hn::Add(exponent, hn::Set(di, (drop << 23) + 0x400000)));
+    const VI steps = hn::BitCast(di, hn::Add(hn::BitCast(d, magnitude), big));
+    const VI code = hn::Sub(hn::Add(steps, hn::ShiftRightSame(exponent, drop)), hn::Set(di, least >> drop));
+    const VI sign = hn::BitCast(di, hn::ShiftRightSame(hn::BitCast(du, signs), sign_shift));
+    return hn::Or(hn::And(code, hn::Set(di, sign_bit - 1)), hn::And(sign, hn::Set(di, sign_bit)));
   }
   HWY_INLINE VF ValueOfCode(DF d, VI code) const {
     const DI di;

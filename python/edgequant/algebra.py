@@ -156,7 +156,7 @@ def _values(f: Format, kind: str) -> tuple[float, ...]:
     codes = np.arange(d.get("codes", 1 << d["bits"]))
     if kind != "minifloat":
         return tuple((codes - d.get("zero", 0.0)).tolist())
-    plane = {"code_plane": {"bits": d["bits"], "word": 8, "slots": 1}, "scale_plane": {"cell": "f32"}}
+    plane = {"code_plane": {"bits": d["bits"], "word": 8}, "scale_plane": {"cell": "f32"}}
     core = _core.Scheme({"name": f.name, "group": 0, **{k: d[k] for k in MINIFLOAT if k in d}, **plane})
     one: dict[str, np.ndarray] = {"codes": codes.astype(np.uint8), "scale": np.ones(1, np.float32)}
     return tuple(core.dequantize(one, 1, codes.size)[0].tolist())

@@ -21,8 +21,6 @@ OWN = [
     eq.Format("centred", block=32, codes=4, zero=8, minimum="f16", scale="f32"),
     eq.Format("centred5", block=32, codes=5, zero=16, minimum="f32", scale="f32"),
     eq.Format("levels", block=32, codes=4, minimum="f16", sub_scale=(6, 8)),
-    eq.Format("float4", block=32, minifloat=(2, 1), scale="e8m0"),
-    eq.Format("float6", block=32, minifloat=(3, 2)),
 ]
 PLANAR = ["mlx.affine4.g32", "mlx.affine4.g32.f32", "mlx.affine8.g32", "mlx.affine2.g64.bf16", "onnx.nbits4.g32",
           "onnx.nbits4.g32.zp", "onnx.nbits8.g16.f16", "onnx.nbits8.g32", "onnx.nbits2.g64", "gptq.int4.g32",

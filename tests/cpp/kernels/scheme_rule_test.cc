@@ -164,7 +164,7 @@ TEST_P(RulesOnEachTarget, RoundsEachGroupLikeItsReference) {
       const std::vector<float> x = Weights(cols, group, uint32_t(kind));
       std::vector<float> scale(groups), shift(groups);
       std::vector<uint8_t> codes(cols + 1, 99);
-      const uint32_t most = RuleRow(search, x.data(), cols, scale.data(), shift.data(), codes.data());
+      const uint32_t most = RuleGroups(search, x.data(), cols, group, scale.data(), shift.data(), 0, codes.data());
       const float largest = std::abs(*std::max_element(x.begin(), x.end(), [](float a, float b) { return std::abs(a) < std::abs(b); }));
       ASSERT_EQ(memcmp(&most, &largest, sizeof most), 0);
       for (size_t g = 0; g < groups; ++g) {
@@ -190,7 +190,8 @@ TEST_P(RulesOnEachTarget, FindsWhatIsNotFinite) {
       std::vector<float> x(77, at % 2 ? -1.0f : 1.0f), scale(3), shift(3);
       std::vector<uint8_t> codes(77);
       x[at] = bad;
-      EXPECT_GE(RuleRow(search, x.data(), 77, scale.data(), shift.data(), codes.data()), 0x7f800000u) << bad << " at " << at;
+      const uint32_t most = RuleGroups(search, x.data(), 77, 32, scale.data(), shift.data(), 0, codes.data());
+      EXPECT_GE(most, 0x7f800000u) << bad << " at " << at;
     }
 }
 
