@@ -15,7 +15,7 @@ constexpr size_t kColumns = kFloatTileColumns;
 constexpr size_t kTaskBytes = size_t{128} << 10;  // of weights handed out at a time, read where they lie
 constexpr size_t kTilesAtOnce = 16;               // of x in a chunk
 // Numbers of a row that become f32 at a time: with those of a tile of x they fit the first-level cache.
-constexpr size_t kPiece = 512;
+constexpr size_t kPiece = 1024;
 constexpr size_t kManyRows = 64, kFewRows = 16;   // rows of weights whose sums are kept at a time
 
 size_t SizeOf(FormatId type) { return type == FormatId::kF32 ? 4 : 2; }
@@ -48,7 +48,7 @@ void FloatRows::Fill(const RowsView& x, const Panel& w) {
 size_t FloatRows::Chunks() const { return (tiles_ + kTilesAtOnce - 1) / kTilesAtOnce; }
 
 size_t FloatRows::RowsPerTask(const Panel& w) const {
-  if (tiles_ > 2) return kManyRows;
+  if (tiles_ > kFewTiles) return kManyRows;
   const size_t rows = kTaskBytes / std::max<size_t>(1, w.bytes / std::max<size_t>(1, w.rows));
   return std::max(kFewRows, rows / kFewRows * kFewRows);
 }
@@ -59,7 +59,7 @@ void FloatRows::Multiply(const Panel& w, size_t task, const Rows& rows, const Mu
                          const PerColumn& then) const {
   const size_t first_tile = task % Chunks() * kTilesAtOnce, last_tile = std::min(tiles_, first_tile + kTilesAtOnce);
   const size_t begin = task / Chunks() * RowsPerTask(w), end = std::min(w.rows, begin + RowsPerTask(w));
-  const size_t at_once = tiles_ > 2 ? kManyRows : kFewRows, first_row = first_tile * tile_rows_;
+  const size_t at_once = tiles_ > kFewTiles ? kManyRows : kFewRows, first_row = first_tile * tile_rows_;
   const size_t count = std::min(rows_, last_tile * tile_rows_) - first_row, lanes = FloatLanes();
   const FloatWeights& from = *w.floats;
   const bool in_place = InPlace(w);
@@ -69,38 +69,46 @@ void FloatRows::Multiply(const Panel& w, size_t task, const Rows& rows, const Mu
   float* const sums = sums_memory.Get<float>(count * at_once * lanes);
   float* const out = out_memory.Get<float>(count * at_once);
   const FormatId type = in_place ? from.type : FormatId::kF32;
-  const auto find = [&](size_t n) { return FindFloatTile(type, int(n), in_place); };
   const size_t last_count = std::min(tile_rows_, rows_ - (tiles_ - 1) * tile_rows_);
-  const FloatTileFn multiply = find(tile_rows_), multiply_last = find(last_count);
+  FloatTileFn multiply[2][2];  // [whether it is the last tile of all][whether it is the first of the chunk]
+  for (int last = 0; last < 2; ++last)
+    for (int first = 0; first < 2; ++first)
+      multiply[last][first] = FindFloatTile(type, int(last ? last_count : tile_rows_), first && from.data);
   FloatTileArgs args{};
   args.out_stride = at_once;
-  args.ahead = kColumns * row_bytes;
+  args.ahead_size = SizeOf(from.type);
   for (size_t column = begin; column < end; column += at_once) {
     const size_t n = std::min(at_once, end - column);
-    for (size_t k = 0; k < std::max<size_t>(1, w.cols); k += piece) {
+    const auto multiply_piece = [&](size_t g, size_t k) {
       args.k = std::min(piece, w.cols - k);
       args.first = k == 0, args.last = k + piece >= w.cols;
-      for (size_t g = 0; g < n; g += kColumns) {
-        for (size_t c = 0; c < kColumns; ++c) {  // columns that do not exist repeat the last one
-          const size_t row = column + std::min(g + c, n - 1);
-          const uint8_t* const at = from.data ? from.data + row * row_bytes + k * SizeOf(from.type) : nullptr;
-          args.weights[c] = in_place ? static_cast<const void*>(at) : decoded + c * kPiece;
-          if (in_place || g + c >= n || args.k == 0) continue;
-          if (at) DequantizeRow(from.type, at, args.k, decoded + c * kPiece);
-          else from.decode(row, k, args.k, decoded + c * kPiece);
-        }
-        float* s = sums + g * count * lanes;
-        for (size_t t = first_tile; t < last_tile; ++t) {
-          const bool last = t + 1 == tiles_;
-          const size_t in_tile = last ? last_count : tile_rows_;
-          args.x = x_ + t * tile_rows_ * padded_ + k * in_tile;
-          args.sums = s;
-          args.out = out + (t - first_tile) * tile_rows_ * at_once + g;
-          (last ? multiply_last : multiply)(args);
-          s += in_tile * kColumns * lanes;
-        }
+      for (size_t c = 0; c < kColumns; ++c) {  // columns that do not exist repeat the last one
+        const size_t row = column + std::min(g + c, n - 1);
+        const uint8_t* const at = from.data ? from.data + row * row_bytes + k * SizeOf(from.type) : nullptr;
+        args.weights[c] = in_place ? static_cast<const void*>(at) : decoded + c * kPiece;
+        args.ahead[c] = at ? at + kColumns * row_bytes : nullptr;
+        if (in_place || g + c >= n || args.k == 0) continue;
+        if (at) DequantizeRow(from.type, at, args.k, decoded + c * kPiece);
+        else from.decode(row, k, args.k, decoded + c * kPiece);
       }
-    }
+      args.sums = sums + g * count * lanes;
+      for (size_t t = first_tile; t < last_tile; ++t) {
+        const bool last = t + 1 == tiles_;
+        const size_t in_tile = last ? last_count : tile_rows_;
+        args.x = x_ + t * tile_rows_ * padded_ + k * in_tile;
+        args.out = out + (t - first_tile) * tile_rows_ * at_once + g;
+        multiply[last][t == first_tile](args);
+        args.sums += in_tile * kColumns * lanes;
+      }
+    };
+    // Of few rows of x all fit the caches, and weights are read in the order of memory; else the piece of x is kept there.
+    const size_t k_end = std::max<size_t>(1, w.cols);
+    if (tiles_ <= kFewTiles)
+      for (size_t g = 0; g < n; g += kColumns)
+        for (size_t k = 0; k < k_end; k += piece) multiply_piece(g, k);
+    else
+      for (size_t k = 0; k < k_end; k += piece)
+        for (size_t g = 0; g < n; g += kColumns) multiply_piece(g, k);
     for (size_t i = 0; i < count; ++i) WriteRow(y, rows[first_row + i], column, n, out + i * at_once, then);
   }
 }

@@ -14,8 +14,9 @@ class FloatRows {
   void Multiply(const Panel& w, size_t task, const Rows& rows, const MutableRowsView& y, const PerColumn& then) const;
 
  private:
+  static constexpr size_t kFewTiles = 4;  // of x
   // Numbers are read where they lie if they are for few products each; else a piece at a time becomes f32 for many.
-  bool InPlace(const Panel& w) const { return w.floats->data && tiles_ <= 2; }
+  bool InPlace(const Panel& w) const { return w.floats->data && tiles_ <= kFewTiles; }
   size_t Chunks() const;
   size_t RowsPerTask(const Panel& w) const;
 

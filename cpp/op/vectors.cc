@@ -13,6 +13,7 @@
 #include "format/decode.h"
 #include "format/e8p.h"
 #include "kernels/cpu/aqlm.h"
+#include "kernels/cpu/float_products.h"
 
 namespace edgequant {
 namespace {
@@ -80,7 +81,7 @@ void DecodeAqlm(const AqlmView& q, size_t rows, size_t cols, float* out) {
   ParallelFor(rows, 16, [&](size_t begin, size_t end) {
     for (size_t r = begin; r < end; ++r)
       SumEntries(static_cast<const uint8_t*>(q.codes) + r * row_bytes, q.bits, q.books, FormatId::kF32, q.codebooks,
-                 cols / 8, q.scales[r], out + r * cols);
+                 cols / 8, q.scales[r], row_bytes, out + r * cols);
   });
 }
 
@@ -103,7 +104,8 @@ Panel RepackAqlm(const AqlmView& q, size_t rows, size_t cols, const std::string&
   FloatWeights floats;
   floats.decode = [own, type, row_bytes, bits = q.bits, books = q.books](size_t row, size_t k, size_t count, float* out) {
     const uint8_t* const from = &own->codes[row * row_bytes + k / 8 * books * size_t(bits) / 8];
-    SumEntries(from, bits, books, type, own->entries.data(), count / 8, own->scales[row], out);
+    SumEntries(from, bits, books, type, own->entries.data(), count / 8, own->scales[row],
+               size_t(kFloatTileColumns) * row_bytes, out);
   };
   Panel panel;
   panel.format = format;

@@ -26,9 +26,12 @@ HWY_INLINE hn::Vec<DF> LoadEntry(DF d, const uint16_t* p) {
 #endif
 }
 
-template <class Code, class Entry>
-void SumOf(const Code* HWY_RESTRICT codes, size_t books, const Entry* HWY_RESTRICT entries, size_t vectors, float scale,
-           float* HWY_RESTRICT out) {
+template <size_t kBooks, class Code, class Entry>  // 0: any number of them
+void SumOf(const Code* HWY_RESTRICT codes, size_t number, const Entry* HWY_RESTRICT entries, size_t vectors, float scale,
+           size_t ahead, float* HWY_RESTRICT out) {
+  const size_t books = kBooks ? kBooks : number;
+  const uint8_t* const next = reinterpret_cast<const uint8_t*>(codes) + ahead;
+  for (size_t i = 0; i < vectors * books * sizeof(Code); i += 64) __builtin_prefetch(next + i);
   constexpr size_t kBook = (size_t{1} << 8 * sizeof(Code)) * 8;
   constexpr size_t kAhead = 16;  // vectors: large codebooks lie in the second or third level of the caches
   const DF d;
@@ -48,10 +51,15 @@ void SumOf(const Code* HWY_RESTRICT codes, size_t books, const Entry* HWY_RESTRI
 }
 
 void Sum(const void* codes, int bits, size_t books, FormatId type, const void* entries, size_t vectors, float scale,
-         float* out) {
+         size_t ahead, float* out) {
   const auto with = [&](const auto* of) HWY_ATTR {
-    if (type == FormatId::kF16) SumOf(of, books, static_cast<const uint16_t*>(entries), vectors, scale, out);
-    else SumOf(of, books, static_cast<const float*>(entries), vectors, scale, out);
+    const auto sum = [&](const auto* from) HWY_ATTR {
+      if (books == 1) SumOf<1>(of, 1, from, vectors, scale, ahead, out);
+      else if (books == 2) SumOf<2>(of, 2, from, vectors, scale, ahead, out);
+      else SumOf<0>(of, books, from, vectors, scale, ahead, out);
+    };
+    if (type == FormatId::kF16) sum(static_cast<const uint16_t*>(entries));
+    else sum(static_cast<const float*>(entries));
   };
   if (bits == 8) with(static_cast<const uint8_t*>(codes));
   else with(static_cast<const uint16_t*>(codes));
@@ -68,8 +76,8 @@ HWY_EXPORT(Sum);
 }  // namespace aqlm
 
 void SumEntries(const void* codes, int bits, size_t books, FormatId type, const void* entries, size_t vectors,
-                float scale, float* out) {
-  HWY_DYNAMIC_DISPATCH(aqlm::Sum)(codes, bits, books, type, entries, vectors, scale, out);
+                float scale, size_t ahead, float* out) {
+  HWY_DYNAMIC_DISPATCH(aqlm::Sum)(codes, bits, books, type, entries, vectors, scale, ahead, out);
 }
 
 }  // namespace edgequant

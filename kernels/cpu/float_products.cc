@@ -79,8 +79,7 @@ void FloatTile(const FloatTileArgs& a) {
   while (s < steps) {
     const size_t end = HWY_MIN(steps, s + at_once);
     if constexpr (kAheadOf)
-      for (int c = 0; c < kColumns; ++c)
-        __builtin_prefetch(reinterpret_cast<const uint8_t*>(w[c] + s * lanes) + a.ahead, 0, 2);
+      for (int c = 0; c < kColumns; ++c) __builtin_prefetch(a.ahead[c] + s * lanes * a.ahead_size, 0, 2);
     for (; s < end; ++s) add([&](int c) EDGEQUANT_UNROLLED { return Numbers::Load(d, w[c] + s * lanes); });
   }
   if (const size_t rest = a.k - steps * lanes; rest > 0) {

@@ -1,6 +1,7 @@
 // Rows of weights times rows of activations in f32: dot products along k, a tile of them at a time.
 #pragma once
 #include <cstddef>
+#include <cstdint>
 
 #include "format/catalog.h"
 
@@ -18,11 +19,13 @@ struct FloatTileArgs {
   bool first, last;   // block
   float* out;         // of the last block: row r at out + r * out_stride
   size_t out_stride;
-  size_t ahead;       // bytes; what lies so far behind the weights is prefetched
+  const uint8_t* ahead[kFloatTileColumns];  // what is prefetched meanwhile, `ahead_size` bytes per number of a row
+  size_t ahead_size;
 };
 using FloatTileFn = void (*)(const FloatTileArgs&);
 
-// For weights of type f32, f16 or bf16 and up to FloatTileRows() rows. `ahead` says whether something is prefetched.
+// For weights of type f32, f16 or bf16 and up to FloatTileRows() rows; `ahead` says whether something is prefetched (for f16
+// and bf16 it always is).
 FloatTileFn FindFloatTile(FormatId type, int rows, bool ahead);
 size_t FloatLanes();
 int FloatTileRows();
