@@ -25,13 +25,60 @@ struct Passes {
     else return LegacyNumbers<kB, kGroup>(x, n, most);
   }
   static HWY_INLINE void Choose([[maybe_unused]] const float* x, [[maybe_unused]] Numbers& n) {
-    if constexpr (IsE2M1(kB)) ChooseByteScales<kB, kGroup>(x, n);
+    if constexpr (IsE2M1(kB)) TakeByteScales(WideGroups<kB, kGroup>(x, n), n);
   }
   static HWY_INLINE void Emit(const float* x, const Numbers& n, uint8_t* out) {
-    if constexpr (IsE2M1(kB)) EmitFloats<kB>(x, n, out);
+    if constexpr (IsE2M1(kB)) EmitFloats<kB, 2>(x, n, out);
     else EmitLegacy<kB>(x, n, out);
   }
 };
+
+constexpr size_t kOutAhead = 2048;  // bytes: stores end in order, so that one that waits for its line holds up all behind it
+template <size_t kBytes>
+HWY_INLINE void PrefetchOut(const uint8_t* out) {
+  for (size_t i = 0; i < kBytes; i += 64) hwy::Prefetch(out + kOutAhead + i);
+}
+
+#if EDGEQUANT_ROUND_WORDS
+// The turns of a block of groups of 16, four at different stages in parts of four groups: a turn's numbers follow from its
+// parts at the begin of the next turn, and are used a turn later.
+template <const Block& kB>
+HWY_INLINE bool RoundParts(const float* HWY_RESTRICT x, size_t turns, uint8_t* HWY_RESTRICT out, VF& most) {
+  constexpr size_t kWeights = kColumns * 16, kBytes = kWeights / kB.n * kB.bytes;
+  Unfolded u;
+  Numbers n[8];
+  for (size_t t = 0; t < turns + 4; ++t, x += kWeights) {
+    if (t >= 1 && t <= turns && !FindOfParts<kB>(u, n[(t - 1) % 8], most)) return false;
+    if (t >= 3 && t < turns + 3) ChooseOfParts(x - 3 * kWeights, u, n[(t - 3) % 8]);
+    for (int q = 0; q < 4; ++q) {
+      if (t >= 4) EmitPart<kB>(x - 4 * kWeights, n[(t - 4) % 8], q, out);
+      if (t >= 2 && t < turns + 2) ComparePart(x - 2 * kWeights, n[(t - 2) % 8].words, q, u);
+      if (t < turns) FindPart(x, q, u);
+    }
+    if (t < 4) continue;
+    PrefetchOut<kBytes>(out);
+    out += kBytes;
+  }
+  return true;
+}
+#endif
+
+// What a pass finds takes long to follow from the last weight, so each pass works one turn ahead of the next.
+template <const Block& kB>
+HWY_INLINE bool RoundTurns(const float* HWY_RESTRICT x, size_t turns, uint8_t* HWY_RESTRICT out, VF& most) {
+  using P = Passes<kB>;
+  constexpr size_t kAhead = IsE2M1(kB) ? 2 : 1, kWeights = kColumns * P::kGroup, kBytes = kWeights / kB.n * kB.bytes;
+  Numbers n[3];
+  for (size_t t = 0; t < turns + kAhead; ++t, x += kWeights) {
+    if (t < turns && !P::Find(x, n[t % 3], most)) return false;
+    if (kAhead == 2 && t >= 1 && t <= turns) P::Choose(x - kWeights, n[(t + 2) % 3]);
+    if (t < kAhead) continue;
+    PrefetchOut<kBytes>(out);
+    P::Emit(x - kAhead * kWeights, n[(t + 3 - kAhead) % 3], out);
+    out += kBytes;
+  }
+  return true;
+}
 
 // Bits of the greatest magnitude, or those of NaN where a weight is not finite: then the blocks are not all written.
 template <const Block& kB>
@@ -39,31 +86,24 @@ HWY_NOINLINE uint32_t RoundBlocks(const float* HWY_RESTRICT x, size_t blocks, ui
   using P = Passes<kB>;
   constexpr size_t kTurn = kColumns / ShapeOf(kB).groups;  // blocks
   constexpr size_t kWeights = kTurn * kB.n, kBytes = kTurn * kB.bytes;
-  constexpr size_t kAhead = IsE2M1(kB) ? 2 : 1;
-  constexpr size_t kOutAhead = 2048;  // bytes
   const DF d;
   VF most = hn::Zero(d);
-  Numbers n[3];
   const size_t turns = blocks / kTurn, rest = blocks % kTurn;
-  // What a pass finds takes long to follow from the last weight, so each pass works one turn ahead of the next.
-  for (size_t t = 0; t < turns + kAhead; ++t, x += kWeights) {
-    if (t < turns && !P::Find(x, n[t % 3], most)) return kNotFinite;
-    if (kAhead == 2 && t >= 1 && t <= turns) P::Choose(x - kWeights, n[(t + 2) % 3]);
-    if (t < kAhead) continue;
-    // Stores end in order: one that waits for its line holds up all behind it.
-    for (size_t i = 0; i < kBytes; i += 64) hwy::Prefetch(out + kOutAhead + i);
-    P::Emit(x - kAhead * kWeights, n[(t + 3 - kAhead) % 3], out);
-    out += kBytes;
-  }
+#if EDGEQUANT_ROUND_WORDS
+  if constexpr (IsE2M1(kB) && P::kGroup == 16) {
+    if (!RoundParts<kB>(x, turns, out, most)) return kNotFinite;
+  } else
+#endif
+  if (!RoundTurns<kB>(x, turns, out, most)) return kNotFinite;
   if (rest != 0) {
-    x -= kAhead * kWeights;
     alignas(64) float last[kWeights] = {};
     uint8_t bytes[kBytes];
-    memcpy(last, x, rest * kB.n * sizeof(float));
-    if (!P::Find(last, n[0], most)) return kNotFinite;
-    P::Choose(last, n[0]);
-    P::Emit(last, n[0], bytes);
-    memcpy(out, bytes, rest * kB.bytes);
+    Numbers n;
+    memcpy(last, x + turns * kWeights, rest * kB.n * sizeof(float));
+    if (!P::Find(last, n, most)) return kNotFinite;
+    P::Choose(last, n);
+    P::Emit(last, n, bytes);
+    memcpy(out + turns * kBytes, bytes, rest * kB.bytes);
   }
   return BitsOfFloat(hn::GetLane(hn::MaxOfLanes(d, most))) & 0x7fffffff;  // it may be -0
 }

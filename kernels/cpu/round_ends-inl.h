@@ -20,6 +20,11 @@ struct Least {
 struct Greatest {
   HWY_INLINE VF operator()(VF a, VF b) const { return hn::Max(a, b); }
 };
+struct GreatestBits {  // of magnitudes, NaN above all
+  HWY_INLINE VF operator()(VF a, VF b) const {
+    return hn::BitCast(DF(), hn::Max(hn::BitCast(DI(), a), hn::BitCast(DI(), b)));
+  }
+};
 struct Total {
   HWY_INLINE VF operator()(VF a, VF b) const { return hn::Add(a, b); }
 };
@@ -125,14 +130,14 @@ HWY_INLINE bool FindMagnitudes(const float* HWY_RESTRICT x, float* HWY_RESTRICT 
   const DF d;
   const DI di;
   const VI magnitude = hn::Set(di, 0x7fffffff);
-  VI all = hn::Zero(di);
-  FoldGroups(Greatest(), [&](int j) EDGEQUANT_UNROLLED {
+  FoldGroups(GreatestBits(), [&](int j) EDGEQUANT_UNROLLED {
     VI a = hn::And(LoadInOrder(x + j * S), magnitude);
 #pragma GCC unroll 8
     for (int i = LanesF(); i < S; i += LanesF()) a = hn::Max(a, hn::And(LoadInOrder(x + j * S + i), magnitude));
-    all = hn::Max(all, a);
     return hn::BitCast(d, a);
   }, most);
+  VI all = hn::Zero(di);
+  for (int c = 0; c < kColumns; c += LanesF()) all = hn::Max(all, hn::BitCast(di, hn::Load(d, most + c)));
   return hn::AllTrue(di, hn::Lt(all, hn::Set(di, 0x7f800000)));
 }
 

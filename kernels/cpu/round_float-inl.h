@@ -7,7 +7,7 @@
 #define EDGEQUANT_ROUND_FLOAT_INL_H_
 #endif
 
-#include "kernels/cpu/round_numbers-inl.h"
+#include "kernels/cpu/round_words-inl.h"
 
 HWY_BEFORE_NAMESPACE();
 namespace edgequant {
@@ -80,30 +80,43 @@ HWY_INLINE void PowerScales(DF d, VF most, int more, int c, ByteScales& s) {
   hn::Store(hn::BitCast(d, hn::ShiftLeft<23>(hn::Sub(hn::Set(di, 256), e))), d, s.inverse + c);
 }
 
-// UE4M3, rounded to nearest, halves down: the bits of 20 on, from 2^-6. Below they are 2^-9 apart, as from there on.
-HWY_INLINE void FloatScales(DF d, VF v, float half, int c, ByteScales& s) {
+// v / by, rounded once.
+HWY_INLINE VF Quotient(DF d, VF v, float by) {
+#if EDGEQUANT_ROUND_WORDS
+  const VF inverse = hn::Set(d, 1 / by), q = hn::Mul(v, inverse);
+  return hn::MulAdd(hn::NegMulAdd(q, hn::Set(d, by), v), inverse, q);
+#else
+  return hn::Div(v, hn::Set(d, by));
+#endif
+}
+
+// UE4M3, rounded to nearest, halves down: the bits of 20 on, from 2^-6. Below they are 2^-9 apart, as from there on; there
+// the sum with 2^-6 has the greater bits, and above the number itself.
+template <const Block& kB>
+HWY_INLINE void FloatScales(DF d, VF v, int c, ByteScales& s) {
   const DI di;
-  const auto rounded = [&](VF f) HWY_ATTR {
-    return hn::ShiftRight<20>(hn::Add(hn::BitCast(di, f), hn::Set(di, 0x7ffff - 0x3c000000)));
-  };
-  const VF least = hn::Set(d, 0x1p-6f);
-  const VI normal = rounded(v), small = hn::Sub(rounded(hn::Add(v, least)), hn::Set(di, 8));
-  const VI code = hn::Min(hn::IfThenElse(hn::RebindMask(di, hn::Lt(v, least)), small, normal), hn::Set(di, kLastUE4M3));
-  const VF scale = hn::Mul(hn::BitCast(d, hn::ShiftLeft<20>(code)), hn::Set(d, 1.329227995784916e36f));  // * 2^120, exact
+  constexpr int32_t kZero = 0x3c000000 - 0x7ffff;
+  const VI normal = hn::Sub(hn::BitCast(di, v), hn::Set(di, kZero));
+  const VI small = hn::Sub(hn::BitCast(di, hn::Add(v, hn::Set(d, 0x1p-6f))), hn::Set(di, kZero + (8 << 20)));
+  const VI code = hn::Min(hn::ShiftRight<20>(hn::Max(normal, small)), hn::Set(di, kLastUE4M3));
   hn::Store(code, di, s.byte + c);
+#if EDGEQUANT_ROUND_WORDS
+  ScalesOfCodes<kB>(d, code, s);
+#else
+  constexpr float half = kB.map.values[1] / 2;
+  const VF scale = hn::Mul(hn::BitCast(d, hn::ShiftLeft<20>(code)), hn::Set(d, 1.329227995784916e36f));  // * 2^120, exact
   hn::Store(hn::Mul(scale, hn::Set(d, half)), d, s.half + c);
   const VF inverse = hn::Div(hn::Set(d, 1 / half), scale);
   hn::Store(hn::IfThenElseZero(hn::RebindMask(d, hn::Gt(code, hn::Zero(di))), inverse), d, s.inverse + c);
+#endif
 }
 
-// The scales of the groups at x to choose from; false if a weight is not finite. `most` grows to the greatest magnitude.
-template <const Block& kB, int S>
-HWY_INLINE bool FindByteScales(const float* HWY_RESTRICT x, Numbers& n, VF& most) {
+// The scales to choose from for groups of these greatest magnitudes; `most` grows to the greatest.
+template <const Block& kB>
+HWY_INLINE void ScalesFor(const float* HWY_RESTRICT greatest, Numbers& n, VF& most) {
   constexpr bool powers = kB.scale.type == Number::kE8M0Half;
   static_assert(powers ? kB.map.values[1] == 1 : kB.scale.type == Number::kUE4M3);
   const DF d;
-  alignas(64) float greatest[kColumns];
-  if (!FindMagnitudes<S>(x, greatest)) return false;
   n.unclear = 0;
   for (int c = 0; c < kColumns; c += LanesF()) {
     const VF v = hn::Load(d, greatest + c);
@@ -112,45 +125,68 @@ HWY_INLINE bool FindByteScales(const float* HWY_RESTRICT x, Numbers& n, VF& most
       PowerScales(d, v, 0, c, n.narrow);
       PowerScales(d, v, 1, c, n.wide);
       // Up to 28 half steps every value of the wider scale within reach is one of the narrower too.
-      uint8_t bits[8];
-      hn::StoreMaskBits(d, hn::Gt(v, hn::Mul(hn::Load(d, n.narrow.half + c), hn::Set(d, 28.0f))), bits);
-      for (int k = 0; k < LanesF(); k += 8) n.unclear |= uint32_t(bits[k / 8] & ((1 << HWY_MIN(LanesF(), 8)) - 1)) << (c + k);
+      n.unclear |= BitsOfMask(d, hn::Gt(v, hn::Mul(hn::Load(d, n.narrow.half + c), hn::Set(d, 28.0f)))) << c;
     } else {
       constexpr float half = kB.map.values[1] / 2;
-      FloatScales(d, hn::Div(v, hn::Set(d, half * kLast)), half, c, n.narrow);
-      FloatScales(d, hn::Div(v, hn::Set(d, half * kLastButOne)), half, c, n.wide);
+      FloatScales<kB>(d, Quotient(d, v, half * kLast), c, n.narrow);
+      FloatScales<kB>(d, hn::Mul(v, hn::Set(d, 1 / (half * kLastButOne))), c, n.wide);
+#if EDGEQUANT_ROUND_WORDS
+      SetWordScales(d, n);
+#endif
     }
   }
   Settle(&n);
+}
+
+// These of the groups at x; false if a weight is not finite.
+template <const Block& kB, int S>
+HWY_INLINE bool FindByteScales(const float* HWY_RESTRICT x, Numbers& n, VF& most) {
+  alignas(64) float greatest[kColumns];
+  if (!FindMagnitudes<S>(x, greatest)) return false;
+  ScalesFor<kB>(greatest, n, most);
   return true;
 }
 
-// Takes the scales with less error.
+// Whether the wider scale has less error, for each group of the set.
+template <int S, bool kMayPass>
+HWY_INLINE uint32_t WideOfThese(uint32_t set, const float* HWY_RESTRICT x, const Numbers& n) {
+  const DF d;
+  uint32_t wide = 0;
+  for (uint32_t rest = set; rest != 0; rest &= rest - 1) {
+    const int j = int(hwy::Num0BitsBelowLS1Bit_Nonzero32(rest));
+    const float apart = hn::GetLane(hn::SumOfLanes(d, ErrorsApart<S, kMayPass>(d, x, n.narrow, n.wide, j)));
+    wide |= uint32_t(apart > 0) << j;
+  }
+  return wide;
+}
+
+// The groups for which the wider scale has less error.
 template <const Block& kB, int S>
-HWY_INLINE void ChooseByteScales(const float* HWY_RESTRICT x, Numbers& n) {
+HWY_INLINE uint32_t WideGroups(const float* HWY_RESTRICT x, const Numbers& n) {
+  if constexpr (kB.scale.type == Number::kE8M0Half) return WideOfThese<S, false>(n.unclear, x, n);
+#if EDGEQUANT_ROUND_WORDS
+  return WideOfThese<S, true>(n.differ, x, n);  // sums in the same order as where words decide
+#else
+  const DF d;
+  alignas(64) float apart[kColumns];
+  FoldGroups(Total(), [&](int j) EDGEQUANT_UNROLLED { return ErrorsApart<S, true>(d, x, n.narrow, n.wide, j); }, apart);
+  uint32_t wide = 0;
+  for (int c = 0; c < kColumns; c += LanesF()) wide |= BitsOfMask(d, hn::Gt(hn::Load(d, apart + c), hn::Zero(d))) << c;
+  return wide;
+#endif
+}
+
+// Takes the wider scales for these groups.
+HWY_INLINE void TakeByteScales(uint32_t wide, Numbers& n) {
   const DF d;
   const DI di;
   const ByteScales &a = n.narrow, &b = n.wide;
-  if constexpr (kB.scale.type == Number::kE8M0Half) {
-    for (int c = 0; c < kColumns; c += LanesF()) {
-      hn::Store(hn::Load(d, a.inverse + c), d, n.inverse + c);
-      StoreBytes(hn::Load(di, a.byte + c), n.scale_byte + c);
-    }
-    for (uint32_t rest = n.unclear; rest != 0; rest &= rest - 1) {
-      const int j = int(hwy::Num0BitsBelowLS1Bit_Nonzero32(rest));
-      const bool other = hn::GetLane(hn::SumOfLanes(d, ErrorsApart<S, false>(d, x, a, b, j))) > 0;
-      n.inverse[j] = (other ? b : a).inverse[j];
-      n.scale_byte[j] = uint8_t((other ? b : a).byte[j]);
-    }
-    return;
-  }
-  alignas(64) float apart[kColumns];
-  FoldGroups(Total(), [&](int j) EDGEQUANT_UNROLLED { return ErrorsApart<S, true>(d, x, a, b, j); }, apart);
   for (int c = 0; c < kColumns; c += LanesF()) {
-    const auto other = hn::Gt(hn::Load(d, apart + c), hn::Zero(d));
+    const auto other = MaskOfBits(d, wide >> c);
     hn::Store(hn::IfThenElse(other, hn::Load(d, b.inverse + c), hn::Load(d, a.inverse + c)), d, n.inverse + c);
     StoreBytes(hn::IfThenElse(hn::RebindMask(di, other), hn::Load(di, b.byte + c), hn::Load(di, a.byte + c)), n.scale_byte + c);
   }
+  Settle(&n);
 }
 
 // Counts of half steps, as signed bytes, to codes.
@@ -177,14 +213,21 @@ HWY_INLINE void CodesOfHalfSteps(uint8_t* HWY_RESTRICT bytes) {
 #endif
 }
 
-template <const Block& kB>
+// kAhead: turns from this pass to the first.
+template <const Block& kB, size_t kAhead>
 HWY_INLINE void EmitFloats(const float* HWY_RESTRICT x, const Numbers& n, uint8_t* HWY_RESTRICT out) {
   constexpr int S = ShapeOf(kB).group, groups = ShapeOf(kB).groups;
+#if EDGEQUANT_ROUND_WORDS
+  for (int q = 0; q < kColumns / 4; ++q) {
+    for (int j = 4 * q; j < 4 * q + 4; ++j) PrefetchGroup<S, kAhead * kColumns * S>(x + j * S);
+    EmitPart<kB>(x, n, q, out);
+  }
+#else
   const DF d;
   alignas(64) uint8_t codes[kColumns * S];
   for (int j = 0; j < kColumns; ++j) {
     const VF inverse = hn::Set(d, n.inverse[j]);
-    PrefetchGroup<S>(x + j * S);
+    PrefetchGroup<S, kAhead * kColumns * S>(x + j * S);
 #pragma GCC unroll 8
     for (int i = 0; i < S; i += LanesF())
       StoreBytes(Truncated(hn::Mul(hn::LoadU(d, x + j * S + i), inverse)), codes + j * S + i);
@@ -194,7 +237,31 @@ HWY_INLINE void EmitFloats(const float* HWY_RESTRICT x, const Numbers& n, uint8_
     PackCodes<kB.codes[0], kB.n>(codes + b * kB.n, out);
     for (int g = 0; g < groups; ++g) out[kB.scale.byte + g] = n.scale_byte[b * groups + g];
   }
+#endif
 }
+
+#if EDGEQUANT_ROUND_WORDS
+// What follows from the parts of a turn: scales to choose from (false if a weight is not finite), and the choice.
+template <const Block& kB>
+HWY_INLINE bool FindOfParts(const Unfolded& u, Numbers& n, VF& most) {
+  const DF d;
+  const DI di;
+  alignas(64) float greatest[kColumns];
+  const VF v = FoldBlocks(d, GreatestBits(), u.most);
+  hn::Store(v, d, greatest);
+  ScalesFor<kB>(greatest, n, most);
+  return hn::AllTrue(di, hn::Lt(hn::BitCast(di, v), hn::Set(di, 0x7f800000)));
+}
+HWY_INLINE void ChooseOfParts(const float* HWY_RESTRICT x, const Unfolded& u, Numbers& n) {
+  const DF d;
+  const VF apart = FoldBlocks(d, Total(), u.apart), sum = FoldBlocks(d, Total(), u.sum);
+  const VF bound = hn::MulAdd(sum, hn::Set(d, kNearFactor), hn::Set(d, kNearLeast));
+  uint32_t wide = BitsOfMask(d, hn::Gt(apart, hn::Zero(d)));
+  const uint32_t unclear = n.unclear | (BitsOfMask(d, hn::Lt(hn::Mul(apart, apart), bound)) & n.differ);
+  if (HWY_UNLIKELY(unclear != 0)) wide = (wide & ~unclear) | WideOfThese<16, true>(unclear, x, n);
+  TakeByteScales(wide, n);
+}
+#endif
 
 }  // namespace HWY_NAMESPACE
 }  // namespace edgequant

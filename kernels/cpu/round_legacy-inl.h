@@ -149,7 +149,7 @@ HWY_INLINE void EmitLegacy(const float* HWY_RESTRICT x, const Numbers& n, uint8_
   const DF d;
   for (int j = 0; j < kColumns; ++j, x += S, out += kB.bytes) {
     const VF inverse = hn::Set(d, n.inverse[j]), low = hn::Set(d, ShapeOf(kB).affine ? n.low[j] : 0.0f);
-    PrefetchGroup<S>(x);
+    PrefetchGroup<S, kColumns * S>(x);
     if constexpr (TakesVectors<kB.codes[0]>() && TakesVectors<kB.codes[1]>()) {
       VI codes[S / lanes];
 #pragma GCC unroll 4

@@ -21,23 +21,32 @@ struct alignas(64) ByteScales {
   int32_t byte[kColumns];
 };
 
+// How 16-bit numbers compare the two.
+struct alignas(64) WordScales {
+  float inverse[kColumns];  // of the narrow scale, to words
+  int32_t ratio[kColumns];  // of the narrow scale to the wide one in 2^-15, twice
+  float square[kColumns];   // of the inverse of that ratio
+};
+
 // What the codes of 16 groups follow from, and the numbers as they are stored.
 struct alignas(64) Numbers {
   float inverse[kColumns], low[kColumns];
   uint16_t scale[kColumns], offset[kColumns];
   ByteScales narrow, wide;  // to choose from
-  uint32_t unclear;         // bit j: in group j either may be the better one
+  WordScales words;
+  uint32_t differ, unclear;  // bit j: in group j they are two; either may be the better one
   uint8_t scale_byte[kColumns];
 };
 
 // Lets the numbers at p be read from memory: g++ else takes each out of the vector it was stored from, at three operations.
 HWY_INLINE void Settle(const void* p) { asm volatile("" : : "r"(p) : "memory"); }
 
-// Called for each group that is encoded: fetches the lines of one that is read a turn or two later, which spreads the reads.
+// Fetches the lines of a group to come, some turns before the first pass reads it: called once per group, in the midst of the
+// work, which spreads the reads. x is where a pass reads that lags kLag weights behind the first.
 constexpr size_t kPrefetch = 1024;  // weights
-template <int S>
+template <int S, size_t kLag>
 HWY_INLINE void PrefetchGroup(const float* x) {
-  for (int i = 0; i < S; i += 16) hwy::Prefetch(x + kPrefetch + i);
+  for (int i = 0; i < S; i += 16) hwy::Prefetch(x + kLag + kPrefetch + i);
 }
 
 // v without its fraction, for |v| < 2^31. (Highway's ConvertTo also minds what lies beyond, at four operations.)
@@ -51,6 +60,17 @@ HWY_INLINE VI Truncated(VF v) {
 #else
   return hn::ConvertTo(DI(), v);
 #endif
+}
+
+// A bit per lane, and back.
+HWY_INLINE uint32_t BitsOfMask(DF d, hn::Mask<DF> mask) {
+  uint8_t bytes[8] = {};
+  hn::StoreMaskBits(d, mask, bytes);
+  return (bytes[0] | uint32_t(bytes[1]) << 8) & ((1u << LanesF()) - 1);
+}
+HWY_INLINE hn::Mask<DF> MaskOfBits(DF d, uint32_t bits) {
+  const uint8_t bytes[8] = {uint8_t(bits), uint8_t(bits >> 8)};
+  return hn::LoadMaskBits(d, bytes);
 }
 
 // The lowest byte of each number.
