@@ -158,35 +158,33 @@ struct BytesOfBlock {
 template <int kBits, bool kHighFirst>
 HWY_INLINE size_t PackVectors(const uint8_t* HWY_RESTRICT codes, size_t n, int offset, uint8_t* HWY_RESTRICT out) {
   constexpr size_t lanes = hn::MaxLanes(D8()), blocks = lanes / 16, piece = 2 * kBits;
-  constexpr int size = kBits == 4 ? 2 : kBits == 2 ? 4 : 8;  // bytes that are put together
-  static constexpr BytesOfBlock kUsed(size, size * kBits / 8);
+  constexpr int size = kBits == 2 ? 4 : 8;  // bytes that are put together
+  [[maybe_unused]] static constexpr BytesOfBlock kUsed(size, size * kBits / 8);
   const D8 d;
   const V8 used = hn::LoadDup128(d, kUsed.of), shift = hn::Set(d, uint8_t(offset)),
            mask = hn::Set(d, uint8_t((1 << kBits) - 1));
   size_t i = 0;
   constexpr size_t beyond =
-      kBits == 8 ? 0 : ((16 - piece) * 8 + kBits - 1) / kBits;  // 16 bytes are written of each piece
+      kBits == 4 || kBits == 8 ? 0 : ((16 - piece) * 8 + kBits - 1) / kBits;  // 16 bytes are written of each piece
   for (; i + lanes + beyond <= n; i += lanes, out += blocks * piece) {
     V8 v = hn::LoadU(d, codes + i);
     if (offset) v = hn::And(hn::Add(v, shift), mask);
     if constexpr (kBits == 8) {
       hn::StoreU(v, d, out);
+    } else if constexpr (kBits == 4) {
+      const hn::Repartition<int16_t, D8> dw;
+      const hn::Rebind<uint8_t, decltype(dw)> dh;
+      const auto two = hn::BitCast(dw, v);
+      const auto low = kHighFirst ? hn::ShiftRight<8>(two) : two;
+      const auto high = kHighFirst ? hn::ShiftLeft<4>(two) : hn::ShiftRight<4>(two);
+      hn::StoreU(hn::DemoteTo(dh, hn::And(hn::Or(low, high), hn::Set(dw, 255))), dh, out);
     } else {
-      if constexpr (kBits == 4) v = Pair<uint16_t, 4, kHighFirst>(v);
-      else if constexpr (kBits == 2) v = Pair<uint32_t, 4, kHighFirst>(Pair<uint16_t, 2, kHighFirst>(v));
+      if constexpr (kBits == 2) v = Pair<uint32_t, 4, kHighFirst>(Pair<uint16_t, 2, kHighFirst>(v));
       else v = GatherBits<kBits, kHighFirst>(v);
       v = hn::TableLookupBytes(v, used);
-      if constexpr (lanes == 64 && kBits == 4) {
-        const hn::Repartition<uint64_t, D8> d64;
-        alignas(64) static constexpr int64_t kEven[8] = {0, 2, 4, 6, 0, 2, 4, 6};
-        const auto even = hn::TableLookupLanes(hn::BitCast(d64, v), hn::SetTableIndices(d64, kEven));
-        const hn::Half<D8> dh;
-        hn::StoreU(hn::LowerHalf(dh, hn::BitCast(d, even)), dh, out);
-      } else {
-        alignas(64) uint8_t bytes[64];
-        hn::Store(v, d, bytes);
-        for (size_t b = 0; b < blocks; ++b) memcpy(out + b * piece, bytes + b * 16, 16);
-      }
+      alignas(64) uint8_t bytes[64];
+      hn::Store(v, d, bytes);
+      for (size_t b = 0; b < blocks; ++b) memcpy(out + b * piece, bytes + b * 16, 16);
     }
   }
   return i;

@@ -7,7 +7,6 @@
 #define EDGEQUANT_SCHEME_RULE_INL_H_
 #endif
 
-#include <hwy/cache_control.h>
 #include <math.h>
 #include <string.h>
 
@@ -64,9 +63,19 @@ HWY_INLINE void StoreParts(D d, hn::Vec<D> v, T* HWY_RESTRICT out) {
 }
 template <class D, class T>
 HWY_INLINE hn::Vec<D> LargestOfParts(D d, const T* HWY_RESTRICT parts) {
-  hn::Vec<D> a, b, c, e;
-  hn::LoadInterleaved4(d, parts, a, b, c, e);
-  return hn::Max(hn::Max(a, b), hn::Max(c, e));
+  constexpr size_t lanes = hn::MaxLanes(D()), blocks = lanes / kLaneParts;
+  const hn::Repartition<uint64_t, D> d64;
+  const auto two = [&](size_t k) HWY_ATTR {
+    const auto a = hn::Load(d, parts + k * lanes), b = hn::Load(d, parts + (k + 1) * lanes);
+    return hn::BitCast(d64, hn::Max(hn::InterleaveLower(d, a, b), hn::InterleaveUpper(d, a, b)));
+  };
+  const auto a = two(0), b = two(2);
+  const auto low = hn::InterleaveLower(d64, a, b), high = hn::InterleaveUpper(d64, a, b);
+  const auto most = hn::Max(hn::BitCast(d, low), hn::BitCast(d, high));
+  if constexpr (blocks == 1) return most;
+  alignas(64) int32_t order[lanes];  // lane k of block j has the group of block j of vector k
+  for (size_t g = 0; g < lanes; ++g) order[g] = int32_t(g % blocks * kLaneParts + g / blocks);
+  return hn::TableLookupLanes(most, hn::SetTableIndices(d, order));
 }
 #endif
 
@@ -110,31 +119,38 @@ HWY_INLINE Extremes ExtremesOfGroup(const float* HWY_RESTRICT x, size_t n) {
   }
 }
 
-// Of `count` groups of n weights that follow one another, without the means; returns the bits of the largest magnitude,
-// as LargestMagnitude. In groups of one sign the extremes are found again.
-HWY_INLINE uint32_t FindRanges(const float* HWY_RESTRICT x, size_t n, size_t count, Ranges& r) {
-  const DF d;
+// Of `count` groups of n weights that follow one another, in parts.
+struct alignas(64) RangeParts { int32_t high[kColumns * kLaneParts]; uint32_t low[kColumns * kLaneParts]; };
+HWY_INLINE void FindParts(const float* HWY_RESTRICT x, size_t n, size_t count, RangeParts& parts) {
   const DI di;
   const DU du;
   const size_t lanes = size_t(LanesF());
-  alignas(64) int32_t highs[kColumns * kLaneParts];
-  alignas(64) uint32_t lows[kColumns * kLaneParts];
   const auto find = [&](auto vectors) HWY_ATTR {
     for (size_t g = 0; g < count; ++g) {
       const Extremes e = ExtremesOfGroup<decltype(vectors)::value>(x + g * n, n);
-      StoreParts(di, e.high, highs + g * kLaneParts);
-      StoreParts(du, e.low, lows + g * kLaneParts);
+      StoreParts(di, e.high, parts.high + g * kLaneParts);
+      StoreParts(du, e.low, parts.low + g * kLaneParts);
     }
   };
   if (n % (4 * lanes) == 0) find(std::integral_constant<size_t, 4>());
   else if (n % (2 * lanes) == 0) find(std::integral_constant<size_t, 2>());
   else find(std::integral_constant<size_t, 0>());
-  for (size_t k = count * kLaneParts; k < kColumns * kLaneParts; ++k) highs[k] = 1, lows[k] = 0x80000002;  // no group needs a second look
+  for (size_t k = count * kLaneParts; k < kColumns * kLaneParts; ++k)  // no group needs a second look
+    parts.high[k] = 1, parts.low[k] = 0x80000002;
+}
+
+// The ranges of the same groups, without the means; returns the bits of the largest magnitude, as LargestMagnitude. In
+// groups of one sign the extremes are found again. Some time after FindParts: its stores are read in larger pieces.
+HWY_INLINE uint32_t RangesOf(const float* HWY_RESTRICT x, size_t n, size_t count, const RangeParts& parts, Ranges& r) {
+  const DF d;
+  const DI di;
+  const DU du;
+  const size_t lanes = size_t(LanesF());
   uint32_t again = 0;
   VI most = hn::Zero(di);
   for (size_t c = 0; c < size_t(kColumns); c += lanes) {
-    const VI top = LargestOfParts(di, highs + c * kLaneParts);
-    const VU bottom = LargestOfParts(du, lows + c * kLaneParts);
+    const VI top = LargestOfParts(di, parts.high + c * kLaneParts);
+    const VU bottom = LargestOfParts(du, parts.low + c * kLaneParts);
     const VF high = hn::BitCast(d, top), low = hn::BitCast(d, bottom), positive_low = hn::Neg(low);
     const VI magnitude = hn::Set(di, INT32_MAX);
     most = hn::Max(most, hn::Max(hn::And(top, magnitude), hn::And(hn::BitCast(di, bottom), magnitude)));
@@ -350,6 +366,9 @@ HWY_INLINE void StoreBytes(VI a, VI b, VI c, VI e, uint8_t offset, uint8_t* HWY_
 #endif
 }
 
+// Into the second cache: the first would be full of what is not needed yet.
+HWY_INLINE void FetchSoon(const float* p) { __builtin_prefetch(p, 0, 2); }
+
 enum class Origin { kPlus, kMinus, kBoth };  // what is not zero of `plus` and `minus`
 
 template <class V, Division kDivision, Rounding kRounding, Origin kOrigin>
@@ -380,7 +399,7 @@ struct GroupCodes {
   HWY_INLINE void Four(const Numbers* g, const float* HWY_RESTRICT x, uint8_t* HWY_RESTRICT codes) const {
     const DF d;
     const size_t lanes = size_t(LanesF());
-    for (size_t k = 0; k < 4; ++k) hwy::Prefetch(x + ahead + k * lanes);
+    for (size_t k = 0; k < 4; ++k) FetchSoon(x + ahead + k * lanes);
     const auto code = [&](size_t k) HWY_ATTR { return Code(g[k * kGroups / 4], hn::LoadU(d, x + k * lanes)); };
     StoreBytes(code(0), code(1), code(2), code(3), offset, codes);
   }
@@ -405,7 +424,7 @@ struct GroupCodes {
       size_t i = 0;
       for (; i + 4 * lanes <= n; i += 4 * lanes) Four<1>(&numbers, x + i, codes + i);
       for (; i + lanes <= n; i += lanes) {
-        hwy::Prefetch(x + i + ahead);
+        FetchSoon(x + i + ahead);
         StoreBytes(Code(numbers, hn::LoadU(d, x + i)), offset, codes + i);
       }
       if (i < n) {

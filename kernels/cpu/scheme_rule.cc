@@ -34,7 +34,7 @@ HWY_NOINLINE uint32_t GroupsOf(const V& values, const SchemeSearch& s, const flo
   const size_t fit = HWY_MIN(HWY_MAX(kBatch / group, 1), kTiles * kColumns);
   const size_t batch = fit > kColumns ? fit / kColumns * kColumns : fit;
   const bool mean = s.scheme->rule == Rule::kAbsMean;
-  Ranges range[kTiles];
+  RangeParts parts[kTiles];
   RuleColumns rule[kTiles];
   uint32_t most = 0;
   for (size_t first = 0; first < cols;) {
@@ -43,17 +43,16 @@ HWY_NOINLINE uint32_t GroupsOf(const V& values, const SchemeSearch& s, const flo
       for (size_t g = 0; g < count; g += kColumns)
         body(g / kColumns, x + first + g * n, g, HWY_MIN(count - g, size_t(kColumns)));
     };
-    tiles([&](size_t t, const float* at, size_t, size_t groups) HWY_ATTR {
-      most = HWY_MAX(most, FindRanges(at, n, groups, range[t]));
-      if (!mean) return;
-      for (size_t k = 0; k < groups; ++k) {
+    tiles([&](size_t t, const float* at, size_t, size_t groups) HWY_ATTR { FindParts(at, n, groups, parts[t]); });
+    tiles([&](size_t t, const float* at, size_t g, size_t groups) HWY_ATTR {
+      Ranges range;
+      most = HWY_MAX(most, RangesOf(at, n, groups, parts[t], range));
+      for (size_t k = 0; mean && k < groups; ++k) {
         double sum = 0;
         for (size_t i = 0; i < n; ++i) sum += double(fabsf(at[k * n + i]));
-        range[t].mean_magnitude[k] = float(sum / double(n));
+        range.mean_magnitude[k] = float(sum / double(n));
       }
-    });
-    tiles([&](size_t t, const float*, size_t g, size_t groups) HWY_ATTR {
-      RuleOfColumns(s, range[t], rule[t]);
+      RuleOfColumns(s, range, rule[t]);
       memcpy(scale + g, rule[t].scale, groups * sizeof(float));
       memcpy(shift + g, rule[t].shift, groups * sizeof(float));
     });
@@ -116,7 +115,9 @@ GroupScale ScaleByRuleTargeted(const SchemeSearch& s, const GroupRange& range) {
 
 GroupRange RangeOfTargeted(const float* x, size_t n, uint32_t* largest) {
   Ranges r;
-  const uint32_t most = FindRanges(x, n, 1, r);
+  RangeParts parts;
+  FindParts(x, n, 1, parts);
+  const uint32_t most = RangesOf(x, n, 1, parts, r);
   if (largest) *largest = most;
   return {r.low[0], r.high[0], r.extreme[0], 0};
 }
