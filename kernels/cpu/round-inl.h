@@ -124,6 +124,43 @@ HWY_NOINLINE uint32_t LargestMagnitude(const float* HWY_RESTRICT x, size_t n) {
   return most;
 }
 
+// bf16, rounded to nearest even, and the bits of the greatest magnitude. Not for NaN: the caller refuses it.
+HWY_NOINLINE uint32_t RoundToBF16(const float* HWY_RESTRICT x, size_t n, uint8_t* HWY_RESTRICT out) {
+  const DF d;
+  const DI di;
+  const VI magnitude = hn::Set(di, 0x7fffffff), half = hn::Set(di, 0x7fff), one = hn::Set(di, 1);
+  VI most = hn::Zero(di);
+  [[maybe_unused]] const auto rounded = [&](size_t i) EDGEQUANT_UNROLLED {
+    const VI v = hn::BitCast(di, hn::LoadU(d, x + i));
+    most = hn::Max(most, hn::And(v, magnitude));
+    return hn::Add(v, hn::Add(half, hn::And(hn::ShiftRight<16>(v), one)));
+  };
+  size_t i = 0;
+#if EDGEQUANT_ROUND_WORDS
+  alignas(64) static constexpr Halves kHigh;
+  const __m512i high = _mm512_load_si512(kHigh.from);
+  for (; i + 32 <= n; i += 32) {
+    const VI a = rounded(i), b = rounded(i + 16);
+    _mm512_storeu_si512(out + 2 * i, _mm512_permutex2var_epi16(a.raw, high, b.raw));
+  }
+#endif
+#if HWY_TARGET != HWY_SCALAR
+  const hn::Rebind<uint16_t, DF> d16;
+  const hn::RebindToUnsigned<DF> du;
+  for (; i + size_t(LanesF()) <= n; i += size_t(LanesF())) {
+    const auto top = hn::BitCast(di, hn::ShiftRight<16>(hn::BitCast(du, rounded(i))));
+    hn::StoreU(hn::DemoteTo(d16, top), d16, reinterpret_cast<uint16_t*>(out + 2 * i));
+  }
+#endif
+  uint32_t result = uint32_t(hn::GetLane(hn::MaxOfLanes(di, most)));
+  for (; i < n; ++i) {
+    const uint16_t number = BF16FromF32(x[i]);
+    memcpy(out + 2 * i, &number, 2);
+    result = HWY_MAX(result, BitsOfFloat(x[i]) & 0x7fffffff);
+  }
+  return result;
+}
+
 }  // namespace HWY_NAMESPACE
 }  // namespace edgequant
 HWY_AFTER_NAMESPACE();

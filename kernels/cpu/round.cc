@@ -20,6 +20,7 @@ namespace HWY_NAMESPACE {
 
 uint32_t RoundTargeted(FormatId id, const float* x, size_t blocks, uint8_t* out) {
   switch (id) {
+    case FormatId::kBF16: return RoundToBF16(x, blocks, out);
     case FormatId::kQ4_0: return RoundBlocks<ggml::Q4_0>(x, blocks, out);
     case FormatId::kQ4_1: return RoundBlocks<ggml::Q4_1>(x, blocks, out);
     case FormatId::kQ5_0: return RoundBlocks<ggml::Q5_0>(x, blocks, out);
@@ -48,7 +49,7 @@ bool RoundsAsReference(FormatId id) {
 }
 bool CanRound(FormatId id) { return RoundsAsReference(id) || id == FormatId::kMXFP4 || id == FormatId::kNVFP4; }
 uint32_t RoundBlocks(FormatId id, const float* x, size_t blocks, uint8_t* out) {
-  if (BlockOf(id).n != 1) return HWY_DYNAMIC_DISPATCH(RoundTargeted)(id, x, blocks, out);
+  if (BlockOf(id).n != 1 || id == FormatId::kBF16) return HWY_DYNAMIC_DISPATCH(RoundTargeted)(id, x, blocks, out);
   constexpr size_t kPiece = 2048;  // stays in the first-level cache
   const size_t bytes = size_t(BlockOf(id).bytes);
   uint32_t most = 0;
@@ -57,7 +58,6 @@ uint32_t RoundBlocks(FormatId id, const float* x, size_t blocks, uint8_t* out) {
     most = std::max(most, LargestMagnitude(x + i, n));
     uint8_t* to = out + i * bytes;
     if (id == FormatId::kF16) DemoteToF16(x + i, n, reinterpret_cast<uint16_t*>(to));
-    else if (id == FormatId::kBF16) DemoteToBF16(x + i, n, reinterpret_cast<uint16_t*>(to));
     else memcpy(to, x + i, n * bytes);
   }
   return most;

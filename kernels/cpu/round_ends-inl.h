@@ -25,6 +25,11 @@ struct GreatestBits {  // of magnitudes, NaN above all
     return hn::BitCast(DF(), hn::Max(hn::BitCast(DI(), a), hn::BitCast(DI(), b)));
   }
 };
+struct TotalBits {  // of whole numbers
+  HWY_INLINE VF operator()(VF a, VF b) const {
+    return hn::BitCast(DF(), hn::Add(hn::BitCast(DI(), a), hn::BitCast(DI(), b)));
+  }
+};
 struct Total {
   HWY_INLINE VF operator()(VF a, VF b) const { return hn::Add(a, b); }
 };

@@ -254,7 +254,8 @@ HWY_INLINE bool FindOfParts(const Unfolded& u, Numbers& n, VF& most) {
 }
 HWY_INLINE void ChooseOfParts(const float* HWY_RESTRICT x, const Unfolded& u, Numbers& n) {
   const DF d;
-  const VF apart = FoldBlocks(d, Total(), u.apart), sum = FoldBlocks(d, Total(), u.sum);
+  const VF narrow = TotalOfBlocks(d, u.narrow), wide_words = TotalOfBlocks(d, u.wide), square = hn::Load(d, n.words.square);
+  const VF apart = hn::NegMulAdd(wide_words, square, narrow), sum = hn::MulAdd(wide_words, square, narrow);
   const VF bound = hn::MulAdd(sum, hn::Set(d, kNearFactor), hn::Set(d, kNearLeast));
   uint32_t wide = BitsOfMask(d, hn::Gt(apart, hn::Zero(d)));
   const uint32_t unclear = n.unclear | (BitsOfMask(d, hn::Lt(hn::Mul(apart, apart), bound)) & n.differ);

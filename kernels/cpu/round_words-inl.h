@@ -26,17 +26,18 @@ namespace HWY_NAMESPACE {
 constexpr int kWordBits = 10;  // of a fraction of half steps: 32 of them fit
 constexpr float kWordOne = 1 << kWordBits;
 
-// For each count of half steps from -64: its code, in both nibbles. For each from 0: its value in words.
+// For each count of half steps from -64: its code, in both nibbles. For each from -32, not above the number: the value in
+// words.
 struct HalfStepTables {
   alignas(64) uint8_t code[128] = {};  // by the lowest 7 bits
-  alignas(64) int16_t value[32] = {};
+  alignas(64) int16_t value[64] = {};  // by the lowest 6 bits
   constexpr HalfStepTables() {
     constexpr int kSteps[8] = {0, 1, 2, 3, 4, 6, 8, 12};
     for (int k = 0; k < 64; ++k) {
       int c = 0;
       while (c < 7 && kSteps[c] + kSteps[c + 1] <= k) ++c;
       code[k] = uint8_t(c * 0x11);
-      if (k < 32) value[k] = int16_t(2 * kSteps[c] << kWordBits);
+      if (k < 32) value[k] = int16_t(2 * kSteps[c] << kWordBits), value[63 - k] = int16_t(-value[k]);
       if (k > 0) code[128 - k] = uint8_t((c ? c + 8 : 0) * 0x11);
     }
     code[64] = 0xff;
@@ -86,6 +87,14 @@ HWY_INLINE void SetWordScales(DF d, Numbers& n) {
   n.unclear = n.differ & BitsOfMask(d, hn::RebindMask(d, hn::Lt(byte, hn::Set(di, 2))));
 }
 
+// The upper half of each number of two vectors.
+struct Halves {
+  alignas(64) uint16_t from[32] = {};
+  constexpr Halves() {
+    for (int k = 0; k < 32; ++k) from[k] = uint16_t(2 * k + 1);
+  }
+};
+
 HWY_INLINE __m512i Saturated(VI a, VI b) { return _mm512_packs_epi32(a.raw, b.raw); }
 
 HWY_INLINE __m512i SumSquares(__m512i sum, __m512i words) {
@@ -104,7 +113,7 @@ HWY_INLINE FourGroups WordsOf(DF d, const float* HWY_RESTRICT x, const float* HW
     VF u[2];
 #pragma GCC unroll 2
     for (int k = 0; k < 2; ++k) u[k] = hn::Mul(hn::LoadU(d, x + (2 * p + k) * 16), hn::Set(d, inverse[2 * p + k]));
-    pair[p] = _mm512_abs_epi16(_mm512_packs_epi32(_mm512_cvtps_epi32(u[0].raw), _mm512_cvtps_epi32(u[1].raw)));
+    pair[p] = _mm512_packs_epi32(_mm512_cvtps_epi32(u[0].raw), _mm512_cvtps_epi32(u[1].raw));
   }
   const __m512 a = _mm512_castsi512_ps(pair[0]), b = _mm512_castsi512_ps(pair[1]);
   return {_mm512_castps_si512(_mm512_shuffle_ps(a, b, 0x88)), _mm512_castps_si512(_mm512_shuffle_ps(a, b, 0xdd))};
@@ -117,7 +126,8 @@ constexpr float kNearFactor = 600, kNearLeast = 2.7e6f;
 
 // What is known of 16 groups before it is folded, four groups to a vector.
 struct alignas(64) Unfolded {
-  float most[4][kColumns], apart[4][kColumns], sum[4][kColumns];
+  float most[4][kColumns];
+  int32_t narrow[4][kColumns], wide[4][kColumns];  // squared errors in words of either scale
 };
 template <class Fold>
 HWY_INLINE VF FoldBlocks(DF d, Fold fold, const float (&from)[4][kColumns]) {
@@ -125,6 +135,14 @@ HWY_INLINE VF FoldBlocks(DF d, Fold fold, const float (&from)[4][kColumns]) {
   alignas(64) float folded[kColumns];
   FoldSixteen(fold, v, folded);
   return hn::Load(d, folded);
+}
+HWY_INLINE VF TotalOfBlocks(DF d, const int32_t (&from)[4][kColumns]) {
+  const DI di;
+  const auto load = [&](int q) HWY_ATTR { return hn::BitCast(d, hn::Load(di, from[q])); };
+  const VF v[4] = {load(0), load(1), load(2), load(3)};
+  alignas(64) float folded[kColumns];
+  FoldSixteen(TotalBits(), v, folded);
+  return hn::ConvertTo(d, hn::BitCast(di, hn::Load(d, folded)));
 }
 
 // The greatest magnitudes of four groups of 16.
@@ -140,24 +158,20 @@ HWY_INLINE void FindPart(const float* HWY_RESTRICT x, int q, Unfolded& u) {
   hn::Store(FoldFour(GreatestBits(), v), DF(), u.most[q]);
 }
 
-// The squared errors of four groups of 16 under the narrow scale less those under the wide one, and their sums; in words of
-// the narrow scale.
+// The squared errors of four groups of 16 under both scales.
 HWY_INLINE void ComparePart(const float* HWY_RESTRICT x, const WordScales& s, int q, Unfolded& u) {
   const DF d;
-  const __m512i values = _mm512_load_si512(kHalfStepTables.value);
+  const __m512i low = _mm512_load_si512(kHalfStepTables.value), high = _mm512_load_si512(kHalfStepTables.value + 32);
   const auto rest = [&](__m512i v) EDGEQUANT_UNROLLED {
-    return _mm512_sub_epi16(v, _mm512_permutexvar_epi16(_mm512_srli_epi16(v, kWordBits), values));
+    return _mm512_sub_epi16(v, _mm512_permutex2var_epi16(low, _mm512_srli_epi16(v, kWordBits), high));
+  };
+  const auto squares = [&](__m512i even, __m512i odd) EDGEQUANT_UNROLLED {
+    return SumSquares(SumSquares(_mm512_setzero_si512(), rest(even)), rest(odd));
   };
   const FourGroups g = WordsOf(d, x + q * 64, s.inverse + 4 * q);
   const __m512i ratio = _mm512_broadcast_i32x4(_mm_load_si128(reinterpret_cast<const __m128i*>(s.ratio + 4 * q)));
-  const __m512i zero = _mm512_setzero_si512();
-  const __m512i a = SumSquares(SumSquares(zero, rest(g.even)), rest(g.odd));
-  const __m512i b = SumSquares(SumSquares(zero, rest(_mm512_mulhrs_epi16(g.even, ratio))),
-                               rest(_mm512_mulhrs_epi16(g.odd, ratio)));
-  const VF narrow{_mm512_cvtepi32_ps(a)}, wide{_mm512_cvtepi32_ps(b)};
-  const VF square{_mm512_broadcast_f32x4(_mm_load_ps(s.square + 4 * q))};
-  hn::Store(hn::NegMulAdd(wide, square, narrow), d, u.apart[q]);
-  hn::Store(hn::MulAdd(wide, square, narrow), d, u.sum[q]);
+  _mm512_store_si512(u.narrow[q], squares(g.even, g.odd));
+  _mm512_store_si512(u.wide[q], squares(_mm512_mulhrs_epi16(g.even, ratio), _mm512_mulhrs_epi16(g.odd, ratio)));
 }
 
 // Where the bytes of four packed vectors, 16 at a time, go so that the first half has the low nibbles: one dword per four

@@ -144,6 +144,26 @@ TEST_P(RoundOnEachTarget, BlocksDoNotDependOnTheirNeighbours) {
   }
 }
 
+TEST_P(RoundOnEachTarget, NumbersEqualTheirScalarTwin) {
+  std::mt19937 random(4);
+  for (size_t n : {1, 15, 31, 32, 33, 100, 3000}) {
+    std::vector<float> x(n);
+    for (float& v : x) {
+      const uint32_t bits = (random() & 0x87ffffff) + 0x3c000000;
+      v = FloatOfBits(random() % 4 ? bits : (bits & 0xffff0000) + 0x8000);  // ties
+    }
+    std::vector<uint16_t> f16(n + 1, 0xa5a5), bf16(n + 1, 0xa5a5);
+    RoundBlocks(FormatId::kF16, x.data(), n, reinterpret_cast<uint8_t*>(f16.data()));
+    RoundBlocks(FormatId::kBF16, x.data(), n, reinterpret_cast<uint8_t*>(bf16.data()));
+    for (size_t i = 0; i < n; ++i) {
+      EXPECT_EQ(f16[i], F16FromF32(x[i])) << n << " " << x[i];
+      EXPECT_EQ(bf16[i], BF16FromF32(x[i])) << n << " " << x[i];
+    }
+    EXPECT_EQ(f16[n], 0xa5a5);
+    EXPECT_EQ(bf16[n], 0xa5a5);
+  }
+}
+
 TEST_P(RoundOnEachTarget, ReturnsTheLargestMagnitude) {
   for (FormatId id : {FormatId::kF16, FormatId::kBF16, FormatId::kQ4_0, FormatId::kQ4_1, FormatId::kQ8_0, FormatId::kMXFP4,
                       FormatId::kNVFP4}) {
