@@ -1,5 +1,6 @@
 #!/usr/bin/env python3
-"""Products with quantized weights, beside the machine's limits, ggml, ONNX Runtime and OpenVINO, in turns in one run.
+"""Products with quantized weights, beside the machine's limits, ggml, ONNX Runtime and OpenVINO, in turns in one run;
+plain numbers also beside PyTorch and NumPy.
 
 For few rows the limit is reading the weights, so GB/s of weights as they lie in memory and the share of a plain read of
 the same bytes are printed; for many rows it is multiplying bytes, so multiply-adds per second and the share of such
@@ -29,6 +30,7 @@ from ggml_matmul import REPACKED, GgmlProducts
 from runtime_matmul import RUNTIMES, SCHEMES
 
 EXPERTS, CHOSEN = 32, 4  # of a mixture
+FLOATS = ("f32", "f16", "bf16")
 CLOCKS = {"wall": time.perf_counter, "processor": time.thread_time}
 clock = CLOCKS["wall"]
 
@@ -81,6 +83,31 @@ def runtimes(name: str, n: int, k: int, m: int, copies: int, threads: int) -> di
     return found
 
 
+def float_products(q: eq.QuantizedTensor, x: np.ndarray, copies: int, threads: int) -> dict[str, Callable[[], None]]:
+    """Plain numbers in PyTorch, activations of the same type, and those of 32 bits in NumPy."""
+    found: dict[str, Callable[[], None]] = {}
+    n, k = q.shape
+    data = [q.data.copy() for _ in range(copies)]
+    with contextlib.suppress(ImportError):
+        import torch
+
+        torch.set_num_threads(threads)
+        kind = {"f32": torch.float32, "f16": torch.float16, "bf16": torch.bfloat16}[q.format]
+        own, weights = torch.from_numpy(x).to(kind), [torch.from_numpy(d).view(kind).reshape(n, k) for d in data]
+
+        def run_torch() -> None:
+            for w in weights:
+                torch.nn.functional.linear(own, w)
+
+        found["torch"] = run_torch
+
+    def run_numpy() -> None:
+        for d in data:
+            x @ d.view(np.float32).reshape(n, k).T
+
+    return {**found, "numpy": run_numpy} if q.format == "f32" else found
+
+
 def make_panels(
     name: str, n: int, k: int, megabytes: float, panel: str
 ) -> tuple[eq.QuantizedTensor, list[_core.Panel]]:
@@ -89,6 +116,8 @@ def make_panels(
     if name in eq.formats:
         q = eq.quantize(w, name, effort="fast")
         again = lambda: _core.repack(q.data, name, n, k, panel)  # noqa: E731
+        if name in FLOATS:
+            again = lambda: _core.view_numbers(q.data.copy(), name, n, k)  # noqa: E731
     else:  # described at run time
         q = eq.quantize(w, eq.planar_formats[name])
         again = lambda: q.repack(n, k)[0]  # noqa: E731
@@ -124,6 +153,8 @@ def measure(name: str, n: int, k: int, m: int, options: argparse.Namespace) -> d
         theirs.set(x)
         contestants["ggml"] = lambda: [theirs.run() for _ in range(copies)] and None
     others = {} if options.no_peer else runtimes(name, n, k, m, copies, options.threads)
+    if name in FLOATS and not options.no_peer:
+        others = float_products(q, x, copies, options.threads)
     times = in_turns({**contestants, **others}, options.repeat)
     best = statistics.median(times["own"])
     row = {
@@ -150,7 +181,7 @@ def show(row: dict[str, Any]) -> str:
     text = f"{row['format']:8} {row['bits']:6.3f} bits  {row['n']} x {row['k']}  M={row['m']:<4}"
     text += f" {row['microseconds']:9.1f} us  {speed}"
     text += f"  {100 * row['share_of_limit']:4.0f}% of {row['limit']:.0f}"
-    for peer in ("ggml", "ort", "openvino"):
+    for peer in ("ggml", "ort", "openvino", "torch", "numpy"):
         if f"times_{peer}" in row:
             text += f"  {row[f'times_{peer}']:6.2f}x {peer}"
     if "difference" in row:
@@ -226,7 +257,7 @@ def main() -> None:
         "--formats",
         nargs="+",
         default=[f for f in eq.formats if _core.can_repack(f)],
-        help="names, also of planar formats that have a panel",
+        help="names, also of f32, f16, bf16 and of planar formats",
     )
     parser.add_argument("--rows", type=int, nargs="*", default=[1, 128, 512], help="rows of activations")
     parser.add_argument(
