@@ -76,7 +76,7 @@ void FloatRows::Multiply(const Panel& w, size_t task, const Rows& rows, const Mu
       multiply[last][first] = FindFloatTile(type, int(last ? last_count : tile_rows_), first && from.data);
   FloatTileArgs args{};
   args.out_stride = at_once;
-  args.ahead_size = SizeOf(from.type);
+  args.ahead_size = SizeOf(from.type) * (in_place ? kColumns : 1);  // in place: line by line in the order of memory
   for (size_t column = begin; column < end; column += at_once) {
     const size_t n = std::min(at_once, end - column);
     const auto multiply_piece = [&](size_t g, size_t k) {
@@ -86,7 +86,8 @@ void FloatRows::Multiply(const Panel& w, size_t task, const Rows& rows, const Mu
         const size_t row = column + std::min(g + c, n - 1);
         const uint8_t* const at = from.data ? from.data + row * row_bytes + k * SizeOf(from.type) : nullptr;
         args.weights[c] = in_place ? static_cast<const void*>(at) : decoded + c * kPiece;
-        args.ahead[c] = at ? at + kColumns * row_bytes : nullptr;
+        const uint8_t* const first = in_place ? static_cast<const uint8_t*>(args.weights[0]) + c * kPanelLine : at;
+        args.ahead[c] = first ? first + kColumns * row_bytes : nullptr;
         if (in_place || g + c >= n || args.k == 0) continue;
         if (at) DequantizeRow(from.type, at, args.k, decoded + c * kPiece);
         else from.decode(row, k, args.k, decoded + c * kPiece);
