@@ -72,27 +72,34 @@ const PackRecipe& RecipeOf(FormatId format, const PanelLayout& layout) {
   return *recipes[i];
 }
 
-struct CompactGrid {
+struct PanelOfGrid {
   GridPanel grid;
   std::unique_ptr<const GridRecipe> recipe;
 };
-// Null if the format has no compact panel.
-std::unique_ptr<const CompactGrid> MakeCompactGrid(const Block& block) {
-  auto g = std::make_unique<CompactGrid>();
+using GridOf = bool (*)(const Block&, GridPanel*);  // GridPanelOf or TritPanelOf
+// Null if the format has no such panel.
+std::unique_ptr<const PanelOfGrid> MakePanelOfGrid(GridOf grid_of, const Block& block) {
+  auto g = std::make_unique<PanelOfGrid>();
   PanelLayout layout;
-  if (!GridPanelOf(block, &g->grid) || !GridLayoutOf(block, g->grid, &layout)) return nullptr;
+  if (!grid_of(block, &g->grid) || !GridLayoutOf(block, g->grid, &layout)) return nullptr;
   g->recipe = std::make_unique<const GridRecipe>(block, layout);
   return g;
 }
-const CompactGrid* CompactGridOf(FormatId format) {
+template <GridOf kGridOf>
+const PanelOfGrid* PanelOfGridOf(FormatId format) {
   static std::once_flag made[kFormatCount];
-  static std::unique_ptr<const CompactGrid> grids[kFormatCount];
+  static std::unique_ptr<const PanelOfGrid> grids[kFormatCount];
   const size_t i = size_t(format);
-  std::call_once(made[i], [&] { grids[i] = MakeCompactGrid(BlockOf(format)); });
+  std::call_once(made[i], [&] { grids[i] = MakePanelOfGrid(kGridOf, BlockOf(format)); });
   return grids[i].get();
 }
-const CompactGrid& CompactE8P() {
-  static const std::unique_ptr<const CompactGrid> grid = MakeCompactGrid(kE8PBlock);
+const PanelOfGrid* CompactOf(FormatId format) { return PanelOfGridOf<GridPanelOf>(format); }
+// What the fast panel is where bytes are looked up in registers.
+const PanelOfGrid* FastTritsOf(FormatId format) {
+  return GridsAreFast() ? PanelOfGridOf<TritPanelOf>(format) : nullptr;
+}
+const PanelOfGrid& CompactE8P() {
+  static const std::unique_ptr<const PanelOfGrid> grid = MakePanelOfGrid(GridPanelOf, kE8PBlock);
   return *grid;
 }
 
@@ -120,23 +127,24 @@ Panel PackAll(const TensorView& q, const PanelLayout& layout, const Pack& pack) 
 static std::atomic<PanelKind> wanted{PanelKind::kAuto};
 void SetPanel(PanelKind kind) { wanted = kind; }
 
-static PanelKind ChooseFor(const GridPanel& grid, PanelKind kind) {
-  constexpr int kMostBits = 8;  // of codes; to look up in a larger grid takes longer than to read more bytes
+static PanelKind ChooseFor(const GridPanel& grid, bool trits, PanelKind kind) {
+  constexpr int kMostBits = 8;  // of codes; to look up in a larger grid takes longer than to read trits
   if (kind == PanelKind::kAuto) kind = wanted;
   if (kind != PanelKind::kAuto) return kind;
-  return GridsAreFast() && grid.code_bits <= kMostBits ? PanelKind::kCompact : PanelKind::kFast;
+  return GridsAreFast() && (grid.code_bits <= kMostBits || !trits) ? PanelKind::kCompact : PanelKind::kFast;
 }
 PanelKind ChoosePanel(FormatId format, PanelKind kind) {
-  const CompactGrid* const g = CompactGridOf(format);
-  return g ? ChooseFor(g->grid, kind) : PanelKind::kFast;
+  const PanelOfGrid* const g = CompactOf(format);
+  return g ? ChooseFor(g->grid, FastTritsOf(format) != nullptr, kind) : PanelKind::kFast;
 }
-bool ChoosesCompactE8P(PanelKind kind) { return ChooseFor(CompactE8P().grid, kind) == PanelKind::kCompact; }
+bool ChoosesCompactE8P(PanelKind kind) { return ChooseFor(CompactE8P().grid, false, kind) == PanelKind::kCompact; }
 
 Panel Repack(const TensorView& q, PanelKind kind) {
   PanelLayout layout;
   if (!PanelOf(BlockOf(q.format), &layout)) Fail("matmul has no panel for weights in ", NameOf(q.format));
-  if (ChoosePanel(q.format, kind) == PanelKind::kCompact) {
-    const GridRecipe& recipe = *CompactGridOf(q.format)->recipe;
+  const bool compact = ChoosePanel(q.format, kind) == PanelKind::kCompact;
+  if (const PanelOfGrid* const g = compact ? CompactOf(q.format) : FastTritsOf(q.format)) {
+    const GridRecipe& recipe = *g->recipe;
     return PackAll(q, recipe.layout,
                    [&](const uint8_t* const* rows, uint8_t* out) { PackGridPanel(recipe, rows, q.cols, out); });
   }

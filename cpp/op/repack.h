@@ -43,9 +43,9 @@ struct Panel {
   size_t panel_bytes() const { return layout.PanelBytes(cols); }
 };
 
-// Which of the two panels that rows of a grid (IQ1, IQ2, IQ3) have: kFast holds codes of single weights, of 2 to 4 bits,
-// kCompact numbers of rows, at the format's own rate; kAuto takes the one whose products are faster on this machine.
-// Other formats have one.
+// Which of the two panels that rows of a grid (IQ1, IQ2, IQ3) have: kFast holds single weights, as codes of 2 to 4 bits
+// or, where bytes are looked up in registers, as trits (format/grid_panel.h); kCompact numbers of rows, at the format's
+// own rate; kAuto takes the one whose products are faster on this machine. Other formats have one.
 enum class PanelKind { kAuto, kCompact, kFast };
 
 // True if weights of this format have a panel.

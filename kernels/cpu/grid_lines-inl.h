@@ -26,6 +26,7 @@ struct GridCodes {
     return p;
   }();
   static constexpr int kCodeLines = kPanel.code_lines(), kLines = kPanel.lines();
+  static constexpr int kScaleLines = kPanel.scale_lines(kGroup);
   static constexpr int kSignLine = kCodeLines + kPanel.high_lines(), kShiftLine = kSignLine + kPanel.sign_lines();
 };
 constexpr int kHalf = 16, kHalves = kGridBlock / kHalf, kHalfSteps = kHalf / 4;  // k of a row that steps are ordered in
@@ -175,7 +176,7 @@ struct GridValues {
   Regs<V8, kTables * kEach> table;
 };
 template <class G>
-HWY_INLINE GridValues<G> LoadValues(const GridPanel& grid, bool flip_tops) {
+HWY_INLINE GridValues<G> LoadValues(G, const GridPanel& grid, bool flip_tops) {
   GridValues<G> values;
   For<GridValues<G>::kTables * GridValues<G>::kEach>([&](auto i) EDGEQUANT_UNROLLED {
     constexpr int kEach = GridValues<G>::kEach;
@@ -262,7 +263,7 @@ class RowReader {
 template <class G>
 using GridValues = Table16;
 template <class G>
-HWY_INLINE Table16 LoadValues(const GridPanel& grid, bool flip_tops) {
+HWY_INLINE Table16 LoadValues(G, const GridPanel& grid, bool flip_tops) {
   const Table16 t = LoadTable(grid.values);
   return flip_tops ? FlipTops(t) : t;
 }
@@ -319,32 +320,38 @@ HWY_INLINE void ForBlock(RowReader<G>& reader, const GridValues<G>& values, cons
   }
 }
 
-// The integers of group g of a block, from the codes behind its header.
-template <class G>
-HWY_INLINE void ReadSubScale(const uint8_t* HWY_RESTRICT codes, size_t g, Ints* scale, Ints* minimum) {
-  const Ints two = LoadBytes(codes + g / 2 * kPanelRows), code = g % 2 ? HighNibble(two) : LowNibble(two);
-  if constexpr (G::kShift == GridShift::kGroup) {
-    const Ints down = HighNibble(Plus(code, SetInts(8))), lower = TimesPlus(down, SetInts(-8), code);
-    *scale = Plus(Plus(lower, lower), SetInts(1));
-    *minimum = TimesPlus(*scale, TimesPlus(down, SetInts(-2), SetInts(1)), SetInts(0));
-  } else {
-    *scale = Plus(Plus(code, code), SetInts(1));
-  }
-}
-
 // Block number b of a panel: its header's scales and codes, and its lines.
 template <class G>
 struct GridBlockAt {
   const uint8_t *number, *codes, *lines;
   GridBlockAt(const PanelLayout& layout, const uint8_t* panel, size_t b) {
-    const size_t code_bytes = size_t(layout.groups_per_header) / 2 * kPanelRows;
+    constexpr size_t kCodes = G::kScaleLines * kPanelLine, kBlock = G::kLines * kPanelLine;
     const uint8_t* const header = panel + b / kGridHeaderBlocks * layout.grid_bytes;
     const size_t in_header = b % kGridHeaderBlocks;
     number = header + in_header * 2 * kPanelRows;
-    codes = header + kPanelLine + in_header * code_bytes;
-    lines = header + kPanelLine + kGridHeaderBlocks * code_bytes + in_header * size_t(G::kLines * kPanelLine);
+    codes = header + kPanelLine + in_header * kCodes;
+    lines = header + kPanelLine + kGridHeaderBlocks * kCodes + in_header * kBlock;
   }
 };
+
+// The integers of group g of a block, by dot products with numbers that are 0 but for the byte where the code lies.
+template <int kFactor>
+struct ByteTimes {
+  alignas(4) static constexpr int8_t at[4][4] = {
+      {kFactor, 0, 0, 0}, {0, kFactor, 0, 0}, {0, 0, kFactor, 0}, {0, 0, 0, kFactor}};
+};
+template <class G>
+HWY_INLINE void ReadSubScale(const GridBlockAt<G>& block, size_t g, Ints* scale, Ints* minimum) {
+  constexpr int kBits = G::kShift == GridShift::kGroup ? 3 : 4;
+  const Line codes = LoadLine(block.codes + g / 8 * kPanelLine);
+  const size_t byte = g % 8 / 2;
+  const Line code = g % 2 ? BitsOf<kBits, 4, 0>(codes) : BitsOf<kBits, 0, 0>(codes);
+  *scale = DotCodes<true>(SetInts(1), code, LoadQuad(ByteTimes<2>::at[byte]));
+  if constexpr (kBits == 3) {
+    const Line down = g % 2 ? BitsOf<1, 7, 0>(codes) : BitsOf<1, 3, 0>(codes);
+    *minimum = TimesPlus(*scale, DotCodes<true>(SetInts(1), down, LoadQuad(ByteTimes<-2>::at[byte])), SetInts(0));
+  }
+}
 
 }  // namespace HWY_NAMESPACE
 }  // namespace edgequant::panel

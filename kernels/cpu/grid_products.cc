@@ -1,5 +1,5 @@
-// Compact panels of grids: the fused product of a few rows, and decoding for tiles. The rows of a block of codes are
-// looked up first, for all 16 rows of weights; what is left are codes of a table.
+// Panels of grids: the fused product of a few rows, and decoding for tiles. In compact panels the rows of a block of
+// codes are looked up first, for all 16 rows of weights; what is left are codes of a table.
 #include "kernels/cpu/grid_products.h"
 
 #include "kernels/cpu/compat.h"
@@ -9,7 +9,7 @@
 #include <hwy/foreach_target.h>  // keep order
 #include <hwy/highway.h>
 
-#include "kernels/cpu/grid_lines-inl.h"
+#include "kernels/cpu/trit_lines-inl.h"
 
 HWY_BEFORE_NAMESPACE();
 EDGEQUANT_BEFORE_VNNI
@@ -20,10 +20,10 @@ template <class G, int kRows>
 void GemvGrid(const GemvArgs& a) {
   const PanelLayout& layout = *a.layout;
   constexpr int kGroups = kGridBlock / G::kGroup, kHalvesPerGroup = G::kGroup / kHalf;
-  constexpr int kChains = kRows == 1 ? 4 : 2;  // of dot products, which take 4 cycles each
+  constexpr int kChains = 2;  // of dot products: more would add sums and copies of zeros
   constexpr bool kMinima = G::kShift == GridShift::kGroup;
-  RowReader<G> reader(*layout.grid);
-  const GridValues<G> values = LoadValues<G>(*layout.grid, kUnsignedDot);
+  typename ReaderOf<G>::Type reader(*layout.grid);
+  const auto values = LoadValues(G(), *layout.grid, kUnsignedDot);
   const float min_ratio = layout.min_factor / layout.factor;
   Regs<Floats, kRows> y;
   For<kRows>([&](auto r) EDGEQUANT_UNROLLED { y.template At<r>() = ZeroFloats(); });
@@ -53,11 +53,9 @@ void GemvGrid(const GemvArgs& a) {
           if constexpr ((odd + 1) % kHalvesPerGroup == 0) {
             const size_t g = size_t(half / kHalvesPerGroup);
             Ints scale, minimum;
-            ReadSubScale<G>(block.codes, g, &scale, &minimum);
+            ReadSubScale(block, g, &scale, &minimum);
             For<kRows>([&](auto r) EDGEQUANT_UNROLLED {
-              Ints sum = Plus(sums.template At<kChains * r>(), sums.template At<kChains * r + 1>());
-              if constexpr (kChains == 4)
-                sum = Plus(sum, Plus(sums.template At<kChains * r + 2>(), sums.template At<kChains * r + 3>()));
+              const Ints sum = Plus(sums.template At<kChains * r>(), sums.template At<kChains * r + 1>());
               total.template At<r>() = TimesPlus(scale, sum, total.template At<r>());
               if constexpr (kMinima)
                 low.template At<r>() = TimesPlus(minimum, SetInts(a.x_sum[size_t(r) * a.group_stride + g0 + g]),
@@ -84,17 +82,17 @@ void DecodeGrid(const PanelLayout& layout, const uint8_t* panel, size_t first, s
   const size_t columns = size_t(out.panels) * kPanelRows, stride = size_t(out.panels) * kPanelLine;
   const size_t at = size_t(index) * kPanelRows;
   const GridBlockAt<G> block(layout, panel, first / kGroups);
-  RowReader<G> reader(*layout.grid);
-  const GridValues<G> values = LoadValues<G>(*layout.grid, false);
+  typename ReaderOf<G>::Type reader(*layout.grid);
+  const auto values = LoadValues(G(), *layout.grid, false);
   [[maybe_unused]] const Quad offset = LoadQuad(k128);
   StoreFloats(FromF16(block.number), out.scale + at);
   for (size_t g = 0; g < count; ++g) {
     Ints scale, minimum, next;
-    ReadSubScale<G>(block.codes, g, &scale, &minimum);
+    ReadSubScale(block, g, &scale, &minimum);
     StoreInts(scale, out.sub_scale + g * columns + at);
     if constexpr (G::kShift == GridShift::kGroup)
       if (g % 2 == 0) {
-        ReadSubScale<G>(block.codes, g + 1, &scale, &next);
+        ReadSubScale(block, g + 1, &scale, &next);
         StoreInts(JoinPairs(minimum, next), out.sub_minimum + g / 2 * columns + at);
       }
   }
@@ -135,6 +133,7 @@ Fn PickFrom(const PanelLayout& layout, const Pick& pick) {
 template <class Fn, class Pick>
 Fn PickGrid(const PanelLayout& layout, const Pick& pick) {
   using Shift = GridShift;
+  if (layout.grid->trits) return layout.grid->signs ? pick(TritCodes<true>()) : pick(TritCodes<false>());
   return PickFrom<Fn, GridCodes<8, 8, true, Shift::kNone, 32>, GridCodes<8, 9, true, Shift::kNone, 16>,
                   GridCodes<8, 10, true, Shift::kNone, 16>, GridCodes<8, 11, false, Shift::kGroup, 32>,
                   GridCodes<8, 11, false, Shift::kCode, 16>, GridCodes<4, 8, true, Shift::kNone, 32>,

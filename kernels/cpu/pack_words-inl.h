@@ -197,6 +197,14 @@ HWY_INLINE void LookUp(const PackRows& rows, size_t count, const Words* low, con
 }
 #endif
 
+// Of each byte of 7 signs, in bit 0: the one that makes the number of minuses even.
+template <class V>
+HWY_INLINE V LastSigns(V v) {
+  auto odd = hn::Xor(v, hn::ShiftRight<4>(v));
+  odd = hn::Xor(odd, hn::ShiftRight<2>(odd));
+  return hn::And(hn::Xor(odd, hn::ShiftRight<1>(odd)), hn::Set(DW(), Bytes4(1)));
+}
+
 // Lines of signs, in the panel's order, to lines `step` apart.
 HWY_INLINE void OrderSigns(PackRecipe::Signs kind, const Words* HWY_RESTRICT from, size_t step,
                            Words* HWY_RESTRICT out) {
@@ -213,12 +221,7 @@ HWY_INLINE void OrderSigns(PackRecipe::Signs kind, const Words* HWY_RESTRICT fro
       return hn::Or(v, hn::ShiftLeft<16>(v));
     });
   } else if (kind == PackRecipe::Signs::kOdd) {
-    each([&](auto v) HWY_ATTR {
-      auto odd = hn::Xor(v, hn::ShiftRight<4>(v));
-      odd = hn::Xor(odd, hn::ShiftRight<2>(odd));
-      odd = hn::And(hn::Xor(odd, hn::ShiftRight<1>(odd)), hn::Set(d, Bytes4(1)));
-      return OrderOneBit(hn::Or(v, hn::ShiftLeft<7>(odd)));
-    });
+    each([&](auto v) HWY_ATTR { return OrderOneBit(hn::Or(v, hn::ShiftLeft<7>(LastSigns(v)))); });
   } else {
     each([&](auto v) HWY_ATTR { return OrderOneBit(v); });
   }

@@ -124,8 +124,8 @@ def set_panel(panel: str) -> None:
     What has been multiplied already keeps its panel.
 
     Args:
-      panel: "compact" keeps the format's rate in memory, 1.56 to 3.44 bits per weight; "fast" holds codes of single
-        weights, 2.375 to 4.375 bits; "auto" takes the one that is faster on this machine. Other formats have one panel.
+      panel: "compact" keeps the format's rate in memory, 1.56 to 3.44 bits per weight; "fast" holds single weights, in
+        2.3 to 4.4 bits; "auto" takes the one that is faster on this machine. Other formats have one panel.
 
     Raises Error for another name.
     """

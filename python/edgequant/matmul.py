@@ -28,7 +28,7 @@ def repack(q: QuantizedTensor, panel: str = "auto") -> Any:
     """The weights in the layout that products read; made once, and kept while `q.data` lives.
 
     Changes of `q.data` in place are not noticed. Formats with a grid (iq1, iq2, iq3, quip.e8p) have two layouts:
-    "compact", at their own rate, and "fast", of 2.4 to 4.4 bits per weight; see `edgequant.set_panel`. Plain numbers
+    "compact", at their own rate, and "fast", of 2.3 to 4.4 bits per weight; see `edgequant.set_panel`. Plain numbers
     (f32, f16, bf16) are read where they lie, so for them this is a view of `q.data`, which nothing keeps.
     """
     if not _core.can_repack(q.format):

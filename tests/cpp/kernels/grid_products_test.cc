@@ -6,15 +6,22 @@
 namespace edgequant {
 namespace {
 
-// A weight of a compact panel, read as the description says, without any kernel.
-double ReadWeight(const Panel& w, size_t row, size_t k) {
-  const PanelLayout& p = w.layout;
-  const GridPanel& grid = *p.grid;
-  const size_t r = row % 16, b = k / 256, at = k % 256, dim = size_t(grid.dim), groups = size_t(p.groups_per_header);
-  const uint8_t* header = w.data.get() + row / 16 * p.PanelBytes(w.cols) + b / 2 * p.grid_bytes;
-  const uint8_t* codes = header + 64 + b % 2 * groups / 2 * 16;
-  const uint8_t* lines = header + 64 + groups * 16 + b % 2 * size_t(grid.lines()) * 64;
-  const size_t code = at / dim, line = code / 4, byte = r * 4 + code % 4, g = at / size_t(p.group);
+// The value of weight `at` of a block, of row r of a panel of trits of `levels`; and its scale code, if it is there.
+int ReadTrit(const GridPanel& grid, const int8_t* levels, const uint8_t* lines, size_t r, size_t at, int* scale) {
+  const size_t u = at / 32, odd = at % 32 / 16, byte = r * 4 + at % 16 / 4, i = at % 4;
+  const int powers[] = {1, 3, 9};
+  if (!grid.signs) {
+    const int v = lines[(2 * u + odd) * 64 + byte];
+    return 8 * levels[i == 3 ? v >> 6 : (v & 31) / powers[i] % 3] + (v >> 5 & 1 ? -1 : 1);
+  }
+  const uint8_t* const unit = lines + 3 * u * 64;
+  const int v = unit[odd * 64 + byte], last = unit[128 + byte] >> 3 * odd & 7;
+  *scale = unit[128 + r * 4 + 2 * odd] >> 6 | unit[128 + r * 4 + 2 * odd + 1] >> 6 << 2;
+  const int level = levels[i == 3 ? last & 3 : (v >> 1 & 31) / powers[i] % 3];
+  return (i == 3 ? last >> 2 : i == 0 ? v & 1 : v >> (5 + i) & 1) ? -level : level;
+}
+int ReadRow(const GridPanel& grid, const uint8_t* lines, size_t r, size_t at) {
+  const size_t dim = size_t(grid.dim), code = at / dim, line = code / 4, byte = r * 4 + code % 4;
   size_t number = lines[line * 64 + byte];
   const uint8_t* high = lines + grid.code_lines() * 64;
   for (int bit = 8; bit < grid.code_bits; ++bit, high += grid.code_lines() / 8 * 64)
@@ -27,11 +34,34 @@ double ReadWeight(const Panel& w, size_t row, size_t k) {
     entry |= (signs[at / 32 * 64 + r * 4 + of] >> GridSignBit(grid.dim, int(i), int(at % 32 / 16)) & 1) << bits;
   }
   if (grid.shift == GridShift::kCode) entry |= (signs[byte] >> (7 - line % 8) & 1) << 3;
-  const int s = codes[g / 2 * 16 + r] >> g % 2 * 4 & 15;
+  return grid.values[entry];
+}
+
+// A weight of a panel of a grid, read as the description says, without any kernel.
+double ReadWeight(const Panel& w, FormatId format, size_t row, size_t k) {
+  const PanelLayout& p = w.layout;
+  const GridPanel& grid = *p.grid;
+  const size_t r = row % 16, b = k / 256, at = k % 256, g = at / size_t(p.group);
+  const uint8_t* header = w.data.get() + row / 16 * p.PanelBytes(w.cols) + b / 2 * p.grid_bytes;
+  const size_t scales = size_t(grid.scale_lines(p.group)) * 64;
+  const uint8_t* codes = header + 64 + b % 2 * scales;
+  const uint8_t* lines = header + 64 + 2 * scales + b % 2 * size_t(grid.lines()) * 64;
+  const int8_t* const levels = BlockOf(format).map.grid->levels;
+  int s = codes[g / 8 * 64 + r * 4 + g % 8 / 2] >> g % 2 * 4 & 15;
+  const int value = grid.trits ? ReadTrit(grid, levels, lines, r, at, &s) : ReadRow(grid, lines, r, at);
   const double d = double(ReadNumber(Number::kF16, header + (b % 2 * 16 + r) * 2));
-  if (grid.shift != GridShift::kGroup) return double(p.factor) * d * (2 * s + 1) * grid.values[entry];
+  if (grid.shift != GridShift::kGroup) return double(p.factor) * d * (2 * s + 1) * value;
   const int scale = 2 * (s & 7) + 1;
-  return d * scale * (double(p.factor) * grid.values[entry] + double(p.min_factor) * (s & 8 ? -1 : 1));
+  return d * scale * (double(p.factor) * value + double(p.min_factor) * (s & 8 ? -1 : 1));
+}
+
+void CheckWeights(const Panel& w, const RandomWeights& q) {
+  ASSERT_EQ(w.bytes, 2 * w.layout.PanelBytes(q.cols));
+  for (size_t row = 0; row < q.rows; ++row)
+    for (size_t k = 0; k < q.cols; ++k) {
+      const double want = q.At(row, k);
+      ASSERT_NEAR(ReadWeight(w, q.format, row, k), want, 1e-6 * std::fabs(want)) << "row " << row << ", column " << k;
+    }
 }
 
 TEST(CompactPanel, HoldsGridsExactly) {
@@ -42,15 +72,47 @@ TEST(CompactPanel, HoldsGridsExactly) {
       for (size_t blocks : {size_t{1}, size_t{2}, size_t{5}}) {
         SCOPED_TRACE(NameOf(format));
         const RandomWeights q(format, 19, blocks * 256, rng);
-        const Panel w = Repack(q.View(), PanelKind::kCompact);
-        ASSERT_EQ(w.bytes, 2 * w.layout.PanelBytes(q.cols));
-        for (size_t row = 0; row < q.rows; ++row)
-          for (size_t k = 0; k < q.cols; ++k) {
-            const double want = q.At(row, k);
-            ASSERT_NEAR(ReadWeight(w, row, k), want, 1e-6 * std::fabs(want)) << "row " << row << ", column " << k;
-          }
+        CheckWeights(Repack(q.View(), PanelKind::kCompact), q);
       }
   });
+}
+
+// The fast panels of trits, of machines that look up bytes in registers; others have single weights (panel_test.cc).
+TEST(Trits, HoldGridsExactly) {
+  ForEachTarget([] {
+    std::mt19937 rng(25);
+    int found = 0;
+    for (FormatId format : CompactFormats())
+      for (size_t blocks : {size_t{1}, size_t{2}, size_t{5}}) {
+        SCOPED_TRACE(NameOf(format));
+        const RandomWeights q(format, 19, blocks * 256, rng);
+        const Panel w = Repack(q.View(), PanelKind::kFast);
+        if (w.layout.grid) CheckWeights(w, q), ++found;
+      }
+    EXPECT_EQ(found, GridsAreFast() ? 3 * 5 : 0);
+  });
+}
+
+// A panel stays when another instruction set is chosen.
+TEST(Trits, AreMultipliedOnEveryTarget) {
+  std::mt19937 rng(26);
+  const size_t n = 40, k = 768;
+  for (FormatId format : CompactFormats()) {
+    SCOPED_TRACE(NameOf(format));
+    const RandomWeights q(format, n, k, rng);
+    const Panel w = Repack(q.View(), PanelKind::kFast);
+    for (size_t m : {size_t{1}, size_t{2}, size_t{4}, size_t{11}}) {
+      const std::vector<float> x = RandomRow(m * k, rng);
+      std::vector<float> first;
+      ForEachTarget([&] {
+        std::vector<float> y(m * n);
+        Matmul({FormatId::kF32, x.data(), m, k, ptrdiff_t(4 * k)}, w,
+               {FormatId::kF32, y.data(), m, n, ptrdiff_t(4 * n)}, Compute::kInt8);
+        if (first.empty()) first = y;
+        for (size_t i = 0; i < m * n; ++i) EXPECT_NEAR(y[i], first[i], 1e-4);
+      });
+    }
+  }
 }
 
 TEST(CompactPanel, KeepsTheFormatsRate) {
@@ -138,7 +200,7 @@ TEST(CompactPanel, IsChosenByTheCaller) {
   SetPanel(PanelKind::kCompact);
   EXPECT_NE(Repack(q).layout.grid, nullptr);
   SetPanel(PanelKind::kFast);
-  EXPECT_EQ(Repack(q).layout.grid, nullptr);
+  EXPECT_EQ(Repack(q).layout.grid != nullptr, GridsAreFast());
   SetPanel(PanelKind::kAuto);
   EXPECT_EQ(ChoosePanel(FormatId::kQ4_K, PanelKind::kCompact), PanelKind::kFast);
 }

@@ -70,6 +70,7 @@ TEST(Panel, HoldsEveryFormatExactly) {
       for (size_t blocks : {size_t{1}, 256 / n + 1, 3 * 256 / n}) {
         const RandomWeights q(format, 19, blocks * n, rng);
         const Panel w = Repack(q.View(), PanelKind::kFast);
+        if (w.layout.grid) continue;  // grid_products_test.cc
         ASSERT_EQ(w.bytes, 2 * w.layout.PanelBytes(q.cols));
         for (size_t row = 0; row < q.rows; ++row)
           for (size_t k = 0; k < q.cols; ++k) {
