@@ -1,4 +1,4 @@
-// Products with weights that are no panel: numbers, multiplied where they lie, and rows that are decoded piece by piece.
+// Products with weights that are no panel: numbers where they lie, and rows that are decoded piece by piece.
 #pragma once
 #include "core/scratch.h"
 #include "op/many_rows.h"

@@ -27,8 +27,8 @@ HWY_INLINE hn::Vec<DF> LoadEntry(DF d, const uint16_t* p) {
 }
 
 template <size_t kBooks, class Code, class Entry>  // 0: any number of them
-void SumOf(const Code* HWY_RESTRICT codes, size_t number, const Entry* HWY_RESTRICT entries, size_t vectors, float scale,
-           size_t ahead, float* HWY_RESTRICT out) {
+void SumOf(const Code* HWY_RESTRICT codes, size_t number, const Entry* HWY_RESTRICT entries, size_t vectors,
+           float scale, size_t ahead, float* HWY_RESTRICT out) {
   const size_t books = kBooks ? kBooks : number;
   const uint8_t* const next = reinterpret_cast<const uint8_t*>(codes) + ahead;
   for (size_t i = 0; i < vectors * books * sizeof(Code); i += 64) __builtin_prefetch(next + i);

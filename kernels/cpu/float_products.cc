@@ -14,6 +14,7 @@
 #include "kernels/cpu/panel_lines-inl.h"
 
 HWY_BEFORE_NAMESPACE();
+EDGEQUANT_BEFORE_VNNI
 namespace edgequant::panel {
 namespace HWY_NAMESPACE {
 
@@ -88,8 +89,9 @@ void FloatTile(const FloatTileArgs& a) {
     add([&](int c) EDGEQUANT_UNROLLED { return Numbers::Load(d, padded[c]); });
   }
   For<kRows * kColumns>([&](auto i) EDGEQUANT_UNROLLED {
-    if (a.last) a.out[i / kColumns * a.out_stride + i % kColumns] = hn::GetLane(hn::SumOfLanes(d, sums.template At<i>()));
-    else hn::Store(sums.template At<i>(), d, a.sums + size_t(i) * lanes);
+    const VFloat sum = sums.template At<i>();
+    if (a.last) a.out[i / kColumns * a.out_stride + i % kColumns] = hn::GetLane(hn::SumOfLanes(d, sum));
+    else hn::Store(sum, d, a.sums + size_t(i) * lanes);
   });
 }
 
@@ -108,6 +110,7 @@ int RowsOfFloat() { return kFloatRows; }
 
 }  // namespace HWY_NAMESPACE
 }  // namespace edgequant::panel
+EDGEQUANT_AFTER_VNNI
 HWY_AFTER_NAMESPACE();
 
 #if HWY_ONCE
@@ -121,7 +124,9 @@ HWY_EXPORT(RowsOfFloat);
 }  // namespace panel
 using namespace panel;
 
-FloatTileFn FindFloatTile(FormatId type, int rows, bool ahead) { return HWY_DYNAMIC_DISPATCH(PickFloat)(type, rows, ahead); }
+FloatTileFn FindFloatTile(FormatId type, int rows, bool ahead) {
+  return HWY_DYNAMIC_DISPATCH(PickFloat)(type, rows, ahead);
+}
 size_t FloatLanes() { return HWY_DYNAMIC_DISPATCH(LanesOfFloat)(); }
 int FloatTileRows() { return HWY_DYNAMIC_DISPATCH(RowsOfFloat)(); }
 
