@@ -26,7 +26,7 @@ HWY_INLINE void WithRounding(const SchemeSearch& s, const Body& body) {
 
 // Groups whose weights stay in the first cache between the look for their ranges and that for their codes, up to kTiles
 // times 16 of them: what leads from ranges to scales waits for itself in many places, side by side less so.
-constexpr size_t kTiles = 4, kBatch = 2048;  // weights
+constexpr size_t kTiles = 4, kBatch = 4096;  // weights
 
 template <class V, Rounding kRounding>
 HWY_NOINLINE uint32_t GroupsOf(const V& values, const SchemeSearch& s, const float* x, size_t cols, size_t group,
