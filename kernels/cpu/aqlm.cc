@@ -72,12 +72,19 @@ HWY_AFTER_NAMESPACE();
 #if HWY_ONCE
 namespace edgequant {
 namespace aqlm {
+
 HWY_EXPORT(Sum);
+// Within the namespace, as builds for one instruction set look for the function from here.
+void SumOnBest(const void* codes, int bits, size_t books, FormatId type, const void* entries, size_t vectors,
+               float scale, size_t ahead, float* out) {
+  HWY_DYNAMIC_DISPATCH(Sum)(codes, bits, books, type, entries, vectors, scale, ahead, out);
+}
+
 }  // namespace aqlm
 
 void SumEntries(const void* codes, int bits, size_t books, FormatId type, const void* entries, size_t vectors,
                 float scale, size_t ahead, float* out) {
-  HWY_DYNAMIC_DISPATCH(aqlm::Sum)(codes, bits, books, type, entries, vectors, scale, ahead, out);
+  aqlm::SumOnBest(codes, bits, books, type, entries, vectors, scale, ahead, out);
 }
 
 }  // namespace edgequant

@@ -120,15 +120,18 @@ namespace panel {
 HWY_EXPORT(PickFloat);
 HWY_EXPORT(LanesOfFloat);
 HWY_EXPORT(RowsOfFloat);
-
-}  // namespace panel
-using namespace panel;
-
-FloatTileFn FindFloatTile(FormatId type, int rows, bool ahead) {
+// Within the namespace, as builds for one instruction set look for the functions from here.
+FloatTileFn PickOnBest(FormatId type, int rows, bool ahead) {
   return HWY_DYNAMIC_DISPATCH(PickFloat)(type, rows, ahead);
 }
-size_t FloatLanes() { return HWY_DYNAMIC_DISPATCH(LanesOfFloat)(); }
-int FloatTileRows() { return HWY_DYNAMIC_DISPATCH(RowsOfFloat)(); }
+size_t LanesOnBest() { return HWY_DYNAMIC_DISPATCH(LanesOfFloat)(); }
+int RowsOnBest() { return HWY_DYNAMIC_DISPATCH(RowsOfFloat)(); }
+
+}  // namespace panel
+
+FloatTileFn FindFloatTile(FormatId type, int rows, bool ahead) { return panel::PickOnBest(type, rows, ahead); }
+size_t FloatLanes() { return panel::LanesOnBest(); }
+int FloatTileRows() { return panel::RowsOnBest(); }
 
 }  // namespace edgequant
 #endif
