@@ -36,6 +36,7 @@ struct GridPanel {
   bool signs = false, trits = false;
   GridShift shift = GridShift::kNone;
   alignas(64) uint8_t planes[2][kMaxGridRows] = {};
+  uint16_t rows[kMaxGridRows] = {};  // the same, plane 1 in the upper byte
   // By level number, then (above) sign, then shift. Moved levels are in steps of 1 / kShiftUnit.
   alignas(64) int8_t values[16] = {};
   // The same for indices of 6 bits, or 7 with shifts. 8 weights per code: of weights i and 4 + i, where the levels of
@@ -84,6 +85,7 @@ constexpr bool GridPanelOf(const Block& b, GridPanel* panel) {
     for (int k = 0; k < p.dim; ++k) {
       const int level = grid.packed[r] >> k * grid.bits & ((1 << grid.bits) - 1), half = p.dim / 2;
       p.planes[k / half][r] = uint8_t(p.planes[k / half][r] | level << k % half * (8 / half));
+      p.rows[r] = uint16_t(p.planes[0][r] | p.planes[1][r] << 8);
     }
   for (int code = 0; code < 16; ++code) {
     const int level = code & ((1 << level_bits) - 1);

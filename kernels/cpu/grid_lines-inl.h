@@ -233,29 +233,70 @@ HWY_INLINE void ForValues(const GridValues<G>& values, const UnitRows<G>& rows, 
 #else
 constexpr bool kGridPermutes = false;
 
+// Looks up the rows of a whole block before: 16 codes at a time where 256 rows fill the registers of a plane, else one by
+// one.
 template <class G>
 class RowReader {
  public:
   explicit RowReader(const GridPanel& grid) : grid_(grid) {}
   HWY_NOINLINE void Start(const uint8_t* HWY_RESTRICT block) {
-    const uint8_t *low = grid_.planes[0], *high = grid_.planes[1];
+#if HWY_ARCH_ARM_A64
+    if constexpr (G::kCodeBits == 8) return LookUpPlanes(block);
+#endif
+    alignas(64) uint8_t words[G::kDim == 4 ? sizeof(rows_) : 1];
     for (int j = 0; j < G::kCodeLines; ++j) {
-      const uint8_t* const codes = block + j * kPanelLine;
       const uint8_t* const above = block + (G::kCodeLines + j / 8) * kPanelLine;
-      uint8_t* HWY_RESTRICT to = rows_ + 2 * j * kPanelLine;
+      uint16_t code[kPanelLine];
       for (int i = 0; i < kPanelLine; ++i) {
-        size_t row = codes[i];
+        int c = block[j * kPanelLine + i];
         for (int k = 0; k < G::kCodeBits - 8; ++k)
-          row |= size_t(above[k * G::kCodeLines / 8 * kPanelLine + i] >> j % 8 & 1) << (8 + k);
-        const int at = G::kDim == 8 ? i / 4 * 4 + i % 2 * 2 + i % 4 / 2 * kPanelLine : i;
-        to[at] = low[row];
-        to[at + (G::kDim == 8 ? 1 : kPanelLine)] = high[row];
+          c |= (above[k * G::kCodeLines / 8 * kPanelLine + i] >> j % 8 & 1) << (8 + k);
+        code[i] = uint16_t(c);
+      }
+      uint8_t* const to = (G::kDim == 4 ? words : rows_) + 2 * j * kPanelLine;
+      for (int i = 0; i < kPanelLine; i += 2) {
+        const uint32_t pair = grid_.rows[code[i]] | uint32_t{grid_.rows[code[i + 1]]} << 16;
+        memcpy(to + (G::kDim == 8 ? i / 4 * 4 + i % 4 / 2 * kPanelLine : 2 * i), &pair, 4);
+      }
+    }
+    // Both bytes apart; in a loop of its own, as what is read in larger pieces than it was written must be in the cache.
+    for (int j = 0; j < G::kCodeLines && G::kDim == 4; ++j) {
+      uint8_t *HWY_RESTRICT low = rows_ + 2 * j * kPanelLine, *HWY_RESTRICT high = low + kPanelLine;
+      for (int i = 0; i < kPanelLine; ++i) {
+        uint16_t row;
+        memcpy(&row, words + 2 * (j * kPanelLine + i), 2);
+        low[i] = uint8_t(row), high[i] = uint8_t(row >> 8);
       }
     }
   }
   HWY_INLINE void Read(int unit, UnitRows<G>& rows) { rows.Load(rows_ + unit * UnitRows<G>::kBytes); }
 
  private:
+#if HWY_ARCH_ARM_A64
+  HWY_INLINE void LookUpPlanes(const uint8_t* HWY_RESTRICT block) {
+    for (int plane = 0; plane < 2; ++plane) {
+      uint8x16x4_t table[4];
+      for (int i = 0; i < 4; ++i) table[i] = vld1q_u8_x4(grid_.planes[plane] + 64 * i);
+      for (int j = 0; j < G::kCodeLines; ++j)
+        for (int i = 0; i < kPanelLine; i += 16) {
+          const uint8x16_t code = vld1q_u8(block + j * kPanelLine + i), step = vdupq_n_u8(64);
+          const uint8x16_t second = vsubq_u8(code, step), third = vsubq_u8(second, step);
+          uint8x16_t row = vqtbx4q_u8(vqtbl4q_u8(table[0], code), table[1], second);
+          row = vqtbx4q_u8(vqtbx4q_u8(row, table[2], third), table[3], vsubq_u8(third, step));
+          uint8_t* const to = rows_ + 2 * j * kPanelLine + i;
+          if (G::kDim == 4 || plane == 0) {
+            vst1q_u8(to + plane * kPanelLine, row);
+          } else {
+            const uint8x16_t low = vld1q_u8(to);
+            const auto a = vreinterpretq_u32_u8(vzip1q_u8(low, row)), b = vreinterpretq_u32_u8(vzip2q_u8(low, row));
+            vst1q_u8(to, vreinterpretq_u8_u32(vuzp1q_u32(a, b)));
+            vst1q_u8(to + kPanelLine, vreinterpretq_u8_u32(vuzp2q_u32(a, b)));
+          }
+        }
+    }
+  }
+#endif
+
   const GridPanel& grid_;
   alignas(64) uint8_t rows_[kUnits * UnitRows<G>::kBytes];
 };
