@@ -19,7 +19,7 @@ struct StripMemory {
   Scratch values, scale, minimum, start, sub_scale, sub_minimum, sums;
   DecodedStrip Strip(int panels, size_t groups) {
     const size_t columns = size_t(panels) * kPanelRows;
-    return {panels, values.Get<int8_t>(kBlockK * columns), scale.Get<float>(groups * columns),
+    return {panels, OperandsOfTiles().run, values.Get<int8_t>(kBlockK * columns), scale.Get<float>(groups * columns),
             minimum.Get<float>(groups * columns), start.Get<int32_t>(groups * columns),
             sub_scale.Get<int32_t>(groups * columns), sub_minimum.Get<int32_t>(groups * columns)};
   }
@@ -58,7 +58,7 @@ void ManyRows::Fill(const RowsView& x, Compute compute, const Panel& w) {
   const size_t groups_per_header = size_t(layout.groups_per_header), pairs_per_header = (groups_per_header + 1) / 2;
   pairs_per_block_ = layout.two_level() ? groups_per_block_ / groups_per_header * pairs_per_header : 0;
   pair_ = pair_memory_.Get<int32_t>(tiles_ * blocks_ * pairs_per_block_ * kTileRows);
-  const bool plus128 = ActivationsPlus128();
+  const TileOperands operands = OperandsOfTiles();
   const float min_ratio = layout.min_factor / layout.factor;
   ParallelFor(tiles_, 1, [&](size_t begin, size_t end) {
     static thread_local Scratch row_memory, scale_row_memory;
@@ -80,7 +80,8 @@ void ManyRows::Fill(const RowsView& x, Compute compute, const Panel& w) {
       if (layout.grid) TransposeActivations(row, kTileRows * padded, row);
       for (size_t b = 0; b < blocks_; ++b) {
         const size_t at = b * tiles_ + t;
-        InterleaveActivations(row + b * kBlockK, padded, kBlockK, plus128, q_ + at * kTileRows * kBlockK);
+        InterleaveActivations(row + b * kBlockK, padded, kBlockK, operands.run, operands.plus128,
+                              q_ + at * kTileRows * kBlockK);
         for (size_t r = 0; r < kTileRows; ++r) {
           scale_[at * kTileRows + r] = row_scale[r * blocks_ + b] * layout.factor;
           SumActivations(row + r * padded + b * kBlockK, groups_per_block_, layout.group, sums);

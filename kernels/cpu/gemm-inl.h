@@ -7,15 +7,13 @@
 #endif
 
 #include "kernels/cpu/gemm.h"
-#include "kernels/cpu/panel_codes-inl.h"
+#include "kernels/cpu/tile_lines-inl.h"
 
 HWY_BEFORE_NAMESPACE();
 EDGEQUANT_BEFORE_VNNI
 namespace edgequant::panel {
 namespace HWY_NAMESPACE {
 
-// With one register per 16 columns, a tile of 4 x 48 and its float sums just fit 32 registers.
-constexpr int kStripPanels = kParts == 1 ? kMaxStripPanels : 1;
 constexpr bool kSumsInRegisters = kParts == 1;
 
 template <class C>
@@ -62,28 +60,29 @@ using ValueSums = Regs<Ints, 2>;
 
 // kFold: values are multiplied by the group's sub-scale, which `sub_scale` holds twice in each lane.
 template <class C, bool kFold, int kFirst, int kSteps>
-HWY_INLINE void DecodeSteps(UnitReader<C>& unit, const Table16& table, int zero, const Ints& sub_scale, size_t stride,
-                            int8_t* HWY_RESTRICT out, ValueSums& sums) {
+HWY_INLINE void DecodeSteps(UnitReader<C>& unit, const Table16& table, int zero, const Ints& sub_scale,
+                            StripWriter& out, ValueSums& sums) {
   static constexpr uint8_t k128[4] = {128, 128, 128, 128};
   [[maybe_unused]] const Quad offset = LoadQuad(k128);
   For<kSteps>([&](auto i) EDGEQUANT_UNROLLED {
     constexpr int step = kFirst + i;
     Line v = SignedValues<C>(unit.template Next<step>(), table, zero);
     if constexpr (kFold) v = TimesBytes(v, sub_scale);
-    if constexpr (kUnsignedDot) sums.template At<step % 2>() = DotValues(sums.template At<step % 2>(), offset, v);
-    StoreLine(v, out + step * stride);
+    [[maybe_unused]] Ints& sum = sums.template At<step % 2>();
+    if constexpr (kUnsignedDot) sum = DotValues<C::kDot>(sum, offset, v);
+    out.Put<step>(v);
   });
 }
 
 template <class C, bool kHalfUnits, bool kTwoLevel, bool kFold>
 void DecodePanel(const PanelLayout& layout, const uint8_t* HWY_RESTRICT panel, size_t first, size_t count, int index,
                  const DecodedStrip& out) {
-  const size_t columns = size_t(out.panels) * kPanelRows, stride = size_t(out.panels) * kPanelLine;
+  const size_t columns = size_t(out.panels) * kPanelRows;
   const size_t per_header = size_t(layout.groups_per_header), header_bytes = layout.header_bytes();
   const int units = kHalfUnits ? 1 : layout.group / kPanelUnit, zero = layout.zero, fold = layout.fold;
   const Table16 table = LoadTable(layout.values);
   const uint8_t* HWY_RESTRICT p = panel + layout.CodesAt(first);
-  int8_t* HWY_RESTRICT values = out.values + index * kPanelLine;
+  StripWriter values(out, index);
   int32_t* HWY_RESTRICT start = out.start + index * kPanelRows;
   DecodeScales(layout, panel, first, count, index, out);
   for (size_t before = first % per_header; count > 0; before = 0, p += header_bytes) {
@@ -116,14 +115,14 @@ void DecodePanel(const PanelLayout& layout, const uint8_t* HWY_RESTRICT panel, s
       begin();
       for (int u = 0; u < units; ++u) {
         UnitReader<C> unit{p, {}, {}};
-        DecodeSteps<C, kFold, 0, kHalfUnits ? 4 : 8>(unit, table, zero, sub_scale, stride, values, sums);
+        DecodeSteps<C, kFold, 0, kHalfUnits ? 4 : 8>(unit, table, zero, sub_scale, values, sums);
         if constexpr (kHalfUnits) {
           finish();
           begin();
-          DecodeSteps<C, kFold, 4, 4>(unit, table, zero, sub_scale, stride, values, sums);
+          DecodeSteps<C, kFold, 4, 4>(unit, table, zero, sub_scale, values, sums);
         }
         p += C::kUnitBytes;
-        values += 8 * stride;
+        values.Advance(8);
       }
       finish();
     }
@@ -147,30 +146,24 @@ struct Ahead {
 };
 
 // Adds the products of `steps` steps; x, w and `ahead` move on.
-template <int kPanels>
+template <DotUnit kDot, int kPanels>
 HWY_INLINE void DotGroup(int steps, const uint8_t* HWY_RESTRICT& x, const int8_t* HWY_RESTRICT& w,
                          Ahead<kPanels>& ahead, Regs<Ints, kTileRows * kPanels>& sums) {
   const int8_t* const end = w + steps * (kPanels * kPanelLine);
+  TurnTile<kDot, kPanels>(sums);
   do {
-    ahead.Next();
-    Regs<Line, kPanels> values;
-    For<kPanels>([&](auto v) EDGEQUANT_UNROLLED { values.template At<v>() = LoadLine(w + v * kPanelLine); });
-    For<kTileRows>([&](auto r) EDGEQUANT_UNROLLED {
-      const Quad quad = LoadQuad(x + r * 4);
-      For<kPanels>([&](auto v) EDGEQUANT_UNROLLED {
-        Ints& sum = sums.template At<decltype(r)::value * kPanels + v>();
-        sum = DotValues(sum, quad, values.template At<v>());
-      });
-    });
-    x += kTileRows * 4;
-    w += kPanels * kPanelLine;
+    For<kTileSteps<kDot>>([&](auto) EDGEQUANT_UNROLLED { ahead.Next(); });
+    DotTile<kDot, kPanels>(x, w, sums);
+    x += kTileSteps<kDot> * kTileRows * 4;
+    w += kTileSteps<kDot> * kPanels * kPanelLine;
   } while (w != end);
+  TurnTile<kDot, kPanels>(sums);
 }
-// The same 16 numbers per panel for all rows.
+// The same 16 numbers per panel for all rows; without offsets they are 0.
 template <int kPanels>
 HWY_INLINE void StartSums(const int32_t* HWY_RESTRICT start, Regs<Ints, kTileRows * kPanels>& sums) {
   For<kPanels>([&](auto v) EDGEQUANT_UNROLLED {
-    const Ints s = LoadInts(start + v * kPanelRows);
+    const Ints s = kUnsignedDot ? LoadInts(start + v * kPanelRows) : SetInts(0);
     For<kTileRows>([&](auto r) EDGEQUANT_UNROLLED {
       constexpr int at = r * kPanels + decltype(v)::value;
       sums.template At<at>() = s;
@@ -204,7 +197,7 @@ HWY_INLINE void ForTile(const F& f) {
 }
 
 // One level: float sums of all groups.
-template <int kPanels, bool kMinima>
+template <DotUnit kDot, int kPanels, bool kMinima>
 void MultiplyTile(const TileArgs& a) {
   constexpr int kColumns = kPanels * kPanelRows, kSums = kTileRows * kPanels;
   const uint8_t* HWY_RESTRICT x = a.x;
@@ -216,7 +209,7 @@ void MultiplyTile(const TileArgs& a) {
   for (int g = 0; g < a.groups; ++g) {
     Regs<Ints, kSums> sums;
     StartSums<kPanels>(a.strip->start + g * kColumns, sums);
-    DotGroup<kPanels>(a.group / 4, x, w, ahead, sums);
+    DotGroup<kDot, kPanels>(a.group / 4, x, w, ahead, sums);
     For<kPanels>([&](auto v) EDGEQUANT_UNROLLED {
       const Floats scale = LoadFloats(a.strip->scale + g * kColumns + v * kPanelRows);
       Floats minimum;
@@ -239,7 +232,7 @@ void MultiplyTile(const TileArgs& a) {
 
 // Two levels: sums of a header's groups stay integers, which on Zen 4 leaves the pipes of the dot products to them.
 // Folded, a header is one group.
-template <int kPanels, bool kMinima, bool kFold>
+template <DotUnit kDot, int kPanels, bool kMinima, bool kFold>
 void MultiplyTwoLevelTile(const TileArgs& a) {
   constexpr int kColumns = kPanels * kPanelRows, kSums = kTileRows * kPanels;
   const uint8_t* HWY_RESTRICT x = a.x;
@@ -251,14 +244,14 @@ void MultiplyTwoLevelTile(const TileArgs& a) {
     Regs<Ints, kSumsInRegisters ? kSums : 0> total;
     Regs<Ints, kSums> start;
     StartSums<kPanels>(a.strip->start + h * kColumns, start);
-    if constexpr (kFold) DotGroup<kPanels>(a.groups_per_header * a.group / 4, x, w, ahead, start);
+    if constexpr (kFold) DotGroup<kDot, kPanels>(a.groups_per_header * a.group / 4, x, w, ahead, start);
     ForTile<kPanels>(
         [&](auto, auto, auto i) EDGEQUANT_UNROLLED { SetTotal<i>(start.template At<i>(), total, memory); });
     const int32_t* HWY_RESTRICT sub_scale = a.strip->sub_scale + h * a.groups_per_header * kColumns;
     for (int g = 0; g < a.groups_per_header && !kFold; ++g, sub_scale += kColumns) {
       Regs<Ints, kSums> sums;
       ForTile<kPanels>([&](auto, auto, auto i) EDGEQUANT_UNROLLED { sums.template At<i>() = SetInts(0); });
-      DotGroup<kPanels>(a.group / 4, x, w, ahead, sums);
+      DotGroup<kDot, kPanels>(a.group / 4, x, w, ahead, sums);
       For<kPanels>([&](auto v) EDGEQUANT_UNROLLED {
         const Ints scale = LoadInts(sub_scale + v * kPanelRows);
         For<kTileRows>([&](auto r) EDGEQUANT_UNROLLED {
@@ -303,16 +296,19 @@ DecodeFn PickDecode(const PanelLayout& layout) {
     if (layout.fold != 0) return PickDecode<C, true, true>(layout);
   return layout.two_level() ? PickDecode<C, true, false>(layout) : PickDecode<C, false, false>(layout);
 }
-template <int kPanels, bool kMinima>
+template <DotUnit kDot, int kPanels, bool kMinima>
 TileFn PickTile(const PanelLayout& layout) {
-  if (!layout.two_level()) return MultiplyTile<kPanels, kMinima>;
-  return layout.fold != 0 ? MultiplyTwoLevelTile<kPanels, kMinima, true>
-                          : MultiplyTwoLevelTile<kPanels, kMinima, false>;
+  if (!layout.two_level()) return MultiplyTile<kDot, kPanels, kMinima>;
+  return layout.fold != 0 ? MultiplyTwoLevelTile<kDot, kPanels, kMinima, true>
+                          : MultiplyTwoLevelTile<kDot, kPanels, kMinima, false>;
 }
 template <int kPanels>
 TileFn PickTile(const PanelLayout& layout) {
   if constexpr (kPanels > kStripPanels) return nullptr;
-  else return layout.minima ? PickTile<kPanels, true>(layout) : PickTile<kPanels, false>(layout);
+  else
+    return WithDotUnit([&](auto unit) {
+      return layout.minima ? PickTile<unit, kPanels, true>(layout) : PickTile<unit, kPanels, false>(layout);
+    });
 }
 
 }  // namespace HWY_NAMESPACE

@@ -28,7 +28,9 @@ TileFn TileOf(const PanelLayout& layout, int panels) {
   return panels == 1 ? PickTile<1>(layout) : panels == 2 ? PickTile<2>(layout) : PickTile<3>(layout);
 }
 int StripPanelsOf() { return kStripPanels; }
-bool Plus128() { return kUnsignedDot; }
+TileOperands OperandsOf() {
+  return {kUnsignedDot, WithDotUnit([](auto unit) { return 4 * kTileSteps<unit>; })};
+}
 
 }  // namespace HWY_NAMESPACE
 }  // namespace edgequant::panel
@@ -41,7 +43,7 @@ namespace panel {
 HWY_EXPORT(DecodeOf);
 HWY_EXPORT(TileOf);
 HWY_EXPORT(StripPanelsOf);
-HWY_EXPORT(Plus128);
+HWY_EXPORT(OperandsOf);
 
 }  // namespace panel
 using namespace panel;
@@ -51,7 +53,7 @@ DecodeFn FindDecode(const PanelLayout& layout) {
 }
 TileFn FindTile(const PanelLayout& layout, int panels) { return HWY_DYNAMIC_DISPATCH(TileOf)(layout, panels); }
 int StripPanels() { return HWY_DYNAMIC_DISPATCH(StripPanelsOf)(); }
-bool ActivationsPlus128() { return HWY_DYNAMIC_DISPATCH(Plus128)(); }
+TileOperands OperandsOfTiles() { return HWY_DYNAMIC_DISPATCH(OperandsOf)(); }
 
 }  // namespace edgequant
 #endif

@@ -15,7 +15,8 @@ inline constexpr int kMaxStripPanels = 3;
 // two levels have the integers of groups apart, and scale, minimum and start once per header.
 struct DecodedStrip {
   int panels;
-  int8_t* values;         // [k / 4][panels][64]
+  int run;                // of k of a row, side by side: 4 or 8, as the tile wants it
+  int8_t* values;         // [k / run][panels][16][run]
   float* scale;           // [groups] rows
   float* minimum;         // the same, only if the layout has minima
   int32_t* start;         // what sums of products begin with
@@ -30,7 +31,7 @@ using DecodeFn = void (*)(const PanelLayout& layout, const uint8_t* panel, size_
 // kTileRows rows times a strip, over one block of k. All aligned to 64, but x and its scales to 16.
 struct TileArgs {
   const DecodedStrip* strip;
-  const uint8_t* x;       // [k / 4][kTileRows][4]
+  const uint8_t* x;       // [k / run][kTileRows][run]
   const float* x_sum;     // [groups][kTileRows], times minima
   const int32_t* x_pair;  // [groups / 2][kTileRows], times sub-minima: the sums of two groups, 16 bits each
   const float* x_scale;   // [kTileRows]
@@ -43,7 +44,14 @@ using TileFn = void (*)(const TileArgs&);
 
 DecodeFn FindDecode(const PanelLayout& layout);
 TileFn FindTile(const PanelLayout& layout, int panels);
-int StripPanels();          // panels in a strip on this machine
-bool ActivationsPlus128();  // how the tile wants x
+int StripPanels();  // panels in a strip on this machine
+
+// How tiles on this machine want their operands: what is added to x, and k of a row that lie side by side, in x and in
+// the strip.
+struct TileOperands {
+  bool plus128;
+  int run;
+};
+TileOperands OperandsOfTiles();
 
 }  // namespace edgequant

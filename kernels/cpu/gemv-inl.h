@@ -28,21 +28,47 @@ HWY_INLINE Line GemvOperand(const Line& codes, [[maybe_unused]] const Table16& t
 }
 
 // Sums of one row: a dot product takes 4 cycles, so there must be 4 of them or so, but more would not fit the
-// registers.
-constexpr int ChainsOf(int rows) { return rows <= 2 ? 2 : 1; }
-template <int kRows>
-using RowSums = Regs<Ints, ChainsOf(kRows) * kRows>;
+// registers. Single bits of one row are bound by arithmetic: each line is shifted for every other step only, and the
+// steps between have sums of their own, of twice the bits.
+template <class C, int kRows>
+constexpr bool kBitPairs = C::kBits == 1 && kRows == 1;
+template <class C, int kRows>
+constexpr int kChains = kBitPairs<C, kRows> ? 4 : kRows <= 2 ? 2 : 1;
+template <class C, int kRows>
+using RowSums = Regs<Ints, kChains<C, kRows> * kRows>;
+
+// Sums of row r that begin with `start`; and their total.
+template <class C, int kRows, int r>
+HWY_INLINE void BeginRow(int32_t start, RowSums<C, kRows>& sums) {
+  constexpr int n = kChains<C, kRows>;
+  For<n - 1>([&](auto i) EDGEQUANT_UNROLLED { sums.template At<n * r + i>() = SetInts(0); });
+  sums.template At<n * r + n - 1>() = SetInts(start);
+}
+template <class C, int kRows, int r>
+HWY_INLINE Ints TotalOfRow(const RowSums<C, kRows>& sums) {
+  const Ints& first = sums.template At<kChains<C, kRows> * r>();
+  if constexpr (kBitPairs<C, kRows>) {
+    const Ints once = Plus(first, sums.template At<2>()), twice = Plus(sums.template At<1>(), sums.template At<3>());
+    return Plus(Plus(once, once), twice);
+  } else if constexpr (kChains<C, kRows> == 2) {
+    return Plus(first, sums.template At<2 * r + 1>());
+  } else {
+    return first;
+  }
+}
 
 // Steps [kFirst, kFirst + kSteps) of a unit for all rows; x points at the activations of the unit's first k.
 template <class C, int kRows, int kFirst, int kSteps>
 HWY_INLINE void DotSteps(UnitReader<C>& unit, const Table16& table, const int8_t* HWY_RESTRICT x, size_t x_stride,
-                         RowSums<kRows>& sums) {
+                         RowSums<C, kRows>& sums) {
   For<kSteps>([&](auto i) EDGEQUANT_UNROLLED {
-    constexpr int step = kFirst + i;
-    const Line w = GemvOperand<C>(unit.template Next<step>(), table);
+    constexpr int step = kFirst + i, chain = step % kChains<C, kRows>;
+    Line w;
+    if constexpr (kBitPairs<C, kRows>) w = unit.template NextOfPair<step>();
+    else w = GemvOperand<C>(unit.template Next<step>(), table);
     For<kRows>([&](auto r) EDGEQUANT_UNROLLED {
-      Ints& sum = sums.template At<ChainsOf(kRows) * r + step % ChainsOf(kRows)>();
-      sum = DotCodes<C::kSmall>(sum, w, LoadQuad(x + size_t(r) * x_stride + 4 * step));
+      Ints& sum = sums.template At<kChains<C, kRows> * r + chain>();
+      sum = DotCodes<C::kSmall, C::kDot>(sum, w, LoadQuad(x + size_t(r) * x_stride + 4 * step));
     });
   });
 }
@@ -60,10 +86,9 @@ void GemvPanel(const GemvArgs& a) {
   Regs<Ints, kTwoLevel ? kRows : 0> total, low;  // of a header
   For<kRows>([&](auto r) EDGEQUANT_UNROLLED { y.template At<r>() = ZeroFloats(); });
 
-  const auto begin = [&](size_t g, RowSums<kRows>& sums) EDGEQUANT_UNROLLED {
+  const auto begin = [&](size_t g, RowSums<C, kRows>& sums) EDGEQUANT_UNROLLED {
     For<kRows>([&](auto r) EDGEQUANT_UNROLLED {
-      sums.template At<ChainsOf(kRows) * r>() = SetInts(a.start[size_t(r) * a.group_stride + g]);
-      if constexpr (ChainsOf(kRows) == 2) sums.template At<2 * r + 1>() = SetInts(0);
+      BeginRow<C, kRows, r>(a.start[size_t(r) * a.group_stride + g], sums);
     });
   };
   for (size_t g0 = 0; g0 < a.groups; g0 += per_header) {
@@ -89,31 +114,24 @@ void GemvPanel(const GemvArgs& a) {
         });
       }
     }
-    const auto finish = [&](size_t g, RowSums<kRows>& sums) EDGEQUANT_UNROLLED {
-      const auto add = [&](auto r, const auto& f) EDGEQUANT_UNROLLED {
-        Ints sum = sums.template At<ChainsOf(kRows) * r>();
-        if constexpr (ChainsOf(kRows) == 2) sum = Plus(sum, sums.template At<2 * r + 1>());
-        f(sum);
-      };
+    const auto finish = [&](size_t g, RowSums<C, kRows>& sums) EDGEQUANT_UNROLLED {
       if constexpr (kTwoLevel) {
         const Ints weight_scale = SubScale(layout, header, g);
         For<kRows>([&](auto r) EDGEQUANT_UNROLLED {
-          add(r, [&](const Ints& sum) EDGEQUANT_UNROLLED {
-            total.template At<r>() = TimesPlus(weight_scale, sum, total.template At<r>());
-          });
+          total.template At<r>() =
+              TimesPlus(weight_scale, TotalOfRow<C, kRows, r>(sums), total.template At<r>());
         });
       } else {
         const Floats weight_scale = LoadFloats(scale + g * kPanelRows);
         For<kRows>([&](auto r) EDGEQUANT_UNROLLED {
-          add(r, [&](const Ints& sum) EDGEQUANT_UNROLLED {
-            y.template At<r>() = TimesPlus(
-                ToFloats(sum), Times(weight_scale, a.scale[size_t(r) * a.group_stride + g0 + g]), y.template At<r>());
-          });
+          y.template At<r>() =
+              TimesPlus(ToFloats(TotalOfRow<C, kRows, r>(sums)),
+                        Times(weight_scale, a.scale[size_t(r) * a.group_stride + g0 + g]), y.template At<r>());
         });
       }
     };
     for (size_t g = 0; g < count;) {
-      RowSums<kRows> sums;
+      RowSums<C, kRows> sums;
       begin(g0 + g, sums);
       const int units = kHalfUnits ? 1 : units_per_group;
       for (int u = 0; u < units; ++u) {
@@ -146,24 +164,28 @@ void GemvPanel(const GemvArgs& a) {
   For<kRows>([&](auto r) EDGEQUANT_UNROLLED { StoreFloats(y.template At<r>(), a.y + r * kPanelRows); });
 }
 
-template <int kBits, bool kTable, int kRows>
+template <int kBits, bool kTable, int kRows, DotUnit kDot>
 GemvFn PickGemv(const PanelLayout& layout) {
-  using C = Codes<kBits, kTable>;
+  using C = Codes<kBits, kTable, kDot>;
   if (layout.two_level())
     return layout.group < kPanelUnit ? GemvPanel<C, kRows, true, true> : GemvPanel<C, kRows, false, true>;
   return layout.group < kPanelUnit ? GemvPanel<C, kRows, true, false> : GemvPanel<C, kRows, false, false>;
 }
-template <int kRows>
+template <int kRows, DotUnit kDot>
 GemvFn PickGemv(const PanelLayout& layout) {
   switch (layout.bits) {
-    case 1: return PickGemv<1, false, kRows>(layout);
-    case 2: return layout.table ? PickGemv<2, true, kRows>(layout) : PickGemv<2, false, kRows>(layout);
-    case 3: return layout.table ? PickGemv<3, true, kRows>(layout) : PickGemv<3, false, kRows>(layout);
-    case 4: return layout.table ? PickGemv<4, true, kRows>(layout) : PickGemv<4, false, kRows>(layout);
-    case 5: return PickGemv<5, false, kRows>(layout);
-    case 6: return PickGemv<6, false, kRows>(layout);
-    default: return PickGemv<8, false, kRows>(layout);
+    case 1: return PickGemv<1, false, kRows, kDot>(layout);
+    case 2: return layout.table ? PickGemv<2, true, kRows, kDot>(layout) : PickGemv<2, false, kRows, kDot>(layout);
+    case 3: return layout.table ? PickGemv<3, true, kRows, kDot>(layout) : PickGemv<3, false, kRows, kDot>(layout);
+    case 4: return layout.table ? PickGemv<4, true, kRows, kDot>(layout) : PickGemv<4, false, kRows, kDot>(layout);
+    case 5: return PickGemv<5, false, kRows, kDot>(layout);
+    case 6: return PickGemv<6, false, kRows, kDot>(layout);
+    default: return PickGemv<8, false, kRows, kDot>(layout);
   }
+}
+template <int kRows>
+GemvFn PickGemv(const PanelLayout& layout) {
+  return WithDotUnit([&](auto unit) { return PickGemv<kRows, ForVectors(unit)>(layout); });
 }
 
 }  // namespace HWY_NAMESPACE

@@ -233,8 +233,7 @@ HWY_INLINE void ForValues(const GridValues<G>& values, const UnitRows<G>& rows, 
 #else
 constexpr bool kGridPermutes = false;
 
-// Looks up the rows of a whole block before: 16 codes at a time where 256 rows fill the registers of a plane, else one by
-// one.
+// Looks up the rows of a whole block before: 16 codes at a time where 256 rows fit the registers, else one by one.
 template <class G>
 class RowReader {
  public:
@@ -259,7 +258,7 @@ class RowReader {
         memcpy(to + (G::kDim == 8 ? i / 4 * 4 + i % 4 / 2 * kPanelLine : 2 * i), &pair, 4);
       }
     }
-    // Both bytes apart; in a loop of its own, as what is read in larger pieces than it was written must be in the cache.
+    // Both bytes apart, later: what is read in larger pieces than it was written must have reached the cache.
     for (int j = 0; j < G::kCodeLines && G::kDim == 4; ++j) {
       uint8_t *HWY_RESTRICT low = rows_ + 2 * j * kPanelLine, *HWY_RESTRICT high = low + kPanelLine;
       for (int i = 0; i < kPanelLine; ++i) {

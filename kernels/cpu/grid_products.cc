@@ -9,6 +9,7 @@
 #include <hwy/foreach_target.h>  // keep order
 #include <hwy/highway.h>
 
+#include "kernels/cpu/tile_lines-inl.h"
 #include "kernels/cpu/trit_lines-inl.h"
 
 HWY_BEFORE_NAMESPACE();
@@ -16,7 +17,7 @@ EDGEQUANT_BEFORE_VNNI
 namespace edgequant::panel {
 namespace HWY_NAMESPACE {
 
-template <class G, int kRows>
+template <class G, int kRows, DotUnit kDot>
 void GemvGrid(const GemvArgs& a) {
   const PanelLayout& layout = *a.layout;
   constexpr int kGroups = kGridBlock / G::kGroup, kHalvesPerGroup = G::kGroup / kHalf;
@@ -46,7 +47,7 @@ void GemvGrid(const GemvArgs& a) {
           const int8_t* const x = a.x + g0 * G::kGroup + size_t(half) * kHalf + 4 * i;
           For<kRows>([&](auto r) EDGEQUANT_UNROLLED {
             Ints& sum = sums.template At<kChains * r + decltype(i)::value % kChains>();
-            sum = DotCodes<false>(sum, v, LoadQuad(x + size_t(r) * a.x_stride));
+            sum = DotCodes<false, kDot>(sum, v, LoadQuad(x + size_t(r) * a.x_stride));
           });
         },
         [&](int half, auto odd) EDGEQUANT_UNROLLED {
@@ -79,7 +80,7 @@ void DecodeGrid(const PanelLayout& layout, const uint8_t* panel, size_t first, s
                 const DecodedStrip& out) {
   constexpr int kGroups = kGridBlock / G::kGroup, kHalvesPerGroup = G::kGroup / kHalf;
   static constexpr uint8_t k128[4] = {128, 128, 128, 128};
-  const size_t columns = size_t(out.panels) * kPanelRows, stride = size_t(out.panels) * kPanelLine;
+  const size_t columns = size_t(out.panels) * kPanelRows;
   const size_t at = size_t(index) * kPanelRows;
   const GridBlockAt<G> block(layout, panel, first / kGroups);
   typename ReaderOf<G>::Type reader(*layout.grid);
@@ -98,18 +99,18 @@ void DecodeGrid(const PanelLayout& layout, const uint8_t* panel, size_t first, s
   }
   if (layout.minima) StoreFloats(Times(FromF16(block.number), layout.min_factor / layout.factor), out.minimum + at);
   Ints start = SetInts(0), sum = SetInts(0);
-  int8_t* to = out.values + index * kPanelLine;
+  StripWriter to(out, index);
   ForBlock<G>(
       reader, values, block.lines,
       [&](int, auto odd) EDGEQUANT_UNROLLED {
         if constexpr (odd % kHalvesPerGroup == 0) sum = SetInts(0);
       },
-      [&](int, auto, const Line& v) EDGEQUANT_UNROLLED {
-        if constexpr (kUnsignedDot) sum = DotValues(sum, offset, v);
-        StoreLine(v, to);
-        to += stride;
+      [&](int, auto i, const Line& v) EDGEQUANT_UNROLLED {
+        if constexpr (kUnsignedDot) sum = DotValues<DotUnit::kNone>(sum, offset, v);
+        to.Put<i>(v);
       },
       [&](int half, auto odd) EDGEQUANT_UNROLLED {
+        to.Advance(kHalfSteps);
         if constexpr ((odd + 1) % kHalvesPerGroup == 0)
           start = TimesPlus(LoadInts(out.sub_scale + size_t(half / kHalvesPerGroup) * columns + at), sum, start);
       });
@@ -143,7 +144,10 @@ Fn PickGrid(const PanelLayout& layout, const Pick& pick) {
 GemvFn GridGemvOf(const PanelLayout& layout, int rows) {
   return PickGrid<GemvFn>(layout, [&](auto codes) -> GemvFn {
     using G = decltype(codes);
-    return rows == 1 ? GemvGrid<G, 1> : rows == 2 ? GemvGrid<G, 2> : GemvGrid<G, 4>;
+    return WithDotUnit([&](auto unit) -> GemvFn {
+      constexpr DotUnit kDot = ForVectors(unit);
+      return rows == 1 ? GemvGrid<G, 1, kDot> : rows == 2 ? GemvGrid<G, 2, kDot> : GemvGrid<G, 4, kDot>;
+    });
   });
 }
 DecodeFn GridDecodeOf(const PanelLayout& layout) {

@@ -102,16 +102,22 @@ void QuantizeRow(FormatId type, const void* x, size_t k, int digits, int8_t* q, 
   }
 }
 
-void InterleaveRows(const int8_t* HWY_RESTRICT q, size_t stride, size_t k, bool plus128, uint8_t* HWY_RESTRICT out) {
-  const uint32_t flip = plus128 ? 0x80808080u : 0;
-  for (size_t i = 0; i < k; i += 4, out += 16) {
-    for (size_t r = 0; r < 4; ++r) {
-      uint32_t bits;
-      memcpy(&bits, q + r * stride + i, 4);
+// Runs of the size of a Word.
+template <class Word>
+void InterleaveRuns(const int8_t* HWY_RESTRICT q, size_t stride, size_t k, bool plus128, uint8_t* HWY_RESTRICT out) {
+  const Word flip = plus128 ? Word(0x8080808080808080u) : 0;
+  for (size_t i = 0; i < k; i += sizeof(Word)) {
+    for (size_t r = 0; r < 4; ++r, out += sizeof(Word)) {
+      Word bits;
+      memcpy(&bits, q + r * stride + i, sizeof(Word));
       bits ^= flip;
-      memcpy(out + 4 * r, &bits, 4);
+      memcpy(out, &bits, sizeof(Word));
     }
   }
+}
+void InterleaveRows(const int8_t* q, size_t stride, size_t k, int run, bool plus128, uint8_t* out) {
+  if (run == 8) InterleaveRuns<uint64_t>(q, stride, k, plus128, out);
+  else InterleaveRuns<uint32_t>(q, stride, k, plus128, out);
 }
 
 void TransposeFours(const int8_t* q, size_t n, int8_t* out) {
@@ -157,8 +163,8 @@ void QuantizeActivations(FormatId type, const void* x, size_t k, int digits, int
                          size_t scale_stride) {
   HWY_DYNAMIC_DISPATCH(QuantizeRow)(type, x, k, digits, q, stride, scale, scale_stride);
 }
-void InterleaveActivations(const int8_t* q, size_t stride, size_t k, bool plus128, uint8_t* out) {
-  HWY_DYNAMIC_DISPATCH(InterleaveRows)(q, stride, k, plus128, out);
+void InterleaveActivations(const int8_t* q, size_t stride, size_t k, int run, bool plus128, uint8_t* out) {
+  HWY_DYNAMIC_DISPATCH(InterleaveRows)(q, stride, k, run, plus128, out);
 }
 void TransposeActivations(const int8_t* q, size_t n, int8_t* out) { HWY_DYNAMIC_DISPATCH(TransposeFours)(q, n, out); }
 void SumActivations(const int8_t* q, size_t count, int group, int32_t* sums) {

@@ -17,10 +17,11 @@ namespace HWY_NAMESPACE {
 constexpr int kAhead = 4096;
 
 // What the codes of a panel are, at compile time.
-template <int kBitsPerCode, bool kHasTable>
+template <int kBitsPerCode, bool kHasTable, DotUnit kUnit = DotUnit::kNone>
 struct Codes {
   static constexpr int kBits = kBitsPerCode;
   static constexpr bool kTable = kHasTable;
+  static constexpr DotUnit kDot = kUnit;
   static constexpr int kLow = kBits >= 8 ? 8 : kBits >= 4 ? 4 : kBits >= 2 ? 2 : 1;
   static constexpr int kHigh = kBits - kLow;
   static constexpr int kUnitBytes = kBits * kPanelLine;
@@ -44,6 +45,13 @@ struct UnitReader {
       v = WithBitsOf<C::kHigh, C::kHigh*(step % high_per_line), C::kLow>(v, high);
     }
     return v;
+  }
+  // The same for single bits; those of odd steps are doubled, as are all that Next has.
+  template <int step>
+  HWY_INLINE Line NextOfPair() {
+    if constexpr (step == 0) low = LoadLine(p);
+    if constexpr (step % 2 == 0) high = Down<step>(low);
+    return BitsOf<1, step % 2, step % 2>(high);
   }
 };
 

@@ -6,7 +6,7 @@
 #include <hwy/foreach_target.h>  // keep order
 #include <hwy/highway.h>
 
-#include "kernels/cpu/panel_codes-inl.h"
+#include "kernels/cpu/tile_lines-inl.h"
 
 HWY_BEFORE_NAMESPACE();
 EDGEQUANT_BEFORE_VNNI
@@ -36,6 +36,7 @@ int32_t ReadLines(const void* memory, size_t bytes) {
       Plus(Plus(sums.template At<0>(), sums.template At<1>()), Plus(sums.template At<2>(), sums.template At<3>())));
 }
 
+template <DotUnit kDot>
 int32_t MultiplyLines(size_t turns) {
   alignas(64) static constexpr uint8_t bytes[kPanelLine] = {1, 2, 3, 4, 5, 6, 7, 8};
   Line values = LoadLine(bytes);
@@ -43,13 +44,18 @@ int32_t MultiplyLines(size_t turns) {
   constexpr int kSums = kParts == 1 ? 16 : 16 / kParts;  // as many as registers allow
   Regs<Ints, kSums> sums;
   For<kSums>([&](auto i) EDGEQUANT_UNROLLED { sums.template At<i>() = SetInts(i); });
-  for (size_t t = 0; t < turns * 16 / kSums; ++t) {
+  for (size_t t = 0; t < turns * 16 / kSums / kTileSteps<kDot>; ++t) {
     Keep(values);
-    For<kSums>([&](auto i) EDGEQUANT_UNROLLED { sums.template At<i>() = DotValues(sums.template At<i>(), x, values); });
+    For<kSums>([&](auto i) EDGEQUANT_UNROLLED {
+      sums.template At<i>() = DotMost<kDot>(sums.template At<i>(), x, values);
+    });
   }
   Ints all = SetInts(0);
   For<kSums>([&](auto i) EDGEQUANT_UNROLLED { all = Plus(all, sums.template At<i>()); });
   return Total(all);
+}
+int32_t MultiplyMost(size_t turns) {
+  return WithDotUnit([&](auto unit) { return MultiplyLines<unit>(turns); });
 }
 
 }  // namespace HWY_NAMESPACE
@@ -62,13 +68,13 @@ namespace edgequant {
 namespace panel {
 
 HWY_EXPORT(ReadLines);
-HWY_EXPORT(MultiplyLines);
+HWY_EXPORT(MultiplyMost);
 
 }  // namespace panel
 using namespace panel;
 
 int32_t ReadMemory(const void* p, size_t bytes) { return HWY_DYNAMIC_DISPATCH(ReadLines)(p, bytes); }
-int32_t MultiplyBytes(size_t turns) { return HWY_DYNAMIC_DISPATCH(MultiplyLines)(turns); }
+int32_t MultiplyBytes(size_t turns) { return HWY_DYNAMIC_DISPATCH(MultiplyMost)(turns); }
 
 }  // namespace edgequant
 #endif

@@ -16,6 +16,7 @@
 
 #include "format/panel.h"
 #include "kernels/cpu/compat.h"
+#include "kernels/cpu/targets.h"
 
 #if HWY_ARCH_X86
 #include <immintrin.h>
@@ -49,6 +50,17 @@ struct Regs {
 template <class V>
 struct Regs<V, 0> {};
 
+// f(constant) for the unit that products of bytes use.
+template <class F>
+HWY_INLINE auto WithDotUnit(const F& f) {
+#if HWY_ARCH_ARM_A64
+  const DotUnit unit = DotUnitInUse();
+  if (unit == DotUnit::kMatrices) return f(std::integral_constant<DotUnit, DotUnit::kMatrices>());
+  if (unit == DotUnit::kFours) return f(std::integral_constant<DotUnit, DotUnit::kFours>());
+#endif
+  return f(std::integral_constant<DotUnit, DotUnit::kNone>());
+}
+
 // f(integral_constant 0) ... f(integral_constant N-1), unrolled by the front end.
 template <int N, int i = 0, class F>
 HWY_INLINE void For(const F& f) {
@@ -78,7 +90,7 @@ using Ints = Regs<V32, kParts>;
 using Floats = Regs<hn::Vec<DF>, kParts>;
 
 // True where the dot instruction takes unsigned times signed bytes of the full range; elsewhere both are signed.
-#if (HWY_ARCH_X86 && HWY_TARGET <= HWY_AVX3_DL) || (HWY_ARCH_ARM_A64 && defined(__ARM_FEATURE_MATMUL_INT8))
+#if HWY_ARCH_X86 && HWY_TARGET <= HWY_AVX3_DL
 constexpr bool kUnsignedDot = true;
 #else
 constexpr bool kUnsignedDot = false;
@@ -111,6 +123,10 @@ HWY_INLINE V8 MoveBits(V8 v) {
   if constexpr (from > to) return hn::BitCast(D8(), hn::ShiftRight<from - to>(hn::BitCast(d16, v)));
   else if constexpr (from < to) return hn::BitCast(D8(), hn::ShiftLeft<to - from>(hn::BitCast(d16, v)));
   else return v;
+}
+template <int by>  // all bits but the lower `by` of each byte; above them lie others'
+HWY_INLINE Line Down(const Line& v) {
+  return Parts<Line>([&](auto i) EDGEQUANT_UNROLLED { return MoveBits<by, 0>(v.template At<i>()); });
 }
 // Bits [from, from + width) of each byte, moved to bit `to`.
 template <int width, int from, int to>
@@ -163,38 +179,58 @@ HWY_INLINE Line LookUp(const Table16& t, const Line& codes) {
 
 #if HWY_ARCH_X86 && HWY_TARGET <= HWY_AVX3_DL
 // In assembly, as g++ 12 spills accumulators when the intrinsic is used.
+template <DotUnit>
 HWY_INLINE V32 DotParts(V32 sum, V8 u, V8 s) {
   asm("vpdpbusd %2, %1, %0" : "+v"(sum.raw) : "v"(u.raw), "v"(s.raw));
   return sum;
 }
 #elif HWY_ARCH_X86 && HWY_TARGET <= HWY_SSSE3  // u below 128: no pair of products saturates
 #if HWY_TARGET <= HWY_AVX3
+template <DotUnit>
 HWY_INLINE V32 DotSmall(V32 sum, V8 u, V8 s) {
   return hn::Add(sum, V32{_mm512_madd_epi16(_mm512_maddubs_epi16(u.raw, s.raw), _mm512_set1_epi16(1))});
 }
 #elif HWY_TARGET <= HWY_AVX2
+template <DotUnit>
 HWY_INLINE V32 DotSmall(V32 sum, V8 u, V8 s) {
   return hn::Add(sum, V32{_mm256_madd_epi16(_mm256_maddubs_epi16(u.raw, s.raw), _mm256_set1_epi16(1))});
 }
 #else
+template <DotUnit>
 HWY_INLINE V32 DotSmall(V32 sum, V8 u, V8 s) {
   return hn::Add(sum, V32{_mm_madd_epi16(_mm_maddubs_epi16(u.raw, s.raw), _mm_set1_epi16(1))});
 }
 #endif
 // Both signed, s not -128: |w| times s with the sign of w.
+template <DotUnit>
 HWY_INLINE V32 DotParts(V32 sum, V8 w, V8 s) {
   const DS8 d;
   const auto ws = hn::BitCast(d, w), ss = hn::BitCast(d, s);
   const auto with_sign = hn::IfThenElse(hn::Lt(ws, hn::Zero(d)), hn::Neg(ss), ss);
-  return DotSmall(sum, hn::BitCast(D8(), hn::Abs(ws)), hn::BitCast(D8(), with_sign));
+  return DotSmall<DotUnit::kNone>(sum, hn::BitCast(D8(), hn::Abs(ws)), hn::BitCast(D8(), with_sign));
 }
-#elif HWY_ARCH_ARM_A64 && defined(__ARM_FEATURE_MATMUL_INT8)
-HWY_INLINE V32 DotParts(V32 sum, V8 u, V8 s) { return V32(vusdotq_s32(sum.raw, u.raw, hn::BitCast(DS8(), s).raw)); }
-#elif HWY_ARCH_ARM_A64 && defined(__ARM_FEATURE_DOTPROD)
+#elif HWY_ARCH_ARM_A64
+// In assembly, which needs no compiler flags, so that the processor decides at run time. The assembler is told of more
+// than the compiler uses, as it forgets what it was told before.
+#undef EDGEQUANT_DOT_ASM
+#if defined(__ARM_FEATURE_DOTPROD) && defined(__ARM_FEATURE_MATMUL_INT8)
+#define EDGEQUANT_DOT_ASM
+#else
+#define EDGEQUANT_DOT_ASM ".arch armv8.6-a+crypto+sve2\n\t"
+#endif
+template <DotUnit kDot>
 HWY_INLINE V32 DotParts(V32 sum, V8 a, V8 b) {
-  return V32(vdotq_s32(sum.raw, hn::BitCast(DS8(), a).raw, hn::BitCast(DS8(), b).raw));
+  if constexpr (kDot != DotUnit::kNone) {
+    asm(EDGEQUANT_DOT_ASM "sdot %0.4s, %1.16b, %2.16b" : "+w"(sum.raw) : "w"(a.raw), "w"(b.raw));
+    return sum;
+  } else {  // sums of two products are below 2^15, as b is not -128
+    const auto as = hn::BitCast(DS8(), a).raw, bs = hn::BitCast(DS8(), b).raw;
+    const auto low = vmull_s8(vget_low_s8(as), vget_low_s8(bs));
+    return V32(vpadalq_s16(sum.raw, vpaddq_s16(low, vmull_high_s8(as, bs))));
+  }
 }
 #else  // signed bytes by 16-bit multiplies
+template <DotUnit>
 HWY_INLINE V32 DotParts(V32 sum, V8 a, V8 b) {
   const DS16 d;
   const D32 d32;
@@ -206,7 +242,8 @@ HWY_INLINE V32 DotParts(V32 sum, V8 a, V8 b) {
 }
 #endif
 #if !(HWY_ARCH_X86 && HWY_TARGET > HWY_AVX3_DL && HWY_TARGET <= HWY_SSSE3)
-HWY_INLINE V32 DotSmall(V32 sum, V8 u, V8 s) { return DotParts(sum, u, s); }
+template <DotUnit kDot>
+HWY_INLINE V32 DotSmall(V32 sum, V8 u, V8 s) { return DotParts<kDot>(sum, u, s); }
 #endif
 
 // 4 bytes of activations, in all lanes.
@@ -217,18 +254,19 @@ HWY_INLINE Quad LoadQuad(const void* p) {
   return hn::BitCast(D8(), hn::Set(D32(), bits));
 }
 // Codes times signed activations; kSmall: all codes are below 128. Else codes are unsigned if kUnsignedDot.
-template <bool kSmall>
+template <bool kSmall, DotUnit kDot = DotUnit::kNone>
 HWY_INLINE Ints DotCodes(const Ints& sum, const Line& codes, Quad x) {
   return Parts<Ints>([&](auto i) EDGEQUANT_UNROLLED {
-    if constexpr (kSmall) return DotSmall(sum.template At<i>(), codes.template At<i>(), x);
-    else return DotParts(sum.template At<i>(), codes.template At<i>(), x);
+    if constexpr (kSmall) return DotSmall<kDot>(sum.template At<i>(), codes.template At<i>(), x);
+    else return DotParts<kDot>(sum.template At<i>(), codes.template At<i>(), x);
   });
 }
 // Activations (plus 128 if kUnsignedDot) times signed values.
+template <DotUnit kDot>
 HWY_INLINE Ints DotValues(const Ints& sum, Quad x, const Line& values) {
   return Parts<Ints>([&](auto i) EDGEQUANT_UNROLLED {
-    if constexpr (kUnsignedDot) return DotParts(sum.template At<i>(), x, values.template At<i>());
-    else return DotParts(sum.template At<i>(), values.template At<i>(), x);
+    if constexpr (kUnsignedDot) return DotParts<kDot>(sum.template At<i>(), x, values.template At<i>());
+    else return DotParts<kDot>(sum.template At<i>(), values.template At<i>(), x);
   });
 }
 
@@ -286,11 +324,11 @@ HWY_INLINE Ints Plus(const Ints& a, const Ints& b) {
 HWY_INLINE Ints Magnitude(const Ints& v) {
   return Parts<Ints>([&](auto i) EDGEQUANT_UNROLLED { return hn::Abs(v.template At<i>()); });
 }
-HWY_INLINE void Keep(Ints& v) {  // in registers
-  For<kParts>([&](auto i) EDGEQUANT_UNROLLED { EDGEQUANT_PIN(v.template At<i>()); });
+HWY_INLINE void Keep([[maybe_unused]] Ints& v) {  // in registers
+  For<kParts>([&]([[maybe_unused]] auto i) EDGEQUANT_UNROLLED { EDGEQUANT_PIN(v.template At<i>()); });
 }
-HWY_INLINE void Keep(Line& v) {
-  For<kParts>([&](auto i) EDGEQUANT_UNROLLED { EDGEQUANT_PIN(v.template At<i>()); });
+HWY_INLINE void Keep([[maybe_unused]] Line& v) {
+  For<kParts>([&]([[maybe_unused]] auto i) EDGEQUANT_UNROLLED { EDGEQUANT_PIN(v.template At<i>()); });
 }
 
 HWY_INLINE Floats ZeroFloats() {

@@ -27,6 +27,10 @@ HWY_INLINE R Each(const F& f) {
 
 inline HWY_NOINLINE Line LoadLine(const void* p) { Line v; memcpy(v.v, p, 64); return v; }
 inline HWY_NOINLINE void StoreLine(const Line& v, int8_t* p) { memcpy(p, v.v, 64); }
+template <int by>
+inline HWY_NOINLINE Line Down(const Line& v) {
+  return Each<Line, 64>([&](int i) { return uint8_t(v.v[i] >> by); });
+}
 template <int width, int from, int to>
 inline HWY_NOINLINE Line BitsOf(const Line& v) {
   return Each<Line, 64>([&](int i) { return uint8_t((v.v[i] >> from & ((1 << width) - 1)) << to); });
@@ -57,7 +61,7 @@ inline HWY_NOINLINE Line LookUp(const Table16& t, const Line& codes) {
 }
 
 inline HWY_NOINLINE Quad LoadQuad(const void* p) { Quad q; memcpy(q.v, p, 4); return q; }
-template <bool kSmall>
+template <bool kSmall, DotUnit kDot = DotUnit::kNone>
 inline HWY_NOINLINE Ints DotCodes(const Ints& sum, const Line& codes, const Quad& x) {
   return Each<Ints, 16>([&](int i) {
     int32_t s = sum.v[i];
@@ -65,8 +69,9 @@ inline HWY_NOINLINE Ints DotCodes(const Ints& sum, const Line& codes, const Quad
     return s;
   });
 }
+template <DotUnit kDot>
 inline HWY_NOINLINE Ints DotValues(const Ints& sum, const Quad& x, const Line& values) {
-  return DotCodes<false>(sum, values, x);
+  return DotCodes<false, kDot>(sum, values, x);
 }
 
 inline HWY_NOINLINE Ints SetInts(int32_t v) { return Each<Ints, 16>([&](int) { return v; }); }

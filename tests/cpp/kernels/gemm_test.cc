@@ -1,5 +1,7 @@
 #include "kernels/cpu/gemm.h"
 
+#include <string.h>
+
 #include <limits>
 
 #include "kernels/products.h"
@@ -22,6 +24,33 @@ TEST(Gemm, ExactEqualsFloatArithmetic) {
     for (FormatId format : PanelFormats()) CheckProduct(format, {3, 50, 3}, Compute::kExact, rng);
   });
 }
+
+#if defined(__aarch64__)
+// sdot, smmla and 16-bit multiplies make the same integers, and what follows is the same arithmetic.
+TEST(Gemm, UnitsOfArmAgreeBitByBit) {
+  if (KernelTargets().size() == 1) GTEST_SKIP() << "this processor has one only";
+  for (FormatId format : PanelFormats())
+    for (PanelKind kind : {PanelKind::kFast, PanelKind::kCompact})
+      for (size_t m : {size_t{1}, size_t{4}, size_t{7}}) {
+        std::mt19937 rng(17);
+        const size_t n = 37, k = 512;
+        const RandomWeights q(format, n, k, rng);
+        const Panel w = Repack(q.View(), kind);
+        const std::vector<float> x = RandomRow(m * k, rng);
+        std::vector<float> first;
+        for (const std::string& target : KernelTargets()) {
+          ASSERT_TRUE(UseKernelTarget(target));
+          std::vector<float> y(m * n);
+          Matmul({FormatId::kF32, x.data(), m, k, ptrdiff_t(4 * k)}, w,
+                 {FormatId::kF32, y.data(), m, n, ptrdiff_t(4 * n)}, Compute::kInt8);
+          if (first.empty()) first = y;
+          EXPECT_EQ(memcmp(first.data(), y.data(), y.size() * sizeof(float)), 0)
+              << NameOf(format) << " " << m << " " << target;
+        }
+      }
+  UseKernelTarget("");
+}
+#endif
 
 TEST(Gemm, ManyRowsInSeveralChunks) {
   std::mt19937 rng(8);

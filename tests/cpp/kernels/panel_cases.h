@@ -1,7 +1,6 @@
 // Random weights and activations, and slow references for the panel kernels.
 #pragma once
 #include <gtest/gtest.h>
-#include <hwy/targets.h>
 
 #include <cmath>
 #include <random>
@@ -10,6 +9,7 @@
 
 #include "core/half.h"
 #include "format/encode.h"
+#include "kernels/cpu/targets.h"
 #include "op/matmul.h"
 
 namespace edgequant {
@@ -98,16 +98,15 @@ inline std::vector<double> RoundedToInt8(const float* x, size_t n) {
   return y;
 }
 
-// Runs the test once per instruction set that this machine has (those not compiled in count as the plainest).
+// Runs the test once per instruction set that this machine has.
 template <class Test>
 void ForEachTarget(const Test& test) {
-  for (int64_t targets = hwy::SupportedTargets(); targets != 0; targets &= targets - 1) {
-    const int64_t target = targets & ~(targets - 1);
-    hwy::GetChosenTarget().Update(target);
-    SCOPED_TRACE(hwy::TargetName(target));
+  for (const std::string& target : KernelTargets()) {
+    ASSERT_TRUE(UseKernelTarget(target));
+    SCOPED_TRACE(target);
     test();
   }
-  hwy::GetChosenTarget().DeInit();
+  UseKernelTarget("");
 }
 
 }  // namespace edgequant
