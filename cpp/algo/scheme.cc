@@ -79,7 +79,8 @@ std::vector<float> ColumnsOf(const Scheme& s, size_t cols, const SchemeOptions& 
 
 const float* DataOrNull(const std::vector<float>& v) { return v.empty() ? nullptr : v.data(); }
 
-// With the rows, the second moments of the inputs are rotated: what is on their diagonal becomes its mean over each run.
+// With the rows, the second moments of the inputs are rotated: what is on their diagonal becomes its mean over each
+// run.
 void QuantizeRotated(const Scheme& s, const float* x, size_t rows, size_t cols, SchemeOptions options,
                      const SchemeArrays<uint8_t>& arrays, std::vector<float>* table) {
   const std::vector<float> rotated = RotatedRows(s, x, rows, cols);
@@ -116,7 +117,8 @@ std::vector<float> RotatedRows(const Scheme& s, const float* x, size_t rows, siz
   return rotated;
 }
 
-std::vector<float> LearnSchemeTable(const Scheme& s, const float* x, size_t rows, size_t cols, const SchemeOptions& options) {
+std::vector<float> LearnSchemeTable(const Scheme& s, const float* x, size_t rows, size_t cols,
+                                    const SchemeOptions& options) {
   const std::vector<float> importance = ColumnsOf(s, cols, options);
   Encoder e(s, x, rows, cols, DataOrNull(importance), options.effort);
   return LearnTable(e);
@@ -132,7 +134,8 @@ void QuantizeScheme(const Scheme& s, const float* x, size_t rows, size_t cols, c
   e.rule = options.effort == Effort::kFast && s.rule != Rule::kNone;
   if (s.learned) *table = LearnTable(e);
   e.UseTable(s.learned ? *table : s.table);
-  const bool by_rows = s.values != Values::kCodebook && s.values != Values::kGroupTable && !s.super.present() && s.group_rows == 1;
+  const bool by_rows =
+      s.values != Values::kCodebook && s.values != Values::kGroupTable && !s.super.present() && s.group_rows == 1;
   SchemeWriter out(e, arrays, by_rows);
   if (by_rows) EncodeRows(e, out);
   else if (s.values == Values::kCodebook) EncodeVectors(e, out);
@@ -142,15 +145,16 @@ void QuantizeScheme(const Scheme& s, const float* x, size_t rows, size_t cols, c
   out.Finish();
 }
 
-void WriteScheme(const Scheme& s, const uint8_t* codes, const float* scale, const float* shift, size_t rows, size_t cols,
-                 const SchemeArrays<uint8_t>& arrays) {
+void WriteScheme(const Scheme& s, const uint8_t* codes, const float* scale, const float* shift, size_t rows,
+                 size_t cols, const SchemeArrays<uint8_t>& arrays) {
   const bool sub_scales = s.two_level() && (s.super_group || s.scale.cell == Cell::kInteger);
   if (sub_scales || s.dim > 1 || s.entries.present() || s.learned)
     Fail("format '", s.name, "': codes and scales cannot be written as they are");
   CheckFits(s, rows, cols);
   const Encoder e(s, nullptr, rows, cols, nullptr, Effort::kDefault);
   SchemeWriter out(e, arrays, true);
-  const size_t groups = e.groups(), band = s.GroupRows(rows), code_cols = out.code_cols(), tile = std::max<size_t>(1, out.tile_rows());
+  const size_t groups = e.groups(), band = s.GroupRows(rows), code_cols = out.code_cols(),
+               tile = std::max<size_t>(1, out.tile_rows());
   ParallelFor(rows, std::max<size_t>(1, kTask / cols / tile) * tile, [&](size_t begin, size_t end) {
     std::vector<uint8_t> padded(tile * code_cols);
     for (size_t first = begin; first < end; first += tile) {

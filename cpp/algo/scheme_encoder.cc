@@ -27,7 +27,9 @@ float LimitOf(const Scheme& s, const CodeValues& v) {
 }
 
 // The best fit need not be the best one rounded to few bits.
-bool IsCoarse(const Plane& p) { return p.present() && p.cell != Cell::kF32 && p.cell != Cell::kF16 && p.cell != Cell::kInteger; }
+bool IsCoarse(const Plane& p) {
+  return p.present() && p.cell != Cell::kF32 && p.cell != Cell::kF16 && p.cell != Cell::kInteger;
+}
 
 uint32_t BitsOf(float v) {
   uint32_t bits;
@@ -41,7 +43,8 @@ void Encoder::UseTable(const std::vector<float>& t) {
   table = t;
   values = ValuesOf(s, table.data());
   tuning = SchemeTuningOf(s, values, effort);
-  const bool coarse = s.rule == Rule::kNone && !s.super.present() && (IsCoarse(s.scale) || (s.zeros == Zero::kMinimum && IsCoarse(s.shift)));
+  const bool coarse = s.rule == Rule::kNone && !s.super.present() &&
+                      (IsCoarse(s.scale) || (s.zeros == Zero::kMinimum && IsCoarse(s.shift)));
   SchemeTuning* of = &tuning;
   for (int how = int(effort) - 1; how >= 0 && (coarse || how > 0); --how) {
     lower[how] = SchemeTuningOf(s, values, Effort(how));

@@ -163,14 +163,15 @@ void BindMatmul(py::module_& m) {
       },
       py::arg("format"), py::arg("panel"),
       "What 'auto', 'compact' or 'fast' means for a format: 'compact' or, where there is one panel only, 'fast'.");
-  m.def("set_panel", [](const std::string& panel) { SetPanel(PanelNamed(panel)); }, py::arg("panel"),
-        R"(Choose the panel of weights that are rows of a grid (iq1, iq2, iq3, quip.e8p), where a product does not.
+  m.def(
+      "set_panel", [](const std::string& panel) { SetPanel(PanelNamed(panel)); }, py::arg("panel"),
+      R"(Choose the panel of weights that are rows of a grid (iq1, iq2, iq3, quip.e8p), where a product does not.
 
 What has been multiplied already keeps its panel.
 
 Args:
   panel: "compact" keeps the format's rate in memory, 1.56 to 3.44 bits per weight; "fast" holds codes of single weights,
-    2.375 to 4.375 bits; "auto" takes the one that is faster on this machine. Other formats have one panel.
+    2.31 to 4.375 bits; "auto" takes the one that is faster on this machine. Other formats have one panel.
 
 Raises Error for another name.)");
   m.def(
@@ -192,11 +193,12 @@ Raises Error for another name.)");
   m.def("matmul", &PyMatmul, py::arg("x"), py::arg("type"), py::arg("panel"), py::arg("out"), py::arg("out_type"),
         py::arg("compute"), py::arg("bias") = py::none(), py::arg("scale") = py::none(),
         "out = x * weights^T * scale + bias, for matrices of f32, f16 or bf16 (any 2-byte type) numbers.");
-  m.def("matmul_grouped", &PyMatmulGrouped, py::arg("x"), py::arg("type"), py::arg("experts"), py::arg("index"),
-        py::arg("per_row"), py::arg("out"), py::arg("out_type"), py::arg("compute"), py::arg("bias") = py::none(),
-        py::arg("scale") = py::none(),
-        "Row i of out = row i / per_row of x times the weights of Panel experts[index[i]] (times row index[i] of scale, "
-        "plus that of bias); index: int64.");
+  m.def(
+      "matmul_grouped", &PyMatmulGrouped, py::arg("x"), py::arg("type"), py::arg("experts"), py::arg("index"),
+      py::arg("per_row"), py::arg("out"), py::arg("out_type"), py::arg("compute"), py::arg("bias") = py::none(),
+      py::arg("scale") = py::none(),
+      "Row i of out = row i / per_row of x times the weights of Panel experts[index[i]] (times row index[i] of scale, "
+      "plus that of bias); index: int64.");
   m.def("matmul_at", &PyMatmulAt, py::arg("panel"), py::arg("x"), py::arg("type"), py::arg("rows"), py::arg("out"),
         py::arg("compute"), py::arg("bias") = 0,
         "matmul on addresses: x (rows, K) and out (rows, N) contiguous numbers of `type`, bias N floats or 0.");

@@ -111,7 +111,8 @@ void BindOp(py::module_& m) {
         ShareOpenMp(reinterpret_cast<OpenMpParallel>(parallel), reinterpret_cast<OpenMpMaxThreads>(max_threads));
       },
       py::arg("parallel"), py::arg("max_threads"),
-      "Run on the workers of the OpenMP library whose GOMP_parallel and omp_get_max_threads have these addresses, where "
+      "Run on the workers of the OpenMP library whose GOMP_parallel and omp_get_max_threads have these addresses, "
+      "where "
       "it is set to as many threads; 0: on threads of our own.");
   m.def("simd_target", &SimdTarget, "The instruction set in use, such as AVX3_DL.");
   m.def("simd_targets", &SimdTargets, "All instruction sets that this machine could use, the best first.");

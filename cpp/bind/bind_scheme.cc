@@ -73,14 +73,19 @@ Scheme SchemeFrom(const py::dict& d) {
   Get(d, "zeros", zeros);
   Get(d, "rule", rule);
   Get(d, "rounding", rounding);
-  s.values = Choice<Values>("map of values", values, {{"affine", Values::kAffine}, {"table", Values::kTable},
-                            {"group_table", Values::kGroupTable}, {"minifloat", Values::kMinifloat}, {"codebook", Values::kCodebook}});
+  s.values = Choice<Values>("map of values", values,
+                            {{"affine", Values::kAffine},
+                             {"table", Values::kTable},
+                             {"group_table", Values::kGroupTable},
+                             {"minifloat", Values::kMinifloat},
+                             {"codebook", Values::kCodebook}});
   s.zeros = Choice<Zero>("kind of zero", zeros, {{"none", Zero::kNone}, {"integer", Zero::kInteger},
                          {"float", Zero::kFloat}, {"minimum", Zero::kMinimum}});
   s.rule = Choice<Rule>("rule", rule, {{"none", Rule::kNone}, {"extreme", Rule::kExtreme}, {"absmax", Rule::kAbsMax},
                         {"range_zero", Rule::kRangeZero}, {"range", Rule::kRange}, {"edge", Rule::kEdge},
                         {"absmean", Rule::kAbsMean}, {"power_of_two", Rule::kPowerOfTwo}});
-  s.rounding = Choice<Rounding>("rounding", rounding, {{"even", Rounding::kHalfEven}, {"away", Rounding::kHalfAway}, {"up", Rounding::kHalfUp}});
+  s.rounding = Choice<Rounding>(
+      "rounding", rounding, {{"even", Rounding::kHalfEven}, {"away", Rounding::kHalfAway}, {"up", Rounding::kHalfUp}});
   Get(d, "bits", s.bits);
   s.codes = 1 << std::min(std::max(s.bits, 0), 16);
   Get(d, "codes", s.codes);
@@ -147,10 +152,12 @@ void AllocateArrays(const Scheme& s, size_t rows, size_t cols, py::dict& out, Sc
 }
 
 Effort EffortNamed(const std::string& name) {
-  return Choice<Effort>("effort", name, {{"fast", Effort::kFast}, {"default", Effort::kDefault}, {"best", Effort::kBest}});
+  return Choice<Effort>("effort", name,
+                        {{"fast", Effort::kFast}, {"default", Effort::kDefault}, {"best", Effort::kBest}});
 }
 
-py::dict PyQuantize(const Scheme& s, const Floats& x, const std::optional<Floats>& importance, const std::string& effort) {
+py::dict PyQuantize(const Scheme& s, const Floats& x, const std::optional<Floats>& importance,
+                    const std::string& effort) {
   const size_t rows = size_t(x.shape(0)), cols = size_t(x.shape(1));
   if (importance && size_t(importance->size()) != cols)
     Fail("the importance has ", importance->size(), " numbers, but there are ", cols, " columns");
@@ -170,7 +177,8 @@ py::dict PyQuantize(const Scheme& s, const Floats& x, const std::optional<Floats
   return out;
 }
 
-py::dict PyQuantizeLdlq(const Scheme& s, const Floats& x, const Floats& hessian, float damping, const std::string& effort) {
+py::dict PyQuantizeLdlq(const Scheme& s, const Floats& x, const Floats& hessian, float damping,
+                        const std::string& effort) {
   const size_t rows = size_t(x.shape(0)), cols = size_t(x.shape(1));
   if (hessian.ndim() != 2 || size_t(hessian.shape(0)) != cols || size_t(hessian.shape(1)) != cols)
     Fail("the Hessian of ", cols, " columns is ", cols, " x ", cols);
@@ -205,7 +213,8 @@ struct Held {
       const PlaneShape shape = ArrayOf(s, part, rows, cols);
       const size_t needed = shape.outer * shape.inner * size_t(WordOf(s, part)) / 8;
       if (bytes.back()->size() != needed)
-        Fail("format '", s.name, "': the ", name, " of ", rows, " x ", cols, " weights take ", needed, " bytes, not ", bytes.back()->size());
+        Fail("format '", s.name, "': the ", name, " of ", rows, " x ", cols, " weights take ", needed, " bytes, not ",
+             bytes.back()->size());
       view.arrays[part] = bytes.back()->data();
     }
     if (!s.learned) return;
@@ -217,13 +226,15 @@ struct Held {
   }
 };
 
-Floats PyDequantize(const Scheme& s, const py::dict& arrays, size_t rows, size_t cols, size_t first, std::optional<size_t> count) {
+Floats PyDequantize(const Scheme& s, const py::dict& arrays, size_t rows, size_t cols, size_t first,
+                    std::optional<size_t> count) {
   const Held q(s, arrays, rows, cols);
   if (first > rows || count.value_or(0) > rows - first) Fail("there are ", rows, " rows only");
   const size_t n = count.value_or(rows - first);
   Floats out({n, cols});
   float* const to = out.mutable_data();
-  ForSlices(n, cols, kSlice, [&](size_t begin, size_t some) { DequantizeScheme(q.view, first + begin, some, to + begin * cols); });
+  ForSlices(n, cols, kSlice,
+            [&](size_t begin, size_t some) { DequantizeScheme(q.view, first + begin, some, to + begin * cols); });
   return out;
 }
 
@@ -260,8 +271,8 @@ py::dict PyWrite(const Scheme& s, const Bytes2& codes, const Floats& scale, cons
 
 using Groups = py::array_t<int32_t, py::array::c_style | py::array::forcecast>;
 
-py::object PyRepack(const Scheme& s, const py::dict& arrays, size_t rows, size_t cols, const std::optional<Groups>& groups,
-                    const std::optional<Floats>& scale) {
+py::object PyRepack(const Scheme& s, const py::dict& arrays, size_t rows, size_t cols,
+                    const std::optional<Groups>& groups, const std::optional<Floats>& scale) {
   const Held q(s, arrays, rows, cols);
   if ((groups && size_t(groups->size()) != cols) || (scale && size_t(scale->size()) != cols))
     Fail("format '", s.name, "': there must be a group, or a factor, for each of ", cols, " columns");
@@ -281,18 +292,21 @@ void BindScheme(py::module_& m) {
       .def(py::init(&SchemeFrom), py::arg("description"))
       .def("quantize", &PyQuantize, py::arg("x"), py::arg("importance"), py::arg("effort"),
            "The arrays of a float32 matrix, by name: words of 8, 16 or 32 bits, outer x inner.")
-      .def("quantize_ldlq", &PyQuantizeLdlq, py::arg("x"), py::arg("hessian"), py::arg("damping") = 0.01f, py::arg("effort") = "default",
+      .def("quantize_ldlq", &PyQuantizeLdlq, py::arg("x"), py::arg("hessian"), py::arg("damping") = 0.01f,
+           py::arg("effort") = "default",
            "The same with error feedback for inputs of the second moments `hessian` (cols, cols).")
-      .def("check", [](const Scheme& s, const py::dict& a, size_t rows, size_t cols) { Held(s, a, rows, cols); },
-           py::arg("arrays"), py::arg("rows"), py::arg("cols"), "Error unless the arrays are those of such a matrix.")
-      .def("dequantize", &PyDequantize, py::arg("arrays"), py::arg("rows"), py::arg("cols"),
-           py::arg("first") = 0, py::arg("count") = py::none(), "The weights of some rows, float32.")
+      .def(
+          "check", [](const Scheme& s, const py::dict& a, size_t rows, size_t cols) { Held(s, a, rows, cols); },
+          py::arg("arrays"), py::arg("rows"), py::arg("cols"), "Error unless the arrays are those of such a matrix.")
+      .def("dequantize", &PyDequantize, py::arg("arrays"), py::arg("rows"), py::arg("cols"), py::arg("first") = 0,
+           py::arg("count") = py::none(), "The weights of some rows, float32.")
       .def("read", &PyRead, py::arg("arrays"), py::arg("rows"), py::arg("cols"),
            "Codes, and scale and zero or minimum of each group of a row.")
       .def("write", &PyWrite, py::arg("codes"), py::arg("scale"), py::arg("shift"), "The arrays of what read gives.")
       .def("repack", &PyRepack, py::arg("arrays"), py::arg("rows"), py::arg("cols"), py::arg("groups") = py::none(),
            py::arg("scale") = py::none(),
-           "A Panel, and whether it holds exactly the decoded weights; None if the format has no panel. Columns may belong "
+           "A Panel, and whether it holds exactly the decoded weights; None if the format has no panel. Columns may "
+           "belong "
            "to any groups, and have factors.");
 }
 

@@ -34,8 +34,9 @@ constexpr E8PGrid MakeE8PGrid() {
     g.odd[n++] = sum % 2 != 0;  // eight halves are even
   }
   // 29 of the vectors with five 3/2: bit 7 - k is set where weight k is one.
-  constexpr uint8_t kFives[29] = {0x8f, 0x4f, 0x2f, 0x1f, 0xec, 0xea, 0xe6, 0xe9, 0xe5, 0xe3, 0xdc, 0xda, 0xd6, 0xd9, 0xd5,
-                                  0xd3, 0xbc, 0xba, 0xb6, 0xb9, 0xb5, 0x73, 0x7c, 0x7a, 0x76, 0x79, 0x75, 0x37, 0xce};
+  constexpr uint8_t kFives[29] = {0x8f, 0x4f, 0x2f, 0x1f, 0xec, 0xea, 0xe6, 0xe9, 0xe5, 0xe3,
+                                  0xdc, 0xda, 0xd6, 0xd9, 0xd5, 0xd3, 0xbc, 0xba, 0xb6, 0xb9,
+                                  0xb5, 0x73, 0x7c, 0x7a, 0x76, 0x79, 0x75, 0x37, 0xce};
   for (const uint8_t five : kFives) {
     for (int k = 0; k < 8; ++k) g.level[n][k] = uint8_t(five >> (7 - k) & 1);
     g.odd[n++] = true;
@@ -90,8 +91,8 @@ inline E8PPlace E8PPlaceOf(size_t row, size_t vector, size_t vectors) {
   return {(tile * 8 + row / 2 % 8) * 4 + vector / 2 % 4, int(vector % 2 * 2 + row % 2)};
 }
 
-// The same codes as rows of a grid, so that what multiplies with grids does so with these: halves, with all signs and the
-// shift of 1/4 written out. [d 2][rows 32][signs 32][shifts 4][scales 4]
+// The same codes as rows of a grid, so that what multiplies with grids does so with these: halves, with all signs and
+// the shift of 1/4 written out. [d 2][rows 32][signs 32][shifts 4][scales 4]
 constexpr GridTable MakeE8PTable() {
   GridTable t{8, kE8PRows, 2, {1, 3, 5}, {}};
   for (int row = 0; row < kE8PRows; ++row)

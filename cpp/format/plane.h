@@ -88,7 +88,8 @@ inline int ReadElement(const Plane& p, const PlaneShape& s, const uint8_t* data,
   return (int(v & ((1u << p.bits) - 1)) - p.offset) & ((1 << p.bits) - 1);
 }
 // The data must be zero before the first element is written. Trits are written five at a time elsewhere.
-inline void WriteElement(const Plane& p, const PlaneShape& s, uint8_t* data, size_t row, size_t col, size_t cols, int e) {
+inline void WriteElement(const Plane& p, const PlaneShape& s, uint8_t* data, size_t row, size_t col, size_t cols,
+                         int e) {
   const Place at = p.flat ? PlaceOf(p, s, 0, row * cols + col) : PlaceOf(p, s, row, col);
   const uint32_t v = uint32_t(e + p.offset) & ((1u << p.bits) - 1);
   WriteWord(data, p.word, at.word, ReadWord(data, p.word, at.word) | v << at.bit);

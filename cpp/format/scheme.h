@@ -22,7 +22,7 @@ struct Plane {
   Cell cell = Cell::kInteger;
   int bits = 0;               // of an element: 1 to 8 for integers; 0: there is no such plane
   int word = 8;               // bits of a word: 8, 16 or 32
-  int slots = 0;              // elements of a word; 0: a stream of bits that runs on from word to word, lowest bits first
+  int slots = 0;  // elements of a word; 0: a stream of bits that runs on from word to word, lowest bits first
   bool high_first = false;    // slot 0 in the highest bits of the word
   std::vector<int> order;     // slot order[i] lies at place i
   int lanes = 1;              // 0: the whole axis over the slots
@@ -53,7 +53,8 @@ enum class Rule : uint8_t {
 };
 enum class Rounding : uint8_t { kHalfEven, kHalfAway, kHalfUp };
 
-// What rows of weights, and activations, go through first: an orthonormal mix of runs of columns, which spreads outliers.
+// What rows of weights, and activations, go through first: an orthonormal mix of runs of columns, which spreads
+// outliers.
 struct Transform {
   bool hadamard = false;
   int block = 0;       // columns that are mixed, a power of two from 16 up; 0: the largest that divides the row
@@ -103,7 +104,9 @@ struct Scheme {
   bool scaled() const { return scale.present() || super.present(); }
   int digits() const { return bits > 8 ? 2 : 1; }  // elements of the plane of codes that make a code
   bool two_level() const { return super.present() && scale.present(); }
-  size_t CodeCols(size_t cols) const { return (pad_cols ? GroupsOf(cols) * GroupCols(cols) : cols) / size_t(dim) * size_t(digits()); }
+  size_t CodeCols(size_t cols) const {
+    return (pad_cols ? GroupsOf(cols) * GroupCols(cols) : cols) / size_t(dim) * size_t(digits());
+  }
   size_t GroupCols(size_t cols) const { return group > 0 ? size_t(group) : cols; }
   size_t GroupsOf(size_t cols) const { return (cols + GroupCols(cols) - 1) / GroupCols(cols); }
   size_t GroupRows(size_t rows) const { return group_rows > 0 ? size_t(group_rows) : rows; }

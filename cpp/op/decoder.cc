@@ -19,7 +19,8 @@ void CheckPanel(const PanelRows& w, size_t rows, size_t cols) {
     Fail("a matrix of the decoder is ", w.panel->rows, " x ", w.panel->cols, ", expected rows ", w.first, " to ",
          w.first + rows, " of ", cols);
   if (w.panel->floats) Fail("the decoder takes no matrix without a panel, as of weights in ", w.panel->format);
-  if (w.panel->input) Fail("the decoder does not transform the inputs of a matrix, as weights in ", w.panel->format, " need");
+  if (w.panel->input)
+    Fail("the decoder does not transform the inputs of a matrix, as weights in ", w.panel->format, " need");
 }
 
 }  // namespace
@@ -29,8 +30,8 @@ Decoder::Decoder(const DecoderShape& shape, std::vector<DecoderLayer> layers, co
   const size_t q = shape.heads * shape.head_dim, kv = shape.kv_heads * shape.head_dim;
   if (shape.hidden % kRowMultiple != 0 || shape.head_dim % kRowMultiple != 0 || shape.rotary_dim % kRowMultiple != 0 ||
       shape.rotary_dim > shape.head_dim || shape.kv_heads == 0 || shape.heads % shape.kv_heads != 0)
-    Fail("a decoder of width ", shape.hidden, " with ", shape.heads, " heads of ", shape.head_dim, " (", shape.rotary_dim,
-         " rotated) over ", shape.kv_heads, " is not supported");
+    Fail("a decoder of width ", shape.hidden, " with ", shape.heads, " heads of ", shape.head_dim, " (",
+         shape.rotary_dim, " rotated) over ", shape.kv_heads, " is not supported");
   for (const DecoderLayer& l : layers_) {
     const size_t inner = Width(l.down);
     CheckPanel(l.query, q, shape.hidden);
@@ -135,8 +136,9 @@ class DecoderStep {
     if (in_.starts) begin = std::min(std::max(begin, size_t(in_.starts[row])), end - 1);
     float* scores = Own().scores.Get<float>((end + kRowMultiple - 1) / kRowMultiple * kRowMultiple);
     AttendHead(cache_.type, qkv_.data() + n * qkv_width_ + head * d,
-               CacheData(CacheAt(layer, false, row, kv) + begin * d), CacheData(CacheAt(layer, true, row, kv) + begin * d),
-               end - begin, d, s_.scale, scores, attended_.data() + n * q_width_ + head * d);
+               CacheData(CacheAt(layer, false, row, kv) + begin * d),
+               CacheData(CacheAt(layer, true, row, kv) + begin * d), end - begin, d, s_.scale, scores,
+               attended_.data() + n * q_width_ + head * d);
   }
 
   // ---- few tokens: all layers in one go of a team; a product and what follows it are one loop ----

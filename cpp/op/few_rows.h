@@ -9,13 +9,13 @@ namespace edgequant {
 
 inline int DigitsOf(Compute compute) { return compute == Compute::kExact ? kExactDigits : 1; }
 
-// Products are made in three steps: Quantize rows once, Fit them to the layout of the weights (to the next weights too, if
-// their layout differs), then Multiply panels, on any number of threads.
+// Products are made in three steps: Quantize rows once, Fit them to the layout of the weights (to the next weights too,
+// if their layout differs), then Multiply panels, on any number of threads.
 class FewRows {
  public:
   static constexpr size_t kMaxRows = 8;
-  // Whether this is the way for so many rows. More than the kernel's four pass over a panel a second time, while it lies
-  // in the cache: that takes less than decoding codes of a few bits for tiles.
+  // Whether this is the way for so many rows. More than the kernel's four pass over a panel a second time, while it
+  // lies in the cache: that takes less than decoding codes of a few bits for tiles.
   static bool Hold(size_t rows, Compute compute, int bits = 8) {
     return rows * size_t(DigitsOf(compute)) <= (bits <= 2 ? kMaxRows : bits <= 4 ? 6 : kMaxGemvRows);
   }

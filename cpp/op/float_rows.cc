@@ -102,7 +102,8 @@ void FloatRows::Multiply(const Panel& w, size_t task, const Rows& rows, const Mu
         args.sums += in_tile * kColumns * lanes;
       }
     };
-    // Of few rows of x all fit the caches, and weights are read in the order of memory; else a piece of x is kept there.
+    // Of few rows of x all fit the caches, and weights are read in the order of memory; else a piece of x is kept
+    // there.
     const size_t k_end = std::max<size_t>(1, w.cols);
     if (tiles_ <= kFewTiles)
       for (size_t g = 0; g < n; g += kColumns)

@@ -9,12 +9,15 @@ namespace edgequant {
 
 size_t TransformBlock(const Transform& t, size_t cols, const std::string& who) {
   const size_t block = t.block ? size_t(t.block) : cols & -cols;
-  if (block < 16) Fail("format '", who, "': rows of ", cols, " weights have no transform, since 16 does not divide them");
-  if (cols % block != 0) Fail("format '", who, "': rows of ", cols, " weights are not a multiple of the transform's ", block);
+  if (block < 16)
+    Fail("format '", who, "': rows of ", cols, " weights have no transform, since 16 does not divide them");
+  if (cols % block != 0)
+    Fail("format '", who, "': rows of ", cols, " weights are not a multiple of the transform's ", block);
   return block;
 }
 
-Hadamard::Hadamard(const Transform& t, size_t cols, const std::string& who) : block_(TransformBlock(t, cols, who)), factors_(cols) {
+Hadamard::Hadamard(const Transform& t, size_t cols, const std::string& who)
+    : block_(TransformBlock(t, cols, who)), factors_(cols) {
   const float unit = float(1 / std::sqrt(double(block_)));
   uint64_t state = t.seed, bits = 0;
   for (size_t c = 0; c < cols; ++c) {

@@ -42,13 +42,18 @@ size_t Tl1Place(size_t r, size_t c, size_t cols, const LutTile& t) {
 struct Tl2Places {
   size_t cols, triples, rows;
   LutTile tile;
-  Tl2Places(size_t rows_, size_t cols_, const LutTile& t) : cols(cols_), triples(cols_ - cols_ % t.bk), rows(rows_), tile(t) {}
+  Tl2Places(size_t rows_, size_t cols_, const LutTile& t)
+      : cols(cols_), triples(cols_ - cols_ % t.bk), rows(rows_), tile(t) {}
   size_t Run(size_t r, size_t c) const {
     return (r / tile.bm * (triples / tile.bk) + c / tile.bk) * (tile.bm / 32) + r % tile.bm / 32;
   }
-  size_t Nibble(size_t r, size_t c) const { return (Run(r, c) * (tile.bk / 6) + c % tile.bk / 6) * 32 + Swapped(r % 32); }
+  size_t Nibble(size_t r, size_t c) const {
+    return (Run(r, c) * (tile.bk / 6) + c % tile.bk / 6) * 32 + Swapped(r % 32);
+  }
   size_t Signs() const { return rows * triples / 6; }
-  size_t Sign(size_t r, size_t c) const { return Signs() + 2 * ((Run(r, c) * (tile.bk / 24) + c % tile.bk / 24) * 16 + r % 16); }
+  size_t Sign(size_t r, size_t c) const {
+    return Signs() + 2 * ((Run(r, c) * (tile.bk / 24) + c % tile.bk / 24) * 16 + r % 16);
+  }
   static int SignBit(size_t r, size_t c) { return 15 - int(c / 3 % 8 * 2 + r % 32 / 16); }
   size_t Tail() const { return Signs() + rows * triples / 24; }
   size_t Pair(size_t r, size_t c) const {

@@ -76,7 +76,8 @@ constexpr size_t kPreparedAtOnce = 1 << 20;  // numbers
 // Weights that lie there in another order, or rotated: so must the activations.
 void MultiplyPrepared(const RowsView& x, const Panel& w, const MutableRowsView& y, Compute compute,
                      const PerColumn& then) {
-  const size_t step = std::max<size_t>(ManyRows::kAtOnce, kPreparedAtOnce / std::max<size_t>(1, w.cols)), row_bytes = w.cols * sizeof(float);
+  const size_t step = std::max<size_t>(ManyRows::kAtOnce, kPreparedAtOnce / std::max<size_t>(1, w.cols)),
+               row_bytes = w.cols * sizeof(float);
   static thread_local Scratch memory;
   float* const prepared = memory.Get<float>(std::min(step, x.rows) * w.cols);
   for (size_t first = 0; first < x.rows; first += step) {

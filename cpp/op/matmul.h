@@ -38,8 +38,8 @@ struct PerColumn {
 void Matmul(const RowsView& x, const Panel& w, const MutableRowsView& y, Compute compute, const PerColumn& then = {});
 
 // Row i of y = row i / per_row of x, times the weights of expert e = index[i], all of which are (N, K), times row e of
-// then.scale (experts, N), plus row e of then.bias: the product of a mixture of experts, whose rows go to per_row experts
-// each. An Error if there is no such expert. All experts share the threads; each is read once.
+// then.scale (experts, N), plus row e of then.bias: the product of a mixture of experts, whose rows go to per_row
+// experts each. An Error if there is no such expert. All experts share the threads; each is read once.
 void MatmulGrouped(const RowsView& x, const std::vector<const Panel*>& experts, const int64_t* index, size_t per_row,
                    const MutableRowsView& y, Compute compute, const PerColumn& then = {});
 

@@ -96,7 +96,8 @@ bool IsAcross(const Plane& p) {
 
 // Rows are packed one by one; then the words of all rows that belong together are written side by side.
 template <class Word>
-void PackAcross(const Plane& p, const PlaneShape& s, const uint8_t* codes, size_t cols, size_t first, size_t count, uint8_t* data) {
+void PackAcross(const Plane& p, const PlaneShape& s, const uint8_t* codes, size_t cols, size_t first, size_t count,
+                uint8_t* data) {
   const size_t step = s.words + kLine / sizeof(Word);  // rows apart from each other in the cache
   thread_local Scratch memory;
   Word* const stream = memory.Get<Word>(count * step);
@@ -112,7 +113,8 @@ void PackAcross(const Plane& p, const PlaneShape& s, const uint8_t* codes, size_
     memcpy(data + (w * s.inner + first) * sizeof(Word), line, count * sizeof(Word));
   }
 }
-void PackAcross(const Plane& p, const PlaneShape& s, const uint8_t* codes, size_t cols, size_t first, size_t count, uint8_t* data) {
+void PackAcross(const Plane& p, const PlaneShape& s, const uint8_t* codes, size_t cols, size_t first, size_t count,
+                uint8_t* data) {
   if (p.word == 8) PackAcross<uint8_t>(p, s, codes, cols, first, count, data);
   else if (p.word == 16) PackAcross<uint16_t>(p, s, codes, cols, first, count, data);
   else PackAcross<uint32_t>(p, s, codes, cols, first, count, data);
@@ -122,8 +124,8 @@ void PackAcross(const Plane& p, const PlaneShape& s, const uint8_t* codes, size_
 bool IsBytesDown(const Plane& p) {
   return p.down && p.cols_first && p.slots > 0 && p.lanes > 0 && !p.trits && !p.flat && 8 % p.bits == 0;
 }
-void PackBytesDown(const Plane& p, const PlaneShape& s, const uint8_t* codes, size_t rows, size_t cols, size_t first, size_t count,
-                   uint8_t* data) {
+void PackBytesDown(const Plane& p, const PlaneShape& s, const uint8_t* codes, size_t rows, size_t cols, size_t first,
+                   size_t count, uint8_t* data) {
   const size_t bytes = size_t(p.word) / 8, per = size_t(8 / p.bits), chunk = s.lanes * s.slots;
   const size_t begin = first / chunk * s.lanes, end = std::min(s.words, (first + count + chunk - 1) / chunk * s.lanes);
   std::vector<const uint8_t*> from((end - begin) * bytes * per, nullptr);
@@ -141,7 +143,8 @@ bool IsSpread(const Plane& p, const PlaneShape& s) {
   return !p.down && !p.cols_first && p.slots > 0 && s.lanes > 1 && !p.trits;
 }
 // Words [first, end) of a line of n such elements.
-void PackSpread(const Plane& p, const PlaneShape& s, const uint8_t* codes, size_t n, size_t first, size_t end, uint8_t* out) {
+void PackSpread(const Plane& p, const PlaneShape& s, const uint8_t* codes, size_t n, size_t first, size_t end,
+                uint8_t* out) {
   constexpr size_t kAtOnce = 64;
   const int mask = (1 << p.bits) - 1;
   for (size_t w = first; w < end;) {
@@ -226,7 +229,8 @@ size_t TileRows(const Plane& p) {
   return std::max<size_t>(1, kLine / (lanes * bytes)) * lanes * size_t(p.slots);
 }
 
-void PackTile(const Plane& p, const uint8_t* codes, size_t rows, size_t cols, size_t first, size_t count, uint8_t* data) {
+void PackTile(const Plane& p, const uint8_t* codes, size_t rows, size_t cols, size_t first, size_t count,
+              uint8_t* data) {
   const PlaneShape s = ShapeOf(p, rows, cols);
   if (IsAcross(p)) PackAcross(p, s, codes, cols, first, count, data);
   else PackBytesDown(p, s, codes, rows, cols, first, count, data);
@@ -243,7 +247,8 @@ void PackPlane(const Plane& p, const uint8_t* codes, size_t rows, size_t cols, u
   const size_t bytes = size_t(p.word) / 8;
   if (const size_t tile = TileRows(p)) {
     ParallelFor(rows, tile, [&](size_t begin, size_t end) {
-      for (size_t r = begin; r < end; r += tile) PackTile(p, codes + r * cols, rows, cols, r, std::min(tile, end - r), data);
+      for (size_t r = begin; r < end; r += tile)
+        PackTile(p, codes + r * cols, rows, cols, r, std::min(tile, end - r), data);
     });
   } else if (p.down && p.slots > 0 && !p.trits) {
     const int mask = (1 << p.bits) - 1;

@@ -26,7 +26,8 @@ struct PanelInput {
 struct FloatWeights {
   FormatId type = FormatId::kF32;  // of the numbers: f32, f16 or bf16
   const uint8_t* data = nullptr;   // rows of numbers, which their owner keeps; or null
-  std::function<void(size_t row, size_t k, size_t count, float* out)> decode;  // k and count: multiples of 8, or the end
+  std::function<void(size_t row, size_t k, size_t count, float* out)>
+      decode;  // k and count: multiples of 8, or the end
 };
 
 struct Panel {
@@ -64,8 +65,8 @@ Panel ViewNumbers(const TensorView& q);
 // Packs q on all threads; an Error if its format has no panel.
 Panel Repack(const TensorView& q, PanelKind kind = PanelKind::kAuto);
 
-// QuIP#'s E8P words (format/e8p.h), of rows (a multiple of 16) x cols (of 256) weights at `scale`, as a compact panel. An
-// Error for other shapes.
+// QuIP#'s E8P words (format/e8p.h), of rows (a multiple of 16) x cols (of 256) weights at `scale`, as a compact panel.
+// An Error for other shapes.
 Panel RepackE8P(const uint64_t* words, size_t rows, size_t cols, float scale);
 // Whether `kind` comes to that panel for E8P.
 bool ChoosesCompactE8P(PanelKind kind);

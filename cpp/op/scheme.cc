@@ -10,7 +10,8 @@
 namespace edgequant {
 namespace {
 
-constexpr Part kAll[kParts] = {Part::kSuper, Part::kSuperShift, Part::kScale, Part::kShift, Part::kEntries, Part::kCode};
+constexpr Part kAll[kParts] = {Part::kSuper, Part::kSuperShift, Part::kScale,
+                               Part::kShift, Part::kEntries,    Part::kCode};
 
 size_t PieceBytes(const Plane& p, size_t elements) {
   return p.trits ? BytesOfTrits(elements) : BytesOfBits(elements, p.bits);
@@ -103,7 +104,8 @@ void SplitCodes(const Scheme& s, const uint16_t* codes, size_t n, uint8_t* out) 
 
 void JoinCodes(const Scheme& s, const uint8_t* digits, size_t n, uint16_t* out) {
   const int half = s.bits / 2;
-  for (size_t i = 0; i < n; ++i) out[i] = s.digits() == 1 ? digits[i] : uint16_t(digits[2 * i] | digits[2 * i + 1] << half);
+  for (size_t i = 0; i < n; ++i)
+    out[i] = s.digits() == 1 ? digits[i] : uint16_t(digits[2 * i] | digits[2 * i + 1] << half);
 }
 
 void ReadCodes(const SchemeView& q, size_t first, size_t count, uint8_t* codes, size_t stride) {
@@ -131,9 +133,9 @@ ScaleReader::ScaleReader(const SchemeView& q) : q_(q), groups_(q.scheme->GroupsO
   layout_ = LayoutOf(s);
   end_ = q.arrays[Part::kCode] + q.rows * BlocksOf(s, q.cols) * layout_.bytes;
   const auto plain = [](const Plane& p) { return p.cell == Cell::kInteger && !p.high_first && p.offset == 0; };
-  const bool at_once = s.two_level() && plain(s.scale) && s.sub_table.empty() && !s.divides &&
-                       layout_.count[int(Part::kSuper)] == 1 &&
-                       (s.zeros == Zero::kNone || (s.zeros == Zero::kMinimum && s.super_shift.present() && plain(s.shift)));
+  const bool at_once =
+      s.two_level() && plain(s.scale) && s.sub_table.empty() && !s.divides && layout_.count[int(Part::kSuper)] == 1 &&
+      (s.zeros == Zero::kNone || (s.zeros == Zero::kMinimum && s.super_shift.present() && plain(s.shift)));
   if (at_once) at_once_ = std::make_unique<Patterns>(Patterns{PatternOf(s.scale), PatternOf(s.shift)});
 }
 
@@ -211,8 +213,8 @@ void ScaleReader::Read(size_t row, float* scale, float* shift, float* entries) {
   }
 }
 
-void WriteIntegers(const Scheme& s, Part part, const uint8_t* values, size_t stride, size_t rows, size_t cols, size_t first,
-                   size_t count, uint8_t* array) {
+void WriteIntegers(const Scheme& s, Part part, const uint8_t* values, size_t stride, size_t rows, size_t cols,
+                   size_t first, size_t count, uint8_t* array) {
   const Plane& p = PlaneOf(s, part);
   if (!s.interleaved) {
     const Grid2 grid = GridOf(s, part, rows, cols);

@@ -51,8 +51,8 @@ void JoinCodes(const Scheme& s, const uint8_t* digits, size_t n, uint16_t* out);
 
 // The integers that codes consist of, in rows [first, first + count), `stride` bytes a row.
 void ReadCodes(const SchemeView& q, size_t first, size_t count, uint8_t* codes, size_t stride);
-// Effective scale, and zero or minimum, of each group of a row, and (unless null) the tables of its groups. `q` must live
-// as long.
+// Effective scale, and zero or minimum, of each group of a row, and (unless null) the tables of its groups. `q` must
+// live as long.
 class ScaleReader {
  public:
   explicit ScaleReader(const SchemeView& q);
@@ -73,8 +73,8 @@ class ScaleReader {
 };
 
 // Writes what ReadCodes and ScaleReader read: integers and numbers of rows [first, first + count) of a part.
-void WriteIntegers(const Scheme& s, Part part, const uint8_t* values, size_t stride, size_t rows, size_t cols, size_t first,
-                   size_t count, uint8_t* array);
+void WriteIntegers(const Scheme& s, Part part, const uint8_t* values, size_t stride, size_t rows, size_t cols,
+                   size_t first, size_t count, uint8_t* array);
 void WriteFloats(const Scheme& s, Part part, const float* values, size_t rows, size_t cols, size_t first, size_t count,
                  uint8_t* array);
 

@@ -32,7 +32,8 @@ void CheckScheme(const Scheme& s) {
     fail("tables of groups have an entry for each code");
   if (s.values == Values::kMinifloat && (s.exponent_bits < 1 || s.exponent_bits > s.bits - 1))
     fail("a small float of ", s.bits, " bits cannot have ", s.exponent_bits, " bits of exponent");
-  if (s.values == Values::kMinifloat && (std::abs(s.exponent_bias) > 100 || !(s.highest > 0) || !std::isfinite(s.highest)))
+  if (s.values == Values::kMinifloat &&
+      (std::abs(s.exponent_bias) > 100 || !(s.highest > 0) || !std::isfinite(s.highest)))
     fail("a small float cannot have a bias of ", s.exponent_bias, " and reach ", s.highest);
   if (s.values == Values::kGroupTable || s.values == Values::kCodebook) {
     if (s.group_rows != 1 || s.pad_cols || s.super.present() || s.zeros != Zero::kNone)

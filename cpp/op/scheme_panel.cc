@@ -21,7 +21,8 @@ int PanelGroup(const Scheme& s) {
   return std::min(256, s.group & -s.group);
 }
 
-float LargestMagnitude(const float* values, size_t n) {  // by their bits, as integers, which compilers compare in vectors
+float LargestMagnitude(const float* values,
+                       size_t n) {  // by their bits, as integers, which compilers compare in vectors
   int32_t most = 0;
   for (size_t k = 0; k < n; ++k) most = std::max(most, std::bit_cast<int32_t>(values[k]) & INT32_MAX);
   return std::bit_cast<float>(most);
@@ -44,7 +45,9 @@ double RoundingError(const float* values, size_t n, float by) {
 
 // By what n numbers in [-most, most] are whole ones up to 127, if there is such a number: halves, quarters, tenths ...
 std::optional<float> ExactUnit(const float* values, size_t n, float most) {
-  const auto exact = [&](float by) { return std::all_of(values, values + n, [&](float v) { return v * by == std::nearbyint(v * by); }); };
+  const auto exact = [&](float by) {
+    return std::all_of(values, values + n, [&](float v) { return v * by == std::nearbyint(v * by); });
+  };
   for (float by = 1; by <= 64 && most * by <= 127; by *= 2)
     if (exact(by)) return by;
   for (float to = 64; to <= 127; ++to)
@@ -95,7 +98,8 @@ constexpr int kNumbersGroup = 64;  // most weights of a group with a scale of th
 // Codebooks and large tables: the few numbers that they consist of, or each number as a signed byte. Where that rounds,
 // groups get scales by what is in them: most weights in FP8, say, are far below the largest number that it has.
 bool SetNumbers(const Scheme& s, const float* table, PanelLayout& layout, RowRecipe& recipe) {
-  const size_t n = size_t(s.codes) * size_t(s.dim), all = size_t(s.dim) << s.bits;  // a foreign file's codes may lie past the table
+  const size_t n = size_t(s.codes) * size_t(s.dim), all = size_t(s.dim)
+                                                          << s.bits;  // a foreign file's codes may lie past the table
   std::vector<float> different(table, table + n);
   std::sort(different.begin(), different.end());
   different.erase(std::unique(different.begin(), different.end()), different.end());
@@ -121,7 +125,8 @@ bool SetNumbers(const Scheme& s, const float* table, PanelLayout& layout, RowRec
   return true;
 }
 
-// Columns sorted by their groups; each group is filled up, with columns that do not exist, to whole groups of the panel.
+// Columns sorted by their groups; each group is filled up, with columns that do not exist, to whole groups of the
+// panel.
 struct SortedColumns {
   std::vector<uint32_t> order;  // the columns; q.cols for one that does not exist
   std::vector<size_t> group;    // of each group of the panel
@@ -208,8 +213,14 @@ bool LayoutOf(const SchemeView& q, PanelLayout& layout, RowRecipe& recipe) {
 class RowReader {
  public:
   RowReader(const SchemeView& q, const RowRecipe& recipe, size_t panel_group)
-      : q_(q), recipe_(recipe), scales_(q), groups_(q.scheme->GroupsOf(q.cols)), panel_group_(panel_group), scale(groups_),
-        shift(groups_), entries_(recipe.own_tables ? groups_ * size_t(q.scheme->codes) : 0),
+      : q_(q),
+        recipe_(recipe),
+        scales_(q),
+        groups_(q.scheme->GroupsOf(q.cols)),
+        panel_group_(panel_group),
+        scale(groups_),
+        shift(groups_),
+        entries_(recipe.own_tables ? groups_ * size_t(q.scheme->codes) : 0),
         numbers_(recipe.numbers.empty() ? 0 : q.cols) {}
 
   // scale and shift of a row; the scale of a table is its largest magnitude, or the step between its lowest entry, the
@@ -252,14 +263,16 @@ class RowReader {
     else if (q_.scheme->digits() == 1)
       for (size_t c = 0; c < n; ++c) std::copy_n(table + codes[c] * dim, dim, out + c * dim);
     else
-      for (size_t c = 0; c < n; ++c) std::copy_n(table + size_t(codes[2 * c] | codes[2 * c + 1] << digit) * dim, dim, out + c * dim);
+      for (size_t c = 0; c < n; ++c)
+        std::copy_n(table + size_t(codes[2 * c] | codes[2 * c + 1] << digit) * dim, dim, out + c * dim);
   }
   void RecodeTables(const uint8_t* codes, uint8_t* out) const {
     const size_t group = q_.scheme->GroupCols(q_.cols), count = size_t(q_.scheme->codes);
     uint8_t bytes[256] = {};
     for (size_t g = 0; g < groups_; ++g) {
       const float unit = scale[g] > 0 ? (recipe_.steps ? 1 : 127) / scale[g] : 0, from = recipe_.steps ? shift[g] : 0;
-      for (size_t k = 0; k < count; ++k) bytes[k] = uint8_t(int8_t(std::nearbyint((entries_[g * count + k] - from) * unit)));
+      for (size_t k = 0; k < count; ++k)
+        bytes[k] = uint8_t(int8_t(std::nearbyint((entries_[g * count + k] - from) * unit)));
       for (size_t c = g * group; c < std::min(q_.cols, (g + 1) * group); ++c) out[c] = bytes[codes[c]];
     }
   }
@@ -285,7 +298,8 @@ bool HoldsNumbersOnly(const SchemeView& q) {
   if (s.values != Values::kMinifloat) return true;
   const CodeValues values = ValuesOf(s, nullptr);
   uint8_t no_number[256];
-  for (int code = 0; code < 256; ++code) no_number[code] = code < s.codes && !(std::abs(values.value[code]) <= s.highest);
+  for (int code = 0; code < 256; ++code)
+    no_number[code] = code < s.codes && !(std::abs(values.value[code]) <= s.highest);
   const size_t code_cols = s.CodeCols(q.cols);
   std::atomic<bool> all{true};
   ParallelFor(q.rows, 64, [&](size_t begin, size_t end) {
@@ -308,14 +322,16 @@ SchemePanel Repack(const SchemeView& q, const SchemeColumns& columns) {
   PanelLayout layout;
   result.exact = LayoutOf(q, layout, recipe);
   const size_t groups = s.GroupsOf(q.cols), group = s.GroupCols(q.cols), code_cols = s.CodeCols(q.cols);
-  const bool recoded = recipe.own_tables || !recipe.bytes.empty() || !recipe.numbers.empty(), sorted = columns.groups != nullptr;
+  const bool recoded = recipe.own_tables || !recipe.bytes.empty() || !recipe.numbers.empty(),
+             sorted = columns.groups != nullptr;
   if (sorted && (recoded || s.dim != 1)) Fail("format '", s.name, "': the codes of a column are not whole numbers");
   const SortedColumns at = sorted ? SortColumns(columns.groups, q.cols, groups, &layout.group) : SortedColumns();
   const size_t cols = sorted ? at.order.size() : q.cols;
   const size_t panel_groups = layout.GroupsOf(cols), panel_group = size_t(layout.group);
   // Scales that are no f16 anyway are moved, all by one power of two, to where f16 has its full precision.
   float unit = 1;
-  if (recipe.own_tables || !recipe.numbers.empty() || (s.scaled() && (s.super.present() || s.scale.cell != Cell::kF16))) {
+  if (recipe.own_tables || !recipe.numbers.empty() ||
+      (s.scaled() && (s.super.present() || s.scale.cell != Cell::kF16))) {
     std::vector<float> most(q.rows);
     ParallelFor(q.rows, 64, [&](size_t begin, size_t end) {
       RowReader reader(q, recipe, panel_group);

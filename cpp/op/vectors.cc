@@ -102,7 +102,8 @@ Panel RepackAqlm(const AqlmView& q, size_t rows, size_t cols, const std::string&
     else memcpy(&own->entries[4 * k], &q.codebooks[k], 4);
   }
   FloatWeights floats;
-  floats.decode = [own, type, row_bytes, bits = q.bits, books = q.books](size_t row, size_t k, size_t count, float* out) {
+  floats.decode = [own, type, row_bytes, bits = q.bits, books = q.books](size_t row, size_t k, size_t count,
+                                                                         float* out) {
     const uint8_t* const from = &own->codes[row * row_bytes + k / 8 * books * size_t(bits) / 8];
     SumEntries(from, bits, books, type, own->entries.data(), count / 8, own->scales[row],
                size_t(kFloatTileColumns) * row_bytes, out);

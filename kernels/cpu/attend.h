@@ -1,5 +1,5 @@
-// What lies between the matrix products of a transformer's decoder: rows of f32, and weights, keys and values that are f32
-// or bf16. Lengths of rows and heads are multiples of 16.
+// What lies between the matrix products of a transformer's decoder: rows of f32, and weights, keys and values that are
+// f32 or bf16. Lengths of rows and heads are multiples of 16.
 #pragma once
 #include <stddef.h>
 

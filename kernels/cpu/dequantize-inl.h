@@ -110,8 +110,8 @@ HWY_INLINE void ReadMinuses(const uint8_t* HWY_RESTRICT block, uint8_t* HWY_REST
   ForEach<kB.n / 128, 16>(read);
 }
 
-// Scales (and rows of grids) are prepared for a few blocks at a time, so that their small stores are long done when they
-// are loaded again.
+// Scales (and rows of grids) are prepared for a few blocks at a time, so that their small stores are long done when
+// they are loaded again.
 template <const Block& kB>
 constexpr int kAhead = kB.n < 256 ? 1 : 4;
 

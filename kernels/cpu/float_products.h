@@ -24,8 +24,8 @@ struct FloatTileArgs {
 };
 using FloatTileFn = void (*)(const FloatTileArgs&);
 
-// For weights of type f32, f16 or bf16 and up to FloatTileRows() rows; `ahead` says whether something is prefetched (for
-// f16 and bf16 it always is).
+// For weights of type f32, f16 or bf16 and up to FloatTileRows() rows; `ahead` says whether something is prefetched
+// (for f16 and bf16 it always is).
 FloatTileFn FindFloatTile(FormatId type, int rows, bool ahead);
 size_t FloatLanes();
 int FloatTileRows();

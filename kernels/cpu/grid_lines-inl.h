@@ -34,7 +34,8 @@ constexpr int kHalf = 16, kHalves = kGridBlock / kHalf, kHalfSteps = kHalf / 4; 
 constexpr int kUnits = kGridBlock / kPanelUnit;
 
 // The rows of the codes of 32 k, as bytes of level numbers. 8 weights per code: a line for each half, of bytes of
-// weights 0-3 and 4-7 of one code, then of the next; 4: two for each half, of weights 0 and 1 and of 2 and 3 of all codes.
+// weights 0-3 and 4-7 of one code, then of the next; 4: two for each half, of weights 0 and 1 and of 2 and 3 of all
+// codes.
 template <class G>
 struct UnitRows {
   static constexpr int kCodeLines = 8 / G::kDim, kLines = 2 * kCodeLines, kBytes = kLines * kPanelLine;

@@ -29,8 +29,8 @@ struct GridRecipe {
   void SetTrits(const Block& b);
 };
 
-// Packs 16 rows of `cols` weights: row r's blocks begin at rows[r], or rows[r] is null for a missing row; `out`, aligned
-// to 64, has layout.PanelBytes(cols) bytes.
+// Packs 16 rows of `cols` weights: row r's blocks begin at rows[r], or rows[r] is null for a missing row; `out`,
+// aligned to 64, has layout.PanelBytes(cols) bytes.
 void PackGridPanel(const GridRecipe& recipe, const uint8_t* const rows[kPanelRows], size_t cols, uint8_t* out);
 
 }  // namespace edgequant

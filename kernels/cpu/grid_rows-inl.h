@@ -37,8 +37,8 @@ HWY_INLINE void ReadGridCodes(const uint8_t* HWY_RESTRICT block, const Body& bod
 }
 
 #if HWY_ARCH_X86 && HWY_TARGET <= HWY_AVX3_DL
-// 64 codes at a time: the grid's 16-bit rows are two planes of bytes, small enough to stay in the first-level cache beside
-// the output, and looked up in registers.
+// 64 codes at a time: the grid's 16-bit rows are two planes of bytes, small enough to stay in the first-level cache
+// beside the output, and looked up in registers.
 template <int kRows>  // codes have log2(kRows) bits; above[k] has bit k + 7 of each
 HWY_INLINE __m512i PickBytes(const uint8_t* HWY_RESTRICT plane, __m512i code, const __mmask64* above) {
   if constexpr (kRows == 128) {

@@ -166,8 +166,9 @@ void LeastCost(const GridIndex& index, GridWork& g, int row) {
   }
 }
 
-// The point of least cost itself, for the vector v whose first weight is `row`: its halves to g.key[v][0] and g.half[v][0].
-// The scan keeps which run is best and what its second half costs; the entry is then whichever costs just that.
+// The point of least cost itself, for the vector v whose first weight is `row`: its halves to g.key[v][0] and
+// g.half[v][0]. The scan keeps which run is best and what its second half costs; the entry is then whichever costs just
+// that.
 template <int kDim, int kLevels>
 void LeastPoint(const GridIndex& index, GridWork& g, int row, int v) {
   constexpr int kQuarter = kDim == 8 ? kLevels * kLevels : kLevels, kHalf = kQuarter * kQuarter;
@@ -181,7 +182,8 @@ void LeastPoint(const GridIndex& index, GridWork& g, int row, int v) {
     W16 best = hn::Set(d, 65535), best_half = hn::Set(d, index.runs[0].half), rest = best;
     ForEachClass(index, [&](auto length, const GridIndex::RunClass& cl, const GridIndex::Run* run) HWY_ATTR {
       for (int r = 0; r < cl.count; ++r, ++run) {
-        const W16 first = hn::SaturatedAdd(hn::Load(d, g.quarter[0][run->first] + c), hn::Load(d, g.quarter[1][run->second] + c));
+        const W16 first =
+            hn::SaturatedAdd(hn::Load(d, g.quarter[0][run->first] + c), hn::Load(d, g.quarter[1][run->second] + c));
         const W16 second = Least<length()>(d, table, index.members.data() + run->begin, cl.length);
         const W16 sum = hn::SaturatedAdd(first, second);
         const auto better = hn::Lt(sum, best);
@@ -202,7 +204,8 @@ void LeastPoint(const GridIndex& index, GridWork& g, int row, int v) {
     if (HWY_UNLIKELY(points[k] < 0)) {  // an entry of other runs that happens to cost the same
       int best = -1;
       for (k = 0; k < kHalf; ++k)
-        if (points[k] >= 0 && (best < 0 || g.table[size_t(k) * kStep + j] < g.table[size_t(best) * kStep + j])) best = k;
+        if (points[k] >= 0 && (best < 0 || g.table[size_t(k) * kStep + j] < g.table[size_t(best) * kStep + j]))
+          best = k;
       k = best;
     }
     g.key[v][0][j] = k;

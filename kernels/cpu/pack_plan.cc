@@ -237,8 +237,8 @@ void PackRecipe::SetScales(const Block& b) {
         const int g = i * groups + j;
         numbers.push_back({uint16_t(at + b.scale.byte + 2 * j), uint16_t(g), 0});
         if (layout.minima)
-          numbers.push_back(
-              {uint16_t(at + (is_sign ? b.scale : b.offset).byte + 2 * j), uint16_t(g), uint16_t((two_level ? 2 : 4) * kPanelRows)});
+          numbers.push_back({uint16_t(at + (is_sign ? b.scale : b.offset).byte + 2 * j), uint16_t(g),
+                             uint16_t((two_level ? 2 : 4) * kPanelRows)});
       }
     if (layout.scale == PanelScale::kF16) continue;
     for (int j = 0; j < groups; ++j) {

@@ -324,11 +324,13 @@ HWY_INLINE Ints Plus(const Ints& a, const Ints& b) {
 HWY_INLINE Ints Magnitude(const Ints& v) {
   return Parts<Ints>([&](auto i) EDGEQUANT_UNROLLED { return hn::Abs(v.template At<i>()); });
 }
-HWY_INLINE void Keep([[maybe_unused]] Ints& v) {  // in registers
-  For<kParts>([&]([[maybe_unused]] auto i) EDGEQUANT_UNROLLED { EDGEQUANT_PIN(v.template At<i>()); });
+template <class V>
+HWY_INLINE void KeepPart([[maybe_unused]] V& v) { EDGEQUANT_PIN(v); }
+HWY_INLINE void Keep(Ints& v) {  // in registers
+  For<kParts>([&](auto i) EDGEQUANT_UNROLLED { KeepPart(v.template At<i>()); });
 }
-HWY_INLINE void Keep([[maybe_unused]] Line& v) {
-  For<kParts>([&]([[maybe_unused]] auto i) EDGEQUANT_UNROLLED { EDGEQUANT_PIN(v.template At<i>()); });
+HWY_INLINE void Keep(Line& v) {
+  For<kParts>([&](auto i) EDGEQUANT_UNROLLED { KeepPart(v.template At<i>()); });
 }
 
 HWY_INLINE Floats ZeroFloats() {

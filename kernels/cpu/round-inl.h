@@ -1,5 +1,5 @@
-// Encoding without a search: 16 groups at a time, so that what a group needs once (a division, a number to round) is done
-// for all of them in one vector.
+// Encoding without a search: 16 groups at a time, so that what a group needs once (a division, a number to round) is
+// done for all of them in one vector.
 #if defined(EDGEQUANT_ROUND_INL_H_) == defined(HWY_TARGET_TOGGLE)
 #ifdef EDGEQUANT_ROUND_INL_H_
 #undef EDGEQUANT_ROUND_INL_H_
@@ -33,15 +33,16 @@ struct Passes {
   }
 };
 
-constexpr size_t kOutAhead = 2048;  // bytes: stores end in order, so that one that waits for its line holds up all behind it
+// Bytes: stores end in order, so that one that waits for its line holds up all behind it.
+constexpr size_t kOutAhead = 2048;
 template <size_t kBytes>
 HWY_INLINE void PrefetchOut(const uint8_t* out) {
   for (size_t i = 0; i < kBytes; i += 64) hwy::Prefetch(out + kOutAhead + i);
 }
 
 #if EDGEQUANT_ROUND_WORDS
-// The turns of a block of groups of 16, four at different stages in parts of four groups: a turn's numbers follow from its
-// parts at the begin of the next turn, and are used a turn later.
+// The turns of a block of groups of 16, four at different stages in parts of four groups: a turn's numbers follow from
+// its parts at the begin of the next turn, and are used a turn later.
 template <const Block& kB>
 HWY_INLINE bool RoundParts(const float* HWY_RESTRICT x, size_t turns, uint8_t* HWY_RESTRICT out, VF& most) {
   constexpr size_t kWeights = kColumns * 16, kBytes = kWeights / kB.n * kB.bytes;

@@ -1,5 +1,5 @@
-// Encoding as 4-bit floats (E2M1: steps of 1, 1, 1, 1, 2, 2, 4 to each side) under an 8-bit scale. Of the two scales that
-// put the greatest weight of a group at the last or the last but one value, the one with less error is taken.
+// Encoding as 4-bit floats (E2M1: steps of 1, 1, 1, 1, 2, 2, 4 to each side) under an 8-bit scale. Of the two scales
+// that put the greatest weight of a group at the last or the last but one value, the one with less error is taken.
 #if defined(EDGEQUANT_ROUND_FLOAT_INL_H_) == defined(HWY_TARGET_TOGGLE)
 #ifdef EDGEQUANT_ROUND_FLOAT_INL_H_
 #undef EDGEQUANT_ROUND_FLOAT_INL_H_
@@ -18,7 +18,8 @@ constexpr bool IsE2M1(const Block& b) {
   constexpr float kSteps[8] = {0, 1, 2, 3, 4, 6, 8, 12};
   if (b.map.kind != MapKind::kTable || ShapeOf(b).codes != 16) return false;
   for (int c = 0; c < 8; ++c)
-    if (b.map.values[c] != kSteps[c] * b.map.values[1] || b.map.values[c + 8] != -kSteps[c] * b.map.values[1]) return false;
+    if (b.map.values[c] != kSteps[c] * b.map.values[1] || b.map.values[c + 8] != -kSteps[c] * b.map.values[1])
+      return false;
   return true;
 }
 constexpr float kLast = 24, kLastButOne = 16;  // in half steps
@@ -90,8 +91,8 @@ HWY_INLINE VF Quotient(DF d, VF v, float by) {
 #endif
 }
 
-// UE4M3, rounded to nearest, halves down: the bits of 20 on, from 2^-6. Below they are 2^-9 apart, as from there on; there
-// the sum with 2^-6 has the greater bits, and above the number itself.
+// UE4M3, rounded to nearest, halves down: the bits of 20 on, from 2^-6. Below they are 2^-9 apart, as from there on;
+// there the sum with 2^-6 has the greater bits, and above the number itself.
 template <const Block& kB>
 HWY_INLINE void FloatScales(DF d, VF v, int c, ByteScales& s) {
   const DI di;
@@ -104,7 +105,8 @@ HWY_INLINE void FloatScales(DF d, VF v, int c, ByteScales& s) {
   ScalesOfCodes<kB>(d, code, s);
 #else
   constexpr float half = kB.map.values[1] / 2;
-  const VF scale = hn::Mul(hn::BitCast(d, hn::ShiftLeft<20>(code)), hn::Set(d, 1.329227995784916e36f));  // * 2^120, exact
+  const VF scale =
+      hn::Mul(hn::BitCast(d, hn::ShiftLeft<20>(code)), hn::Set(d, 1.329227995784916e36f));  // * 2^120, exact
   hn::Store(hn::Mul(scale, hn::Set(d, half)), d, s.half + c);
   const VF inverse = hn::Div(hn::Set(d, 1 / half), scale);
   hn::Store(hn::IfThenElseZero(hn::RebindMask(d, hn::Gt(code, hn::Zero(di))), inverse), d, s.inverse + c);
@@ -184,7 +186,8 @@ HWY_INLINE void TakeByteScales(uint32_t wide, Numbers& n) {
   for (int c = 0; c < kColumns; c += LanesF()) {
     const auto other = MaskOfBits(d, wide >> c);
     hn::Store(hn::IfThenElse(other, hn::Load(d, b.inverse + c), hn::Load(d, a.inverse + c)), d, n.inverse + c);
-    StoreBytes(hn::IfThenElse(hn::RebindMask(di, other), hn::Load(di, b.byte + c), hn::Load(di, a.byte + c)), n.scale_byte + c);
+    StoreBytes(hn::IfThenElse(hn::RebindMask(di, other), hn::Load(di, b.byte + c), hn::Load(di, a.byte + c)),
+               n.scale_byte + c);
   }
   Settle(&n);
 }
@@ -254,7 +257,8 @@ HWY_INLINE bool FindOfParts(const Unfolded& u, Numbers& n, VF& most) {
 }
 HWY_INLINE void ChooseOfParts(const float* HWY_RESTRICT x, const Unfolded& u, Numbers& n) {
   const DF d;
-  const VF narrow = TotalOfBlocks(d, u.narrow), wide_words = TotalOfBlocks(d, u.wide), square = hn::Load(d, n.words.square);
+  const VF narrow = TotalOfBlocks(d, u.narrow), wide_words = TotalOfBlocks(d, u.wide),
+           square = hn::Load(d, n.words.square);
   const VF apart = hn::NegMulAdd(wide_words, square, narrow), sum = hn::MulAdd(wide_words, square, narrow);
   const VF bound = hn::MulAdd(sum, hn::Set(d, kNearFactor), hn::Set(d, kNearLeast));
   uint32_t wide = BitsOfMask(d, hn::Gt(apart, hn::Zero(d)));

@@ -38,11 +38,12 @@ struct alignas(64) Numbers {
   uint8_t scale_byte[kColumns];
 };
 
-// Lets the numbers at p be read from memory: g++ else takes each out of the vector it was stored from, at three operations.
+// Lets the numbers at p be read from memory: g++ else takes each out of the vector it was stored from, at three
+// operations.
 HWY_INLINE void Settle(const void* p) { asm volatile("" : : "r"(p) : "memory"); }
 
-// Fetches the lines of a group to come, some turns before the first pass reads it: called once per group, in the midst of the
-// work, which spreads the reads. x is where a pass reads that lags kLag weights behind the first.
+// Fetches the lines of a group to come, some turns before the first pass reads it: called once per group, in the midst
+// of the work, which spreads the reads. x is where a pass reads that lags kLag weights behind the first.
 constexpr size_t kPrefetch = 1024;  // weights
 template <int S, size_t kLag>
 HWY_INLINE void PrefetchGroup(const float* x) {
@@ -55,7 +56,7 @@ HWY_INLINE VI Truncated(VF v) {
   return VI{_mm512_cvttps_epi32(v.raw)};
 #elif HWY_ARCH_X86 && HWY_TARGET == HWY_AVX2
   return VI{_mm256_cvttps_epi32(v.raw)};
-#elif HWY_ARCH_X86 && HWY_TARGET != HWY_SCALAR
+#elif HWY_ARCH_X86 && HWY_TARGET != HWY_SCALAR && HWY_TARGET != HWY_EMU128
   return VI{_mm_cvttps_epi32(v.raw)};
 #else
   return hn::ConvertTo(DI(), v);

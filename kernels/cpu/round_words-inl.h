@@ -1,5 +1,5 @@
-// 4-bit floats with the instructions of AVX3_DL: errors of two scales from 16-bit fixed-point numbers, 32 to a vector, and
-// the codes of 64 weights at once.
+// 4-bit floats with the instructions of AVX3_DL: errors of two scales from 16-bit fixed-point numbers, 32 to a vector,
+// and the codes of 64 weights at once.
 #if defined(EDGEQUANT_ROUND_WORDS_INL_H_) == defined(HWY_TARGET_TOGGLE)
 #ifdef EDGEQUANT_ROUND_WORDS_INL_H_
 #undef EDGEQUANT_ROUND_WORDS_INL_H_
@@ -26,8 +26,8 @@ namespace HWY_NAMESPACE {
 constexpr int kWordBits = 10;  // of a fraction of half steps: 32 of them fit
 constexpr float kWordOne = 1 << kWordBits;
 
-// For each count of half steps from -64: its code, in both nibbles. For each from -32, not above the number: the value in
-// words.
+// For each count of half steps from -64: its code, in both nibbles. For each from -32, not above the number: the value
+// in words.
 struct HalfStepTables {
   alignas(64) uint8_t code[128] = {};  // by the lowest 7 bits
   alignas(64) int16_t value[64] = {};  // by the lowest 6 bits
@@ -45,8 +45,8 @@ struct HalfStepTables {
 };
 inline constexpr HalfStepTables kHalfStepTables;
 
-// Half a step under the UE4M3 codes below 16, from 8 on, and its inverse (0 for none): bits of floats, to which the power of
-// two that each 8 codes make is added, or from which it is taken.
+// Half a step under the UE4M3 codes below 16, from 8 on, and its inverse (0 for none): bits of floats, to which the
+// power of two that each 8 codes make is added, or from which it is taken.
 template <const Block& kB>
 struct ScaleTable {
   alignas(64) int32_t half[16] = {}, inverse[16] = {};
@@ -119,9 +119,9 @@ HWY_INLINE FourGroups WordsOf(DF d, const float* HWY_RESTRICT x, const float* HW
   return {_mm512_castps_si512(_mm512_shuffle_ps(a, b, 0x88)), _mm512_castps_si512(_mm512_shuffle_ps(a, b, 0xdd))};
 }
 
-// Where two errors are less apart than words tell for certain: the square of the difference, from the sum. A word is off
-// by 0.502, after the ratio by 1.502, the ratio's inverse at most 2: then 16 squares are off by 4.02 roots of their sum and
-// 4, and by 24.04 roots and 145; together at most 24.4 roots and 149.
+// Where two errors are less apart than words tell for certain: the square of the difference, from the sum. A word is
+// off by 0.502, after the ratio by 1.502, the ratio's inverse at most 2: then 16 squares are off by 4.02 roots of their
+// sum and 4, and by 24.04 roots and 145; together at most 24.4 roots and 149.
 constexpr float kNearFactor = 600, kNearLeast = 2.7e6f;
 
 // What is known of 16 groups before it is folded, four groups to a vector.
@@ -174,8 +174,8 @@ HWY_INLINE void ComparePart(const float* HWY_RESTRICT x, const WordScales& s, in
   _mm512_store_si512(u.wide[q], squares(_mm512_mulhrs_epi16(g.even, ratio), _mm512_mulhrs_epi16(g.odd, ratio)));
 }
 
-// Where the bytes of four packed vectors, 16 at a time, go so that the first half has the low nibbles: one dword per four
-// weights. Bytes of a field of kLanes hold weights that many apart.
+// Where the bytes of four packed vectors, 16 at a time, go so that the first half has the low nibbles: one dword per
+// four weights. Bytes of a field of kLanes hold weights that many apart.
 template <int kLanes>
 struct NibbleOrder {
   alignas(64) int32_t from[16] = {};
@@ -212,7 +212,8 @@ HWY_INLINE void EmitPart(const float* HWY_RESTRICT x, const Numbers& n, int q, u
   for (int j = 4 * q; j < 4 * q + 4; j += 64 / S, x += 64, out += 64 / kB.n * kB.bytes) {
     VI v[4];
 #pragma GCC unroll 4
-    for (int i = 0; i < 4; ++i) v[i] = Truncated(hn::Mul(hn::LoadU(d, x + i * 16), hn::Set(d, n.inverse[j + i * 16 / S])));
+    for (int i = 0; i < 4; ++i)
+      v[i] = Truncated(hn::Mul(hn::LoadU(d, x + i * 16), hn::Set(d, n.inverse[j + i * 16 / S])));
     const __m256i nibbles = NibblesOf<kB.codes[0].lanes>(v[0], v[1], v[2], v[3]);
     if constexpr (kB.n == 64) {
       _mm256_storeu_si256(reinterpret_cast<__m256i*>(out + start), nibbles);

@@ -183,7 +183,9 @@ HWY_INLINE uint32_t RangesOf(const float* HWY_RESTRICT x, size_t n, size_t count
 
 HWY_INLINE VF HalfAway(DF d, VF v) { return hn::Trunc(hn::Add(v, hn::CopySign(hn::Set(d, 0.49999997f), v))); }
 HWY_INLINE VF RoundTo(DF d, Rounding r, VF v) {
-  return r == Rounding::kHalfEven ? hn::Round(v) : r == Rounding::kHalfAway ? HalfAway(d, v) : hn::Floor(hn::Add(v, hn::Set(d, 0.5f)));
+  return r == Rounding::kHalfEven   ? hn::Round(v)
+         : r == Rounding::kHalfAway ? HalfAway(d, v)
+                                    : hn::Floor(hn::Add(v, hn::Set(d, 0.5f)));
 }
 
 HWY_INLINE VF StoredScale(DF d, const SchemeSearch& s, VF scale) {
@@ -222,14 +224,17 @@ HWY_INLINE VF StepOf(DF d, VF low, VF high, float steps) {
 HWY_INLINE void ExactScales(DF d, const SchemeSearch& s, const Ranges& r, int c, VF& scale, VF& shift) {
   const Scheme& f = *s.scheme;
   const CodeValues& v = *s.values;
-  const VF zero = hn::Zero(d), low = hn::Load(d, r.low + c), high = hn::Load(d, r.high + c), most = hn::Abs(hn::Max(hn::Neg(low), high));
+  const VF zero = hn::Zero(d), low = hn::Load(d, r.low + c), high = hn::Load(d, r.high + c),
+           most = hn::Abs(hn::Max(hn::Neg(low), high));
   const float last = float(v.codes - 1);
   scale = shift = zero;
   switch (RuleOf(s)) {
     case Rule::kExtreme:
       if (v.low != 0) scale = hn::Div(hn::Load(d, r.extreme + c), hn::Set(d, v.low));
       break;
-    case Rule::kAbsMax: scale = hn::Div(most, hn::Set(d, f.rule_reach > 0 ? f.rule_reach : HWY_MAX(v.high, -v.low))); break;
+    case Rule::kAbsMax:
+      scale = hn::Div(most, hn::Set(d, f.rule_reach > 0 ? f.rule_reach : HWY_MAX(v.high, -v.low)));
+      break;
     case Rule::kAbsMean: scale = hn::Load(d, r.mean_magnitude + c); break;
     case Rule::kPowerOfTwo: {  // subnormal ones become 0: too small for any scale
       const VF exponents = hn::BitCast(d, hn::Set(DU(), 0x7f800000u));
@@ -448,8 +453,8 @@ HWY_INLINE Division DivisionOf(const SchemeSearch& s, const RuleColumns& r) {
 }
 
 template <class V, Division kDivision, Rounding kRounding>
-HWY_INLINE void RuleCodes(const V& values, const SchemeSearch& s, const float* x, size_t n, size_t count, const RuleColumns& r,
-                          size_t ahead, uint8_t offset, uint8_t* codes) {
+HWY_INLINE void RuleCodes(const V& values, const SchemeSearch& s, const float* x, size_t n, size_t count,
+                          const RuleColumns& r, size_t ahead, uint8_t offset, uint8_t* codes) {
   const VF last = hn::Set(DF(), float(s.values->codes - 1));
   const auto with = [&](auto origin) HWY_ATTR {
     const GroupCodes<V, kDivision, kRounding, decltype(origin)::value> groups{values, last, ahead, offset};
@@ -460,8 +465,8 @@ HWY_INLINE void RuleCodes(const V& values, const SchemeSearch& s, const float* x
   else with(std::integral_constant<Origin, Origin::kBoth>());
 }
 template <class V, Rounding kRounding>
-HWY_INLINE void RuleCodes(const V& values, const SchemeSearch& s, const float* x, size_t n, size_t count, const RuleColumns& r,
-                          size_t ahead, uint8_t offset, uint8_t* codes) {
+HWY_INLINE void RuleCodes(const V& values, const SchemeSearch& s, const float* x, size_t n, size_t count,
+                          const RuleColumns& r, size_t ahead, uint8_t offset, uint8_t* codes) {
   using enum Division;
   const auto with = [&](auto division) HWY_ATTR {
     RuleCodes<V, decltype(division)::value, kRounding>(values, s, x, n, count, r, ahead, offset, codes);

@@ -102,7 +102,8 @@ GroupScale ScaleByRuleTargeted(const SchemeSearch& s, const GroupRange& range) {
   const DF d;
   Ranges r;
   for (int c = 0; c < kColumns; ++c)
-    r.low[c] = range.low, r.high[c] = range.high, r.extreme[c] = range.extreme, r.mean_magnitude[c] = range.mean_magnitude;
+    r.low[c] = range.low, r.high[c] = range.high, r.extreme[c] = range.extreme,
+    r.mean_magnitude[c] = range.mean_magnitude;
   VF scale, shift;
   ExactScales(d, s, r, 0, scale, shift);
   GroupScale g;
@@ -141,12 +142,18 @@ uint32_t RuleGroups(const SchemeSearch& s, const float* x, size_t cols, size_t g
                     uint8_t offset, uint8_t* codes) {
   return HWY_DYNAMIC_DISPATCH(RuleGroupsTargeted)(s, x, cols, group, scale, shift, offset, codes);
 }
-GroupScale ScaleByRule(const SchemeSearch& s, const GroupRange& range) { return HWY_DYNAMIC_DISPATCH(ScaleByRuleTargeted)(s, range); }
+GroupScale ScaleByRule(const SchemeSearch& s, const GroupRange& range) {
+  return HWY_DYNAMIC_DISPATCH(ScaleByRuleTargeted)(s, range);
+}
 void CodesByRule(const SchemeSearch& s, const GroupScale* scale, const float* x, size_t cols, uint8_t* codes) {
   HWY_DYNAMIC_DISPATCH(CodesByRuleTargeted)(s, scale, x, cols, codes);
 }
-GroupRange RangeOf(const float* x, size_t n, uint32_t* largest) { return HWY_DYNAMIC_DISPATCH(RangeOfTargeted)(x, n, largest); }
-void WriteCells(Cell cell, const float* v, size_t n, uint8_t* out) { HWY_DYNAMIC_DISPATCH(WriteCellsTargeted)(cell, v, n, out); }
+GroupRange RangeOf(const float* x, size_t n, uint32_t* largest) {
+  return HWY_DYNAMIC_DISPATCH(RangeOfTargeted)(x, n, largest);
+}
+void WriteCells(Cell cell, const float* v, size_t n, uint8_t* out) {
+  HWY_DYNAMIC_DISPATCH(WriteCellsTargeted)(cell, v, n, out);
+}
 
 }  // namespace edgequant
 #endif

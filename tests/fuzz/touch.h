@@ -9,7 +9,8 @@
 
 namespace edgequant {
 
-// Ends the process unless all tensors lie within [data, data + size) and do not overlap; reads their first and last byte.
+// Ends the process unless all tensors lie within [data, data + size) and do not overlap; reads their first and last
+// byte.
 inline void CheckTensors(const std::vector<StoredTensor>& tensors, const uint8_t* data, size_t size) {
   static volatile uint8_t sink;
   std::vector<std::pair<size_t, size_t>> extents;

@@ -30,7 +30,11 @@ TEST(ParallelFor, CoversEveryIndexOnceWithGrainAlignedRanges) {
 TEST(ParallelFor, RethrowsAndStaysUsable) {
   SetNumThreads(3);
   for (int k = 0; k < 20; ++k) {
-    EXPECT_THROW(ParallelFor(100, 1, [](size_t a, size_t) { if (a == 37) throw std::runtime_error("37"); }), std::runtime_error);
+    EXPECT_THROW(ParallelFor(100, 1,
+                             [](size_t a, size_t) {
+                               if (a == 37) throw std::runtime_error("37");
+                             }),
+                 std::runtime_error);
   }
   std::atomic<int> sum{0};
   ParallelFor(100, 1, [&](size_t a, size_t) { sum += int(a); });

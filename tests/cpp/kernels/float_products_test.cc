@@ -20,9 +20,11 @@ struct Matrix {
 
 // All results against double; x is strided and not aligned.
 void CheckFloats(const Panel& w, const Matrix& want, size_t m, std::mt19937& rng, double tolerance = 1e-6) {
-  SCOPED_TRACE(w.format + " " + std::to_string(m) + " x " + std::to_string(want.rows) + " x " + std::to_string(want.cols));
+  SCOPED_TRACE(w.format + " " + std::to_string(m) + " x " + std::to_string(want.rows) + " x " +
+               std::to_string(want.cols));
   const size_t stride = want.cols + 3;
-  const std::vector<float> x = RandomRow(m * stride + 1, rng), bias = RandomRow(want.rows, rng), scale = RandomRow(want.rows, rng);
+  const std::vector<float> x = RandomRow(m * stride + 1, rng), bias = RandomRow(want.rows, rng),
+                           scale = RandomRow(want.rows, rng);
   std::vector<float> y(m * want.rows + 1, -7.0f), again(y);
   const RowsView from{FormatId::kF32, x.data() + 1, m, want.cols, ptrdiff_t(4 * stride)};
   Matmul(from, w, {FormatId::kF32, y.data(), m, want.rows, ptrdiff_t(4 * want.rows)}, Compute::kExact,
@@ -48,8 +50,14 @@ TEST(FloatProducts, PlainNumbersOnEveryTarget) {
   ForEachTarget([] {
     std::mt19937 rng(3);
     for (const FormatId type : {FormatId::kF32, FormatId::kF16, FormatId::kBF16})
-      for (const auto& [m, n, k] : {std::array<size_t, 3>{0, 3, 5}, {1, 1, 1}, {1, 37, 517}, {2, 19, 64}, {4, 5, 1030}, {7, 37, 33},
-                                    {13, 66, 1100}, {101, 70, 523}}) {
+      for (const auto& [m, n, k] : {std::array<size_t, 3>{0, 3, 5},
+                                    {1, 1, 1},
+                                    {1, 37, 517},
+                                    {2, 19, 64},
+                                    {4, 5, 1030},
+                                    {7, 37, 33},
+                                    {13, 66, 1100},
+                                    {101, 70, 523}}) {
         Matrix want{n, k, std::vector<double>(n * k)};
         std::vector<uint8_t> bytes(n * k * 4 + 1);
         uint8_t* const data = bytes.data() + 1;  // as in a mapped file, anywhere
@@ -74,8 +82,8 @@ TEST(FloatProducts, RowsDoNotDependOnTheOthers) {
   const std::vector<float> w = RandomRow(n * k, rng), x = RandomRow(m * k, rng);
   const Panel panel = ViewNumbers({FormatId::kF32, reinterpret_cast<const uint8_t*>(w.data()), n, k});
   std::vector<float> all(m * n), one(n);
-  Matmul({FormatId::kF32, x.data(), m, k, ptrdiff_t(4 * k)}, panel, {FormatId::kF32, all.data(), m, n, ptrdiff_t(4 * n)},
-         Compute::kInt8);
+  Matmul({FormatId::kF32, x.data(), m, k, ptrdiff_t(4 * k)}, panel,
+         {FormatId::kF32, all.data(), m, n, ptrdiff_t(4 * n)}, Compute::kInt8);
   for (size_t i = 0; i < m; ++i) {
     Matmul({FormatId::kF32, &x[i * k], 1, k, 0}, panel, {FormatId::kF32, one.data(), 1, n, 0}, Compute::kExact);
     EXPECT_TRUE(std::equal(one.begin(), one.end(), &all[i * n])) << i;

@@ -11,7 +11,8 @@ TEST(Gemv, EveryFormatTargetAndShapeEqualsDoubleArithmetic) {
   ForEachTarget([] {
     std::mt19937 rng(2);
     for (FormatId format : PanelFormats())
-      for (const ProductShape& shape : {ProductShape{1, 16, 1}, {1, 35, 5}, {2, 17, 2}, {3, 1, 7}, {4, 50, 3}, {6, 20, 2}})
+      for (const ProductShape& shape :
+           {ProductShape{1, 16, 1}, {1, 35, 5}, {2, 17, 2}, {3, 1, 7}, {4, 50, 3}, {6, 20, 2}})
         CheckProduct(format, shape, Compute::kInt8, rng);
   });
 }

@@ -176,8 +176,8 @@ TEST(CompactPanel, OfE8PEqualsDoubleArithmetic) {
     for (size_t m : {size_t{1}, size_t{2}, size_t{4}, size_t{11}}) {
       const std::vector<float> x = RandomRow(m * k, rng);
       std::vector<float> y(m * n);
-      Matmul({FormatId::kF32, x.data(), m, k, ptrdiff_t(4 * k)}, panel, {FormatId::kF32, y.data(), m, n, ptrdiff_t(4 * n)},
-             Compute::kExact);
+      Matmul({FormatId::kF32, x.data(), m, k, ptrdiff_t(4 * k)}, panel,
+             {FormatId::kF32, y.data(), m, n, ptrdiff_t(4 * n)}, Compute::kExact);
       for (size_t i = 0; i < m; ++i)
         for (size_t j = 0; j < n; ++j) {
           double want = 0, size = 0;

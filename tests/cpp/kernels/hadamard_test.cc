@@ -48,7 +48,8 @@ TEST_P(HadamardOnEachTarget, IsThatOfTheDefinition) {
   }
 }
 
-INSTANTIATE_TEST_SUITE_P(Targets, HadamardOnEachTarget, testing::ValuesIn(KernelTargets()), [](const auto& test) { return test.param; });
+INSTANTIATE_TEST_SUITE_P(Targets, HadamardOnEachTarget, testing::ValuesIn(KernelTargets()),
+                         [](const auto& test) { return test.param; });
 
 }  // namespace
 }  // namespace edgequant

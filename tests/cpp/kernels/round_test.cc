@@ -116,7 +116,8 @@ void ExpectTheBetterOfTwoScales(FormatId id) {
       error += r * r;
     }
     const double first = ErrorUnder<kB>(&x[at], plain), second = ErrorUnder<kB>(&x[at], other);
-    EXPECT_LE(error, std::min(first, second) * (1 + 1e-5) + most * most * 1e-11) << NameOf(id) << " group " << at / s.group;
+    EXPECT_LE(error, std::min(first, second) * (1 + 1e-5) + most * most * 1e-11)
+        << NameOf(id) << " group " << at / s.group;
     others += second < first;
   }
   EXPECT_GT(others, 100);
@@ -165,8 +166,8 @@ TEST_P(RoundOnEachTarget, NumbersEqualTheirScalarTwin) {
 }
 
 TEST_P(RoundOnEachTarget, ReturnsTheLargestMagnitude) {
-  for (FormatId id : {FormatId::kF16, FormatId::kBF16, FormatId::kQ4_0, FormatId::kQ4_1, FormatId::kQ8_0, FormatId::kMXFP4,
-                      FormatId::kNVFP4}) {
+  for (FormatId id : {FormatId::kF16, FormatId::kBF16, FormatId::kQ4_0, FormatId::kQ4_1, FormatId::kQ8_0,
+                      FormatId::kMXFP4, FormatId::kNVFP4}) {
     const size_t n = 64 * 37;
     std::vector<uint8_t> out(n * 4);
     for (size_t at : {size_t{0}, size_t{31}, size_t{32}, size_t{700}, n - 1})

@@ -23,7 +23,9 @@ class RulesOnEachTarget : public testing::TestWithParam<std::string> {
 struct Twin { float scale, shift, by, minus, plus; };
 
 float Whole(Rounding r, float v) {
-  return r == Rounding::kHalfEven ? std::nearbyint(v) : r == Rounding::kHalfAway ? std::trunc(v + std::copysign(0.49999997f, v)) : std::floor(v + 0.5f);
+  return r == Rounding::kHalfEven   ? std::nearbyint(v)
+         : r == Rounding::kHalfAway ? std::trunc(v + std::copysign(0.49999997f, v))
+                                    : std::floor(v + 0.5f);
 }
 
 // One group by the rule of the format, step by step.
@@ -57,7 +59,8 @@ Twin RuleOf(const Scheme& s, const CodeValues& v, const float* x, size_t n) {
   if (s.rule == Rule::kRange) scale = (high - low) / last, shift = low + s.zero * scale;
   const float stored = AsStored(s.scale.cell, s.negative_scale ? scale : std::max(scale, 0.0f));
   float stored_shift = 0;
-  if (s.zeros == Zero::kInteger) stored_shift = shift = std::clamp(Whole(s.rounding, shift), 0.0f, float((1 << s.shift.bits) - 1));
+  if (s.zeros == Zero::kInteger)
+    stored_shift = shift = std::clamp(Whole(s.rounding, shift), 0.0f, float((1 << s.shift.bits) - 1));
   if (s.zeros == Zero::kMinimum) stored_shift = AsStored(s.shift.cell, shift);
   const float by = s.rounded_scale ? stored : scale, at = s.rounded_scale ? stored_shift : shift;
   return {stored, stored_shift, by, s.zeros == Zero::kMinimum ? at : 0, s.zeros == Zero::kInteger ? at : s.zero};
@@ -167,12 +170,16 @@ TEST_P(RulesOnEachTarget, RoundsEachGroupLikeItsReference) {
       std::vector<float> scale(groups), shift(groups);
       std::vector<uint8_t> codes(cols + 1, 99);
       const uint32_t most = RuleGroups(search, x.data(), cols, group, scale.data(), shift.data(), offset, codes.data());
-      const float largest = std::abs(*std::max_element(x.begin(), x.end(), [](float a, float b) { return std::abs(a) < std::abs(b); }));
+      const float largest =
+          std::abs(*std::max_element(x.begin(), x.end(), [](float a, float b) { return std::abs(a) < std::abs(b); }));
       ASSERT_EQ(memcmp(&most, &largest, sizeof most), 0);
       for (size_t g = 0; g < groups; ++g) {
         const size_t n = std::min(group, cols - g * group);
         const Twin t = RuleOf(s, values, &x[g * group], n);
-        const auto what = [&] { return ::testing::Message() << "rule " << int(s.rule) << ", " << s.bits << " bits, kind " << kind << ", group " << g; };
+        const auto what = [&] {
+          return ::testing::Message() << "rule " << int(s.rule) << ", " << s.bits << " bits, kind " << kind
+                                      << ", group " << g;
+        };
         ASSERT_EQ(scale[g], t.scale) << what();
         ASSERT_EQ(shift[g], t.shift) << what();
         for (size_t i = g * group; i < g * group + n; ++i)
@@ -198,8 +205,9 @@ TEST_P(RulesOnEachTarget, FindsWhatIsNotFinite) {
     }
 }
 
-// Every divisor for which some weight's quotient comes as near as can be to a limit between two codes, halfway between two
-// floats beside it: S * H - d is a multiple of 2^24, where H, of 25 bits, is that point and S the divisor's 24 bits.
+// Every divisor for which some weight's quotient comes as near as can be to a limit between two codes, halfway between
+// two floats beside it: S * H - d is a multiple of 2^24, where H, of 25 bits, is that point and S the divisor's 24
+// bits.
 template <class Body>
 void ForHardQuotients(float limit, const Body& body) {
   for (const bool above : {false, true}) {
@@ -245,24 +253,28 @@ TEST_P(RulesOnEachTarget, QuotientsNextToALimitFallOnTheRightSide) {
   for (const int zero : {0, 1, 7, 8, 128, 200}) {
     std::vector<float> limits;
     for (int code = zero; code < 256; ++code) {  // where the sum with the zero reaches, and leaves, a half
-      const float half = float(code - zero) + 0.5f, step = std::nextafter(float(code) + 0.5f, 1e9f) - (float(code) + 0.5f);
+      const float half = float(code - zero) + 0.5f,
+                  step = std::nextafter(float(code) + 0.5f, 1e9f) - (float(code) + 0.5f);
       limits.insert(limits.end(), {half, half + step / 2, half - step / 2});
     }
     check(whole, limits, float(zero));
   }
-  for (Scheme s : {SmallFloats(Rule::kAbsMax, 8, 4, 7, 448, Cell::kF32), SmallFloats(Rule::kAbsMax, 8, 5, 15, 57344, Cell::kF32)}) {
+  for (Scheme s : {SmallFloats(Rule::kAbsMax, 8, 4, 7, 448, Cell::kF32),
+                   SmallFloats(Rule::kAbsMax, 8, 5, 15, 57344, Cell::kF32)}) {
     s.divide = true;
     s.group = 40;
     const CodeValues values = ValuesOf(s, nullptr);
     std::vector<float> limits;
     for (int k = 1; k < 256; ++k)
-      if (values.sorted[k - 1] >= 0 && values.sorted[k] > values.sorted[k - 1]) limits.push_back(values.sorted[k - 1] / 2 + values.sorted[k] / 2);
+      if (values.sorted[k - 1] >= 0 && values.sorted[k] > values.sorted[k - 1])
+        limits.push_back(values.sorted[k - 1] / 2 + values.sorted[k] / 2);
     check(s, limits, 0);
   }
   EXPECT_GT(hard, 10000u);
 }
 
-INSTANTIATE_TEST_SUITE_P(Targets, RulesOnEachTarget, testing::ValuesIn(KernelTargets()), [](const auto& test) { return test.param; });
+INSTANTIATE_TEST_SUITE_P(Targets, RulesOnEachTarget, testing::ValuesIn(KernelTargets()),
+                         [](const auto& test) { return test.param; });
 
 }  // namespace
 }  // namespace edgequant

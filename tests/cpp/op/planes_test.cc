@@ -54,12 +54,14 @@ TEST(Planes, EveryElementIsWhereTheDescriptionSays) {
     PackPlane(p, codes.data(), rows, cols, data.data());
     ASSERT_EQ(data.back(), 0xa5);
     const auto text = [&] {
-      return "bits " + std::to_string(p.bits) + " word " + std::to_string(p.word) + " slots " + std::to_string(p.slots) +
-             " down " + std::to_string(p.down) + " transposed " + std::to_string(p.cols_first) + " flat " + std::to_string(p.flat);
+      return "bits " + std::to_string(p.bits) + " word " + std::to_string(p.word) + " slots " +
+             std::to_string(p.slots) + " down " + std::to_string(p.down) + " transposed " +
+             std::to_string(p.cols_first) + " flat " + std::to_string(p.flat);
     };
     for (size_t r = 0; r < rows; ++r)
       for (size_t c = 0; c < cols; ++c)
-        ASSERT_EQ(ReadElement(p, s, data.data(), r, c, cols), codes[r * cols + c]) << text() << " at " << r << ", " << c;
+        ASSERT_EQ(ReadElement(p, s, data.data(), r, c, cols), codes[r * cols + c])
+            << text() << " at " << r << ", " << c;
     UnpackRows(p, data.data(), rows, cols, 5, 11, back.data(), cols);
     for (size_t i = 0; i < back.size(); ++i) ASSERT_EQ(back[i], codes[5 * cols + i]) << text() << " at " << i;
     if (!RowsAreApart(p, cols)) continue;
