@@ -150,10 +150,12 @@ double ErrorWith(Encoder& e, const std::vector<float>& table, const std::vector<
     if (vectors) search.emplace(e);
     for (size_t r = begin; r < end; ++r) {
       const float* const row = &x[r * cols];
-      if (vectors) search->Run(row, scale.data(), rows_of.data());
-      else
-        FindRows(e, e.search, row, 1, scale.data(), shift.data()),
-            CodeRow(e, row, scale.data(), shift.data(), codes.data());
+      if (vectors) {
+        search->Run(row, scale.data(), rows_of.data());
+      } else {
+        FindRows(e, e.search, row, 1, scale.data(), shift.data());
+        CodeRow(e, row, scale.data(), shift.data(), codes.data());
+      }
       for (size_t c = 0; c < cols; ++c) {
         const float value = vectors ? table[rows_of[c / dim] * dim + c % dim] : table[codes[c]];
         const double gap = double(row[c]) - double(value) * double(scale[c / group]);

@@ -41,6 +41,7 @@ class LevelSearch {
         for (int k = 1; k < candidates; ++k)
           ends.push_back(end * (1 - 0.3f * float(k - 1) / float(candidates)) + (end < 0 ? -0.4f : 0.4f));
       }
+      if (ends.empty()) ends.push_back(below ? -1.0f : 1.0f);  // no element is on that side
       ends.resize((ends.size() + 15) / 16 * 16, ends.back());
     }
   }

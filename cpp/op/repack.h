@@ -26,8 +26,8 @@ struct PanelInput {
 struct FloatWeights {
   FormatId type = FormatId::kF32;  // of the numbers: f32, f16 or bf16
   const uint8_t* data = nullptr;   // rows of numbers, which their owner keeps; or null
-  std::function<void(size_t row, size_t k, size_t count, float* out)>
-      decode;  // k and count: multiples of 8, or the end
+  // k and count: multiples of 8, or the end.
+  std::function<void(size_t row, size_t k, size_t count, float* out)> decode;
 };
 
 struct Panel {

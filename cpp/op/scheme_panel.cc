@@ -21,8 +21,8 @@ int PanelGroup(const Scheme& s) {
   return std::min(256, s.group & -s.group);
 }
 
-float LargestMagnitude(const float* values,
-                       size_t n) {  // by their bits, as integers, which compilers compare in vectors
+// By their bits, as integers, which compilers compare in vectors.
+float LargestMagnitude(const float* values, size_t n) {
   int32_t most = 0;
   for (size_t k = 0; k < n; ++k) most = std::max(most, std::bit_cast<int32_t>(values[k]) & INT32_MAX);
   return std::bit_cast<float>(most);
@@ -98,8 +98,8 @@ constexpr int kNumbersGroup = 64;  // most weights of a group with a scale of th
 // Codebooks and large tables: the few numbers that they consist of, or each number as a signed byte. Where that rounds,
 // groups get scales by what is in them: most weights in FP8, say, are far below the largest number that it has.
 bool SetNumbers(const Scheme& s, const float* table, PanelLayout& layout, RowRecipe& recipe) {
-  const size_t n = size_t(s.codes) * size_t(s.dim), all = size_t(s.dim)
-                                                          << s.bits;  // a foreign file's codes may lie past the table
+  const size_t n = size_t(s.codes) * size_t(s.dim);
+  const size_t all = size_t(s.dim) << s.bits;  // a foreign file's codes may lie past the table
   std::vector<float> different(table, table + n);
   std::sort(different.begin(), different.end());
   different.erase(std::unique(different.begin(), different.end()), different.end());
