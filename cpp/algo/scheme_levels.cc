@@ -328,14 +328,16 @@ class LevelRows {
       const size_t first = begin * groups_, n = (end - begin) * groups_, sets = s_.SupersOf(e_.cols);
       const float last = float((1 << s_.scale.bits) - 1);
       std::vector<GroupSums> sums(n);
-      std::vector<float> element(n), scale(n), best(n);
-      std::vector<double> least(n, INFINITY);
+      float *const element = &scale_.element[first], *const value = &scale_.value[first];
       const float* const shift = &shift_.value[first];
+      const std::vector<float> from(element, element + n);
+      std::vector<float> tried(n), scale(n);
+      std::vector<double> least(n, INFINITY);
       for (const float step : {0.0f, 1.0f, -1.0f}) {
         for (size_t g = 0; g < n; ++g) {
           const size_t set = (begin + g / groups_) * sets + g % groups_ / per_;
-          element[g] = std::min(std::max(scale_.element[first + g] + step, 0.0f), last);
-          scale[g] = scale_search_.Value(element[g]) * scale_.super[set];
+          tried[g] = std::min(std::max(from[g] + step, 0.0f), last);
+          scale[g] = scale_search_.Value(tried[g]) * scale_.super[set];
         }
         SumGroups(search_, Row(begin), end - begin, e_.cols, e_.importance, scale.data(), shift, sums.data());
         for (size_t g = 0; g < n; ++g) {
@@ -343,13 +345,8 @@ class LevelRows {
           const double s = double(scale[g]), m = minima_ ? double(shift[g]) : 0;  // less what no choice changes
           const double error =
               s * (s * double(a.ll) - 2 * double(a.xl)) + m * (m * double(a.w) + 2 * s * double(a.l) - 2 * double(a.x));
-          if (error < least[g]) least[g] = error, best[g] = element[g];
+          if (error < least[g]) least[g] = error, element[g] = tried[g], value[g] = scale[g];
         }
-      }
-      for (size_t g = 0; g < n; ++g) {
-        const size_t set = (begin + g / groups_) * sets + g % groups_ / per_;
-        scale_.element[first + g] = best[g];
-        scale_.value[first + g] = scale_search_.Value(best[g]) * scale_.super[set];
       }
     });
   }

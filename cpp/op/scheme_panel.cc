@@ -10,6 +10,7 @@
 #include "core/half.h"
 #include "core/threads.h"
 #include "kernels/cpu/panel_pack.h"
+#include "kernels/cpu/round.h"
 #include "kernels/cpu/scheme_values.h"
 
 namespace edgequant {
@@ -21,12 +22,8 @@ int PanelGroup(const Scheme& s) {
   return std::min(256, s.group & -s.group);
 }
 
-// By their bits, as integers, which compilers compare in vectors.
-float LargestMagnitude(const float* values, size_t n) {
-  int32_t most = 0;
-  for (size_t k = 0; k < n; ++k) most = std::max(most, std::bit_cast<int32_t>(values[k]) & INT32_MAX);
-  return std::bit_cast<float>(most);
-}
+// The largest magnitude, as a number.
+float MostOf(const float* values, size_t n) { return std::bit_cast<float>(LargestMagnitude(values, n)); }
 
 // Whole numbers nearest to v * by, within 127: the lowest byte of a sum in which nothing else has a place.
 void RoundToBytes(const float* v, size_t n, float by, uint8_t* out) {
@@ -57,11 +54,12 @@ std::optional<float> ExactUnit(const float* values, size_t n, float most) {
 
 // The table of a panel; true if nothing was rounded.
 bool SetTable(const float* values, size_t codes, PanelLayout& layout) {
-  const float most = LargestMagnitude(values, codes);
+  const float most = MostOf(values, codes);
   const std::optional<float> exact = most > 0 ? ExactUnit(values, codes, most) : 1.0f;
   float unit = exact.value_or(127 / most);
+  double least = RoundingError(values, codes, unit);
   for (float to = 64; to < 127 && !exact; to += 0.0625f)
-    if (RoundingError(values, codes, to / most) < RoundingError(values, codes, unit)) unit = to / most;
+    if (const double error = RoundingError(values, codes, to / most); error < least) least = error, unit = to / most;
   layout.table = true;
   layout.factor = 1 / unit;
   for (size_t k = 0; k < codes; ++k) layout.values[k] = int8_t(std::nearbyint(values[k] * unit));
@@ -247,7 +245,7 @@ class RowReader {
     LookUp(recipe_.numbers.data(), codes, numbers_.data());
     for (size_t begin = 0; begin < q_.cols; begin += panel_group_) {
       const size_t end = std::min(q_.cols, begin + panel_group_);
-      const float most = LargestMagnitude(&numbers_[begin], end - begin), by = most > 0 ? 127 / most : 0;
+      const float most = MostOf(&numbers_[begin], end - begin), by = most > 0 ? 127 / most : 0;
       factor[begin / panel_group_] = most / 127;
       RoundToBytes(&numbers_[begin], end - begin, by, out + begin);
     }
@@ -343,7 +341,7 @@ SchemePanel Repack(const SchemeView& q, const SchemeColumns& columns) {
         }
       }
     });
-    const float highest = recipe.numbers.empty() ? 127 : LargestMagnitude(recipe.numbers.data(), recipe.numbers.size());
+    const float highest = recipe.numbers.empty() ? 127 : MostOf(recipe.numbers.data(), recipe.numbers.size());
     const float all = *std::max_element(most.begin(), most.end()) * (highest / 127);
     int exponent = 0;
     if (all > 0 && std::isfinite(all)) std::frexp(all, &exponent);

@@ -28,6 +28,8 @@ void CheckAqlm(const AqlmView& q, size_t cols) {
   if (q.bits != 8 && q.bits != 16) Fail("AQLM codes have 8 or 16 bits, not ", q.bits);
 }
 
+size_t AqlmRowBytes(const AqlmView& q, size_t cols) { return cols / 8 * q.books * size_t(q.bits) / 8; }
+
 // What a panel of AQLM owns.
 struct AqlmWeights {
   std::vector<uint8_t> codes, entries;
@@ -77,7 +79,7 @@ void PackE8P(const uint16_t* codes, size_t rows, size_t cols, uint64_t* words) {
 
 void DecodeAqlm(const AqlmView& q, size_t rows, size_t cols, float* out) {
   CheckAqlm(q, cols);
-  const size_t row_bytes = cols / 8 * q.books * size_t(q.bits) / 8;
+  const size_t row_bytes = AqlmRowBytes(q, cols);
   ParallelFor(rows, 16, [&](size_t begin, size_t end) {
     for (size_t r = begin; r < end; ++r)
       SumEntries(static_cast<const uint8_t*>(q.codes) + r * row_bytes, q.bits, q.books, FormatId::kF32, q.codebooks,
@@ -87,7 +89,7 @@ void DecodeAqlm(const AqlmView& q, size_t rows, size_t cols, float* out) {
 
 Panel RepackAqlm(const AqlmView& q, size_t rows, size_t cols, const std::string& format) {
   CheckAqlm(q, cols);
-  const size_t row_bytes = cols / 8 * q.books * size_t(q.bits) / 8, n = (q.books << q.bits) * 8;
+  const size_t row_bytes = AqlmRowBytes(q, cols), n = (q.books << q.bits) * 8;
   const auto* const codes = static_cast<const uint8_t*>(q.codes);
   auto own = std::make_shared<AqlmWeights>();
   own->codes.assign(codes, codes + rows * row_bytes);
