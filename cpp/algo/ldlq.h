@@ -10,6 +10,8 @@ namespace edgequant {
 // outputs, block of columns by block of columns, for any format. With H = L D L^T (L unit lower block triangular) the
 // error is tr((E L) D (E L)^T), so going from the last block to the first, each block is quantized as W_k + sum_{j > k}
 // E_j L_jk, with the diagonal of D_k as importance. LDLQ in QuIP's terms; GPTQ is its case of blocks of one column.
+// Where levels are few what is fed back can add up: a row for which plain quantization, with the diagonal of H as
+// importance, has the lower error by H gets that one.
 //
 // hessian: cols * cols numbers, symmetric; `damping` times the mean of its diagonal is added to the diagonal.
 // options.importance and options.order are not used. Each row depends on that row alone: the same bytes at any thread

@@ -56,6 +56,24 @@ def test_it_is_block_ldl_feedback(name: str) -> None:
     assert np.linalg.norm(X @ (W - ours).T) == pytest.approx(np.linalg.norm(X @ (W - out).T), rel=2e-3)
 
 
+FEW_LEVELS = [
+    "ct.int1.g64.zp.bf16", "mlx.affine2.g128", "hqq.int1.g64", "iq1_s", "q1_0", "q2_0", "onnx.nbits2.g32",
+    eq.Format("tables", block=64, codes=1, learned="group"), eq.Format("vectors", block=64, codebook=(64, 4)),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("f", FEW_LEVELS, ids=str)
+@pytest.mark.parametrize("samples", [48, 2048])
+def test_no_row_is_above_plain_quantization(f: eq.Format | str, samples: int) -> None:
+    """Few levels and few inputs: what is fed back then adds up to more than it saves in some rows."""
+    x = np.random.default_rng(samples).standard_normal((samples, COLS)).astype(np.float32) + X[:samples] / 8
+    w, h = np.resize(W, (64, COLS)), x.T @ x
+    plain = eq.quantize(w, f, np.diag(h), objective="plain")
+    fed_back = eq.quantize(w, f, hessian=h)
+    ours, theirs = (((x @ (w - q.dequantize()).T).astype(np.float64) ** 2).sum(0) for q in (fed_back, plain))
+    assert (ours <= theirs * (1 + 1e-3)).all() and ours.sum() < theirs.sum()
+
+
 def test_uncorrelated_inputs_need_no_feedback() -> None:
     for name in ("q4_0", "q8_0", "q4_k"):
         plain = eq.quantize(W, name, np.ones(COLS), objective="plain")
