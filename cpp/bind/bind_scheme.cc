@@ -285,6 +285,12 @@ py::object PyRepack(const Scheme& s, const py::dict& arrays, size_t rows, size_t
   return py::make_tuple(std::move(result.panel), result.exact);
 }
 
+Panel PyRepackExactly(const Scheme& s, const py::dict& arrays, size_t rows, size_t cols) {
+  const Held q(s, arrays, rows, cols);
+  const py::gil_scoped_release unlocked;
+  return RepackExactly(q.view);
+}
+
 }  // namespace
 
 void BindScheme(py::module_& m) {
@@ -306,8 +312,10 @@ void BindScheme(py::module_& m) {
       .def("repack", &PyRepack, py::arg("arrays"), py::arg("rows"), py::arg("cols"), py::arg("groups") = py::none(),
            py::arg("scale") = py::none(),
            "A Panel, and whether it holds exactly the decoded weights; None if the format has no panel. Columns may "
-           "belong "
-           "to any groups, and have factors.");
+           "belong to any groups, and have factors.")
+      .def("repack_exactly", &PyRepackExactly, py::arg("arrays"), py::arg("rows"), py::arg("cols"),
+           "A Panel of the very weights; where there is none, a copy that products decode piece by piece, whatever "
+           "compute is.");
 }
 
 }  // namespace edgequant

@@ -5,7 +5,7 @@
 // plane with the high bits (3 = 2 + 1, 5 = 4 + 1, 6 = 4 + 2). A w-bit plane line holds 8/w steps: byte (row, j), bits
 // w*i up = step i, k = 4i + j. Units follow one another, with a header of scales in front of every few groups:
 //
-//   kF16     2 groups:            [2][16] f16 scales, [2][16] f16 minima if any
+//   kF16     2 groups:            [2][16] f16 scales, [2][16] f16 minima if any; kBF16 and kF32 likewise
 //   kByte    4 groups:            [4][16] E8M0 or UE4M3 scales (7 bits, 1/256 of the value; 0x7f is 480 / 256)
 //   kInt8    a block of the format: [16] f16 scale, [16] f16 minimum, then [groups][16] int8 codes
 //            of scales, [groups][16] of minima
@@ -26,7 +26,7 @@ inline constexpr int kPanelLine = 64;   // bytes: 16 rows x 4 k, when a code is 
 inline constexpr int kPanelUnit = 32;   // k in `bits` lines
 inline constexpr int kShiftUnit = 8;    // steps of the table per 1 where a grid's rows are shifted
 
-enum class PanelScale : uint8_t { kF16, kE8M0, kUE4M3, kInt8, kNibble, kSign };
+enum class PanelScale : uint8_t { kF16, kBF16, kF32, kE8M0, kUE4M3, kInt8, kNibble, kSign };
 
 struct GridPanel;
 
@@ -35,7 +35,7 @@ struct PanelLayout {
   int group = 0;             // weights that share a scale: 16, 32, 64, 128 or 256
   PanelScale scale = PanelScale::kF16;
   bool minima = false;
-  bool minima_in_scales = false;  // kF16: minima count scales: the distance of a group's zero from `zero`
+  bool minima_in_scales = false;  // kF16 to kF32: minima count scales: the distance of a group's zero from `zero`
   bool table = false;        // the value is values[code], else code - zero; of 1 bit 2 * code - zero, 8 bits are signed
   int zero = 0;
   int8_t values[16] = {};
@@ -48,10 +48,13 @@ struct PanelLayout {
 
   // Scales of groups are whole numbers times one number per header: sums of a header stay integers.
   constexpr bool two_level() const { return scale >= PanelScale::kInt8; }
+  constexpr size_t number_bytes() const { return scale == PanelScale::kF32 ? 4 : 2; }  // of kF16 to kF32
   constexpr size_t header_bytes() const {
     const size_t codes = size_t(groups_per_header) * kPanelRows;
     switch (scale) {
-      case PanelScale::kF16: return minima ? 4 * codes : 2 * codes;
+      case PanelScale::kF16:
+      case PanelScale::kBF16:
+      case PanelScale::kF32: return (minima ? 2 : 1) * number_bytes() * codes;
       case PanelScale::kInt8: return kPanelLine + (minima ? 2 * codes : codes);
       case PanelScale::kNibble:
       case PanelScale::kSign: return kPanelLine + codes;

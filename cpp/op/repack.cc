@@ -24,11 +24,10 @@ void PanelInput::Apply(FormatId type, const void* x, float* out) const {
   float* const row = order.empty() ? out : memory.Get<float>(cols + 1);
   DequantizeRow(type, static_cast<const uint8_t*>(x), cols, row);
   for (size_t k = 0; k < scale.size(); ++k) row[k] *= scale[k];
-  if (!order.empty()) {
-    row[cols] = 0;
-    for (size_t k = 0; k < order.size(); ++k) out[k] = row[order[k]];
-  }
-  if (rotation) rotation->Forward(out);
+  if (rotation) rotation->Forward(row);
+  if (order.empty()) return;
+  row[cols] = 0;
+  for (size_t k = 0; k < order.size(); ++k) out[k] = row[order[k]];
 }
 
 bool CanRepack(FormatId format) {

@@ -16,8 +16,8 @@ namespace edgequant {
 struct PanelInput {
   size_t cols = 0;              // numbers of the row
   std::vector<float> scale;     // if any, each is multiplied by its own
-  std::vector<uint32_t> order;  // if any: column k of the panel takes number order[k], or 0 where that is `cols`
   std::shared_ptr<const Hadamard> rotation;  // or null
+  std::vector<uint32_t> order;  // if any: column k of the panel takes number order[k], or 0 where that is `cols`
 
   void Apply(FormatId type, const void* x, float* out) const;  // x of type f32, f16 or bf16
 };
@@ -26,7 +26,7 @@ struct PanelInput {
 struct FloatWeights {
   FormatId type = FormatId::kF32;  // of the numbers: f32, f16 or bf16
   const uint8_t* data = nullptr;   // rows of numbers, which their owner keeps; or null
-  // k and count: multiples of 8, or the end.
+  // k and count: multiples of 16, or the end.
   std::function<void(size_t row, size_t k, size_t count, float* out)> decode;
 };
 

@@ -1,12 +1,11 @@
 // Weights of run-time formats as floats.
 #include <algorithm>
-#include <cmath>
+#include <memory>
 
 #include "core/threads.h"
-#include "kernels/cpu/scheme_decode.h"
 #include "op/hadamard.h"
 #include "op/planes.h"
-#include "op/scheme.h"
+#include "op/scheme_rows.h"
 
 namespace edgequant {
 namespace {
@@ -17,42 +16,16 @@ bool CanDecodePacked(const Scheme& s, size_t cols) {
          (s.interleaved || RowsAreApart(s.code, s.CodeCols(cols)));
 }
 
-// True if value * scale has at most 24 bits: whole (or half) numbers times scales of few.
-bool ProductsAreExact(const Scheme& s) {
-  const auto bits_of = [](const Plane& p) {
-    switch (p.cell) {
-      case Cell::kInteger: return p.bits;
-      case Cell::kF16: return 11;
-      case Cell::kBF16: return 8;
-      case Cell::kE4M3: return 4;
-      case Cell::kE8M0: return 1;
-      case Cell::kF32: break;
-    }
-    return 24;
-  };
-  if (s.values != Values::kAffine || s.divides || !s.sub_table.empty() || s.sub_zero != 0) return false;
-  if (s.zero != 0 && (2 * s.zero != std::floor(2 * s.zero) || std::abs(s.zero) > float(1 << s.bits))) return false;
-  return s.bits + 2 + (s.scale.present() ? bits_of(s.scale) : 0) + (s.super.present() ? bits_of(s.super) : 0) <= 24;
-}
-
 // Rows of one matrix, by one thread.
 class RowDecoder {
  public:
-  RowDecoder(const SchemeView& q, const CodeValues* values, const float* table, const CodePattern* pattern,
-             const Hadamard* rotation)
-      : rotation_(rotation), scales_(q), groups_(q.scheme->GroupsOf(q.cols)) {
+  RowDecoder(const SchemeView& q, const CodeMeaning& meaning, const CodePattern* pattern, const Hadamard* rotation)
+      : rotation_(rotation), scales_(q), groups_(q.scheme->GroupsOf(q.cols)), row_(meaning.row) {
     const Scheme& s = *q.scheme;
-    row_.values = values;
-    row_.table = table;
-    row_.dim = s.dim;
-    row_.half_bits = s.digits() == 2 ? s.bits / 2 : 0;
-    row_.codes = s.codes;
-    row_.zeros = s.zeros;
     row_.scale = scale_.Get<float>(groups_);
     row_.shift = shift_.Get<float>(groups_);
     row_.cols = q.cols;
     row_.group = s.GroupCols(q.cols);
-    row_.exact_products = ProductsAreExact(s);
     if (s.entries.present()) row_.table = entries_ = entry_memory_.Get<float>(groups_ * size_t(s.codes) + 16);
     row_.packed.pattern = pattern;
     if (!pattern) return;
@@ -96,15 +69,7 @@ class RowDecoder {
 void DequantizeScheme(const SchemeView& q, size_t first, size_t count, float* out) {
   const Scheme& s = *q.scheme;
   const size_t code_cols = s.CodeCols(q.cols);
-  const bool vectors = s.values == Values::kCodebook || s.values == Values::kGroupTable;
-  std::vector<float> padded;  // codes of a foreign file may lie past the table
-  const float* table = s.learned ? q.table : s.table.data();
-  if (s.values == Values::kCodebook) {
-    padded.assign(table, table + size_t(s.codes) * size_t(s.dim));
-    padded.resize((size_t{1} << s.bits) * size_t(s.dim));
-    table = padded.data();
-  }
-  const CodeValues values = vectors ? CodeValues() : ValuesOf(s, table);
+  const CodeMeaning meaning(q);
   const bool packed = CanDecodePacked(s, q.cols);
   const CodePattern pattern = packed ? PatternOf(s.code) : CodePattern();
   std::unique_ptr<const Hadamard> rotation;
@@ -113,7 +78,7 @@ void DequantizeScheme(const SchemeView& q, size_t first, size_t count, float* ou
   const size_t grain = std::max<size_t>(8, (size_t{1} << 15) / q.cols / 8 * 8);
   ParallelFor(count, grain, [&](size_t begin, size_t end) {
     std::vector<uint8_t> codes(packed ? 0 : (one_by_one ? 1 : end - begin) * code_cols);
-    RowDecoder decoder(q, vectors ? nullptr : &values, table, packed ? &pattern : nullptr, rotation.get());
+    RowDecoder decoder(q, meaning, packed ? &pattern : nullptr, rotation.get());
     if (!one_by_one) ReadCodes(q, first + begin, end - begin, codes.data(), code_cols);
     for (size_t r = begin; r < end; ++r) {
       if (one_by_one && !packed) ReadCodes(q, first + r, 1, codes.data(), code_cols);

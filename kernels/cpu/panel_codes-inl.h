@@ -64,8 +64,13 @@ HWY_INLINE void ReadScales(const PanelLayout& layout, const uint8_t* HWY_RESTRIC
   };
   if (layout.scale == PanelScale::kE8M0) return read(FromE8M0, 16, scale);
   if (layout.scale == PanelScale::kUE4M3) return read(FromUE4M3, 16, scale);
-  read(FromF16, 32, scale);
-  if (layout.minima) p += 64, read(FromF16, 32, minimum);
+  const auto read_both = [&](const auto& decode, size_t bytes) EDGEQUANT_UNROLLED {
+    read(decode, bytes, scale);
+    if (layout.minima) p += 2 * bytes, read(decode, bytes, minimum);
+  };
+  if (layout.scale == PanelScale::kF16) read_both(FromF16, 32);
+  else if (layout.scale == PanelScale::kBF16) read_both(FromBF16, 32);
+  else read_both(FromF32, 64);
   for (int g = 0; g < count && layout.minima_in_scales; ++g)
     StoreFloats(Times(LoadFloats(minimum + size_t(g) * stride), LoadFloats(scale + size_t(g) * stride)),
                 minimum + size_t(g) * stride);

@@ -368,6 +368,14 @@ HWY_INLINE Floats FromF16(const uint8_t* p) {
     return hn::PromoteTo(DF(), hn::Load(DH(), reinterpret_cast<const hwy::float16_t*>(p) + i * kLanes));
   });
 }
+HWY_INLINE Floats FromBF16(const uint8_t* p) {
+  using DH = hn::CappedTag<uint16_t, kLanes>;
+  return Parts<Floats>([&](auto i) EDGEQUANT_UNROLLED {
+    const auto bits = hn::PromoteTo(D32(), hn::Load(DH(), reinterpret_cast<const uint16_t*>(p) + i * kLanes));
+    return hn::BitCast(DF(), hn::ShiftLeft<16>(bits));
+  });
+}
+HWY_INLINE Floats FromF32(const uint8_t* p) { return LoadFloats(reinterpret_cast<const float*>(p)); }
 HWY_INLINE Ints LoadSignedBytes(const uint8_t* p) {
   using DQ = hn::CappedTag<int8_t, kLanes>;
   return Parts<Ints>([&](auto i) EDGEQUANT_UNROLLED {

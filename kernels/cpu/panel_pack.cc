@@ -178,7 +178,7 @@ void PackCodes(const PanelCodes& from, const PanelLayout& layout, size_t cols, u
   alignas(64) Words words[kMaxPackSources];
   const PackPlan& plan = BytePlan(layout.bits);
   const uint8_t* rows[kPanelRows];
-  const size_t count = layout.GroupsOf(cols);
+  const size_t count = layout.GroupsOf(cols), number = layout.number_bytes(), line = kPanelRows * number;
   for (size_t r = 0; r < kPanelRows; ++r) rows[r] = r < from.count ? from.codes + r * from.code_stride : nullptr;
   ForChunks(rows, cols, kPackChunk, layout, cols, out,
             [&](const uint8_t* const* chunk, size_t first_group, const Target& to) HWY_ATTR {
@@ -186,16 +186,16 @@ void PackCodes(const PanelCodes& from, const PanelLayout& layout, size_t cols, u
               MakeUnits(plan, words, 0, to);
               for (size_t j = 0; j < to.groups && first_group + j < count; ++j) {
                 const Places::Group& g = to.places.group[j];
-                uint8_t* const scales = to.piece + g.header + g.place * kPanelRows * 2;
-                uint8_t* const minima = scales + size_t(layout.groups_per_header) * kPanelRows * 2;
-                for (size_t r = 0; r < kPanelRows; ++r) {
-                  const size_t i = r * from.group_stride + first_group + j;
-                  const uint16_t scale = r < from.count ? from.scales[i] : uint16_t{0};
-                  memcpy(scales + 2 * r, &scale, 2);
-                  if (!layout.minima) continue;
-                  const uint16_t minimum = r < from.count ? from.minima[i] : uint16_t{0};
-                  memcpy(minima + 2 * r, &minimum, 2);
-                }
+                const auto put = [&](const void* numbers, size_t row) {
+                  uint8_t* const at = to.piece + g.header + (row * size_t(layout.groups_per_header) + g.place) * line;
+                  memset(at, 0, line);
+                  for (size_t r = 0; r < from.count; ++r)
+                    memcpy(at + number * r,
+                           static_cast<const uint8_t*>(numbers) + (r * from.group_stride + first_group + j) * number,
+                           number);
+                };
+                put(from.scales, 0);
+                if (layout.minima) put(from.minima, 1);
               }
             });
 }

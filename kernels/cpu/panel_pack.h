@@ -12,13 +12,13 @@ namespace edgequant {
 // layout.PanelBytes(cols) bytes.
 void PackPanel(const PackRecipe& recipe, const uint8_t* const rows[kPanelRows], size_t cols, uint8_t* out);
 
-// The same from codes: 16 rows of one byte per code (8-bit codes as signed numbers), code_stride apart, and f16 scales
-// and minima (where the layout has them) of each of the panel's groups, group_stride apart. Rows from `count` on are
-// missing.
+// The same from codes: 16 rows of one byte per code (8-bit codes as signed numbers), code_stride apart, and scales and
+// minima (where the layout has them), of the layout's type, of each of the panel's groups, rows group_stride numbers
+// apart. Rows from `count` on are missing.
 struct PanelCodes {
   const uint8_t* codes;
   size_t code_stride;
-  const uint16_t *scales, *minima;
+  const void *scales, *minima;
   size_t group_stride, count;
 };
 void PackPanelCodes(const PanelCodes& from, const PanelLayout& layout, size_t cols, uint8_t* out);

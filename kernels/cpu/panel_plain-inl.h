@@ -121,6 +121,12 @@ inline HWY_NOINLINE Floats TimesPlus(const Floats& a, float b, const Floats& c) 
 inline HWY_NOINLINE Floats FromF16(const uint8_t* p) {
   return Each<Floats, 16>([&](int i) { return ReadNumber(Number::kF16, p + 2 * i); });
 }
+inline HWY_NOINLINE Floats FromBF16(const uint8_t* p) {
+  return Each<Floats, 16>([&](int i) { return ReadNumber(Number::kBF16, p + 2 * i); });
+}
+inline HWY_NOINLINE Floats FromF32(const uint8_t* p) {
+  return Each<Floats, 16>([&](int i) { return ReadNumber(Number::kF32, p + 4 * i); });
+}
 inline HWY_NOINLINE Ints LoadSignedBytes(const uint8_t* p) {
   return Each<Ints, 16>([&](int i) { return int32_t(int8_t(p[i])); });
 }

@@ -318,6 +318,9 @@ class Scheme:
         which activations are multiplied by. Error if a column's group is none.
         """
 
+    def repack_exactly(self, arrays: Mapping[str, NDArray[Any]], rows: int, cols: int) -> Panel:
+        """A Panel of the very weights; where there is none, a copy that products decode piece by piece."""
+
     def check(self, arrays: Mapping[str, NDArray[Any]], rows: int, cols: int) -> None:
         """Error unless the arrays are those of a matrix of rows x cols weights."""
 

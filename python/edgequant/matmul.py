@@ -14,7 +14,6 @@ from edgequant import _core
 from edgequant._core import Error
 
 if TYPE_CHECKING:
-    from edgequant.scheme_tensor import SchemeTensor
     from edgequant.tensor import QuantizedTensor
 
 # NumPy's name of a type of activations -> the core's.
@@ -47,39 +46,18 @@ def _cached(q: QuantizedTensor, owner: np.ndarray, make: Callable[[int, int], An
     return panel
 
 
-def _panel_for(q: QuantizedTensor, compute: str, panel: str) -> Any | None:
-    """The panel for this kind of product; None where the decoded weights must be multiplied."""
+def _panel_for(q: QuantizedTensor, compute: str, panel: str) -> Any:
+    """What is multiplied: the panel, or for exact products another copy where it does not hold the very weights."""
     from edgequant.scheme_tensor import SchemeTensor
 
     if not isinstance(q, SchemeTensor):
         return repack(q, panel)
     kind = _core.choose_panel(q.format if q.has_two_panels else "f32", panel)
-    found = _cached(q, next(iter(q.planes.values())), lambda rows, cols: q.repack(rows, cols, kind), kind)
-    return found[0] if found is not None and (found[1] or compute != "exact") else None
-
-
-_DECODED = 1 << 22  # weights decoded at a time where there is no panel
-
-
-def _multiply_decoded(
-    x: np.ndarray, kind: str, q: SchemeTensor, out: np.ndarray, out_kind: str, bias: Any, scale: Any
-) -> None:
-    """float32 arithmetic on some decoded rows after the other."""
-    if kind == "bf16":
-        x = (x.astype(np.uint32) << 16).view(np.float32)
-    x = x.astype(np.float32, copy=False)
-    n, k = q.shape
-    step = max(1, _DECODED // k)
-    for first in range(0, n, step):
-        count = min(step, n - first)
-        y = np.ascontiguousarray(x @ q.rows(first, count).T)
-        if scale is not None:
-            y *= scale[first : first + count]
-        if bias is not None:
-            y += bias[first : first + count]
-        if out_kind == "bf16":
-            y = _core.dequantize(y, "f32", len(y), count, "bf16") if y.size else y.astype(np.uint16)
-        out[:, first : first + count] = y
+    owner = next(iter(q.planes.values()))
+    found = _cached(q, owner, lambda rows, cols: q.repack(rows, cols, kind), kind)
+    if found is not None and (found[1] or compute != "exact"):
+        return found[0]
+    return _cached(q, owner, q.repack_exactly, "exact")
 
 
 def matmul(
@@ -104,9 +82,10 @@ def matmul(
         of the kind and type of `x`.
       compute: "int8" rounds the activations to int8, one scale for every 256 of a row: fast, and about 0.7 % off
         (root of the mean square, on normal data). "exact" equals float32 arithmetic on the decoded weights up to its
-        rounding. In formats described at run time "int8" also rounds tables to int8 and scales and zeros to float16,
-        where they are not such; "exact" then decodes the weights for each product, as do formats whose groups 16 does
-        not divide. Products with plain numbers (f32, f16, bf16) and with AQLM are exact either way.
+        rounding. In formats described at run time "int8" also rounds tables to int8, and scales and zeros to float16
+        where they are neither that nor bfloat16; "exact" then keeps a second copy of the weights: with scales in
+        float32, or, where tables are not a few whole numbers, codes of which some thousand are decoded at a time.
+        Products with plain numbers (f32, f16, bf16) and with AQLM are exact either way.
       bias: (N,) numbers to add, or None.
       scale: (N,) numbers, what the columns of the product are multiplied by before the bias is added and the result
         rounded; or None.
@@ -131,10 +110,7 @@ def matmul(
     bias, scale = _per_column(bias, (n,), "bias"), _per_column(scale, (n,), "scale")
     _check_compute(compute)
     packed = _panel_for(q, compute, panel)
-    if packed is not None:
-        _core.matmul(rows, kind, packed, target.reshape(-1, n), target_kind, compute, bias, scale)
-    else:
-        _multiply_decoded(rows, kind, cast("SchemeTensor", q), target.reshape(-1, n), target_kind, bias, scale)
+    _core.matmul(rows, kind, packed, target.reshape(-1, n), target_kind, compute, bias, scale)
     return out
 
 
@@ -195,20 +171,7 @@ def matmul_grouped(
     bias, scale = (_per_column(v, (len(experts), n), name) for v, name in ((bias, "bias"), (scale, "scale")))
     _check_compute(compute)
     panels = [_panel_for(q, compute, panel) for q in experts]
-    if None not in panels:
-        _core.matmul_grouped(
-            rows, kind, cast("list[_core.Panel]", panels), flat, per_row, target, target_kind, compute, bias, scale
-        )
-        return out
-    for e in np.unique(flat):
-        found = np.flatnonzero(flat == e)
-        part = np.empty((len(found), n), target.dtype)
-        own = [None if v is None else v[e] for v in (bias, scale)]
-        if panels[e] is not None:
-            _core.matmul(rows[found // per_row], kind, panels[e], part, target_kind, compute, *own)
-        else:
-            _multiply_decoded(rows[found // per_row], kind, cast("SchemeTensor", experts[e]), part, target_kind, *own)
-        target[found] = part
+    _core.matmul_grouped(rows, kind, panels, flat, per_row, target, target_kind, compute, bias, scale)
     return out
 
 

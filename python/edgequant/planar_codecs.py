@@ -144,6 +144,9 @@ class Int4Tiles:
     def repack(self, arrays: Mapping[str, np.ndarray], rows: int, cols: int) -> tuple[_core.Panel, bool] | None:
         return self.scheme.repack(self._plain_arrays(arrays, rows, cols), rows, cols)
 
+    def repack_exactly(self, arrays: Mapping[str, np.ndarray], rows: int, cols: int) -> _core.Panel:
+        return self.scheme.repack_exactly(self._plain_arrays(arrays, rows, cols), rows, cols)
+
     def check(self, arrays: Mapping[str, np.ndarray], rows: int, cols: int) -> None:
         self._check_rows(rows)
         _sized(self.name, arrays, {"codes": rows * cols // 2, "scale": 2 * rows * -(-cols // self.group)})

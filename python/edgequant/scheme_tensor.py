@@ -47,13 +47,6 @@ class SchemeTensor(QuantizedTensor):
             w = _core.dequantize(w, "f32", rows, cols, to).view(as_dtype)
         return w.reshape(self.shape)
 
-    def rows(self, first: int, count: int) -> np.ndarray:
-        """Rows [first, first + count) as float32."""
-        core, arrays = self.scheme.core, self.scheme.core_arrays(self.planes)
-        if not isinstance(core, _core.Scheme):  # codecs know whole matrices only
-            return self.dequantize().reshape(-1, self.shape[-1])[first : first + count]
-        return core.dequantize(arrays, *split_shape(self.shape), first, count)
-
     @property
     def has_two_panels(self) -> bool:
         """Whether `repack` knows "compact" beside "fast"."""
@@ -65,6 +58,10 @@ class SchemeTensor(QuantizedTensor):
         if panel == "compact":
             return core.repack(arrays, rows, cols, panel)
         return core.repack(arrays, rows, cols) if hasattr(core, "repack") else None
+
+    def repack_exactly(self, rows: int, cols: int) -> _core.Panel:
+        """For compute="exact" where `repack` does not hold these weights: wider scales, or rows to be decoded."""
+        return self.scheme.core.repack_exactly(self.scheme.core_arrays(self.planes), rows, cols)
 
     def source(self) -> tuple[np.ndarray, str]:
         """The decoded weights, since the core's block operations know only the formats of the catalogue."""

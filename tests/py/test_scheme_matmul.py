@@ -30,13 +30,19 @@ FORMATS = [
     eq.Format("tables_f32", block=128, codes=4, learned="group", scale="f32"),
     eq.Format("table8", block=64, codes=8, table="learned"),
     eq.Format("table5", block=32, codes=5, table=TABLE5, minimum="f16"),
-    eq.Format("small", block=8, codes=4),
+    *(eq.Format(f"small{n}", block=n, codes=4) for n in (4, 8, 24)),
+    eq.Format("tiny", block=2, codes=4),
+    eq.Format("small_table", block=24, codes=5, table=TABLE5, scale="f32"),
+    eq.Format("small_vectors", block=24, codebook=(200, 8)),
+    eq.Format("small_zero", block=12, codes=4, zero="int", scale="bf16"),
+    eq.Format("e4m3", block=32, codes=4, table=[*range(8), *range(0, -8, -1)], scale="e4m3"),
     *(eq.Format(f"zero{zero}", block=32, codes=8, zero=zero) for zero in (64, 127.5, 200)),
     *(eq.planar_formats[f"mlx.affine{kind}"] for kind in ("4.g64", "8.g32")),
     *(eq.planar_formats[name] for name in ("onnx.nbits4.g32", "onnx.nbits8.g128.zp", "gptq.int4.g32", "hqq.int4.g64",
                                                "fp8.e4m3.channel", "fp8.e4m3.block128", "mlx.mxfp8", "bnb.nf4.g64")),
 ]  # fmt: skip
 EXACT = {"own", "minimum1", "minimum4", "minimum5", "half", "whole", "ternary", "table", "table1", "sparse",
+         "small4", "small8", "small24", "small_zero", "bf16", "e4m3",
          "zero2", "zero4", "zero8", "mlx.affine4.g64", "gptq.int4.g32"}  # fmt: skip
 
 
@@ -62,13 +68,15 @@ def test_which_panels_hold_the_very_weights(f: eq.Format) -> None:
     q = eq.quantize(np.random.default_rng(2).standard_normal((16, 1536), dtype=np.float32), f)
     assert isinstance(q, eq.SchemeTensor)
     found = q.repack(16, 1536)
-    if f.name == "small":
+    if f.name == "tiny":
         assert found is None
     else:
         assert found is not None
         panel, exact = found
         assert exact == (f.name in EXACT or f.name.startswith("own"))
         assert (panel.rows, panel.cols, panel.format) == (16, 1536, f.name)
+    precise = q.repack_exactly(16, 1536)
+    assert (precise.rows, precise.cols, precise.format) == (16, 1536, f.name)
     if f.name == "sparse":  # three different numbers, and a scale for 64
         assert found is not None and found[0].nbytes == 16 * 1536 * (2 + 16 / 64) / 8
 

@@ -35,9 +35,16 @@ double ReadWeight(const Panel& w, size_t row, size_t k) {
   double scale = 0, minimum = 0;
   switch (p.scale) {
     case PanelScale::kF16:
-      scale = f16(header + (at * 16 + r) * 2);
-      if (p.minima) minimum = f16(header + 64 + (at * 16 + r) * 2);
+    case PanelScale::kBF16:
+    case PanelScale::kF32: {
+      const Number number = p.scale == PanelScale::kF16    ? Number::kF16
+                            : p.scale == PanelScale::kBF16 ? Number::kBF16
+                                                           : Number::kF32;
+      const size_t bytes = p.number_bytes();
+      scale = double(ReadNumber(number, header + (at * 16 + r) * bytes));
+      if (p.minima) minimum = double(ReadNumber(number, header + ((2 + at) * 16 + r) * bytes));
       break;
+    }
     case PanelScale::kE8M0: scale = double(ReadNumber(Number::kE8M0Half, header + at * 16 + r)); break;
     case PanelScale::kUE4M3: {  // seven bits: 4 of exponent (bias 7, and 8 for the division), 3 of mantissa
       const int stored = header[at * 16 + r], exponent = stored >> 3, mantissa = stored & 7;
