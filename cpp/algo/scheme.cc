@@ -39,11 +39,10 @@ static void RuleRows(const Encoder& e, size_t first, size_t rows, size_t code_co
 
 void EncodeRows(const Encoder& e, SchemeWriter& out) {
   constexpr size_t kInCache = 8192;  // codes
-  const size_t groups = e.groups(), code_cols = out.code_cols(), tile = std::max<size_t>(1, out.tile_rows());
-  const size_t grain = std::max<size_t>(1, kTask / e.cols / tile) * tile;
-  ParallelFor(e.rows, grain, [&](size_t begin, size_t end) {
+  const size_t groups = e.groups(), code_cols = out.code_cols();
+  ParallelFor(e.rows, out.WholeTiles(kTask / e.cols), [&](size_t begin, size_t end) {
     const size_t count = end - begin;
-    const size_t at_once = std::min(count, out.tile_rows() ? tile : std::max<size_t>(1, kInCache / code_cols));
+    const size_t at_once = std::min(count, std::max<size_t>(1, kInCache / code_cols));
     thread_local Scratch scale_memory, shift_memory, code_memory;
     float* const scale = scale_memory.Get<float>(count * groups);
     float* const shift = shift_memory.Get<float>(count * groups);
@@ -59,12 +58,13 @@ void EncodeRows(const Encoder& e, SchemeWriter& out) {
       CheckMagnitudes(e, begin, count);
       FindRows(e, e.search, e.x + begin * e.cols, count, scale, shift);
     }
+    SchemeWriter::Run run(out);
     for (size_t first = begin; first < end; first += at_once) {
       const size_t rows = std::min(at_once, end - first);
       float *const some_scale = scale + (first - begin) * groups, *const some_shift = shift + (first - begin) * groups;
       if (e.rule) RuleRows(e, first, rows, code_cols, some_scale, some_shift, 0, codes);
       else CodeRows(e, first, rows, code_cols, some_scale, some_shift, codes);
-      out.PutCodes(first, codes, rows);
+      run.Put(first, codes, rows);
     }
     out.PutScales(begin, scale, shift, count);
   });
@@ -136,7 +136,7 @@ void QuantizeScheme(const Scheme& s, const float* x, size_t rows, size_t cols, c
   e.UseTable(s.learned ? *table : s.table);
   const bool by_rows =
       s.values != Values::kCodebook && s.values != Values::kGroupTable && !s.super.present() && s.group_rows == 1;
-  SchemeWriter out(e, arrays, by_rows);
+  SchemeWriter out(e, arrays);
   if (by_rows) EncodeRows(e, out);
   else if (s.values == Values::kCodebook) EncodeVectors(e, out);
   else if (s.values == Values::kGroupTable) EncodeGroupTables(e, out);
@@ -152,18 +152,15 @@ void WriteScheme(const Scheme& s, const uint8_t* codes, const float* scale, cons
     Fail("format '", s.name, "': codes and scales cannot be written as they are");
   CheckFits(s, rows, cols);
   const Encoder e(s, nullptr, rows, cols, nullptr, Effort::kDefault);
-  SchemeWriter out(e, arrays, true);
-  const size_t groups = e.groups(), band = s.GroupRows(rows), code_cols = out.code_cols(),
-               tile = std::max<size_t>(1, out.tile_rows());
-  ParallelFor(rows, std::max<size_t>(1, kTask / cols / tile) * tile, [&](size_t begin, size_t end) {
-    std::vector<uint8_t> padded(tile * code_cols);
-    for (size_t first = begin; first < end; first += tile) {
-      const size_t count = std::min(tile, end - first);
-      for (size_t r = first; r < first + count; ++r) {
-        std::copy_n(codes + r * cols, cols, &padded[(r - first) * code_cols]);
-        if (r % band == 0) out.PutScales(r / band, scale + r * groups, shift + r * groups);
-      }
-      out.PutCodes(first, padded.data(), count);
+  SchemeWriter out(e, arrays);
+  const size_t groups = e.groups(), band = s.GroupRows(rows);
+  ParallelFor(rows, out.WholeTiles(kTask / cols), [&](size_t begin, size_t end) {
+    SchemeWriter::Run run(out);
+    std::vector<uint8_t> padded(out.code_cols());
+    for (size_t r = begin; r < end; ++r) {
+      std::copy_n(codes + r * cols, cols, padded.data());
+      if (r % band == 0) out.PutScales(r / band, scale + r * groups, shift + r * groups);
+      run.Put(r, padded.data(), 1);
     }
   });
   out.Finish();

@@ -94,24 +94,41 @@ void CodeRow(const Encoder& e, const float* x, const float* scale, const float* 
   }
 }
 
-SchemeWriter::SchemeWriter(const Encoder& e, const SchemeArrays<uint8_t>& arrays, bool tiled) : e_(e), arrays_(arrays) {
+SchemeWriter::SchemeWriter(const Encoder& e, const SchemeArrays<uint8_t>& arrays) : e_(e), arrays_(arrays) {
   const Scheme& s = e.s;
   code_cols_ = GridOf(s, Part::kCode, e.rows, e.cols).cols;
   if (s.interleaved) return;
-  if (tiled && !RowsAreApart(s.code, code_cols_)) tile_rows_ = TileRows(s.code);
+  tiled_ = PlaneTile::Fits(s.code);
+  Scratch unused;
+  if (tiled_) tile_rows_ = Tile(unused).rows();
   const auto gather = [&](Part part, std::vector<uint8_t>& to) {
     const Plane& p = PlaneOf(s, part);
     const Grid2 grid = GridOf(s, part, e.rows, e.cols);
     if (p.present() && p.cell == Cell::kInteger && !RowsAreApart(p, grid.cols)) to.resize(grid.rows * grid.cols);
   };
-  if (tile_rows_ == 0) gather(Part::kCode, codes_);
+  if (!tiled_) gather(Part::kCode, codes_);
   gather(Part::kShift, shifts_);
   gather(Part::kScale, scales_);
 }
 
+SchemeWriter::Run::Run(SchemeWriter& out) : out_(out) {
+  thread_local Scratch memory;
+  if (out.tiled_) tile_.emplace(out.Tile(memory));
+}
+
+void SchemeWriter::Run::Put(size_t row, const uint8_t* codes, size_t rows) {
+  if (!tile_) return out_.PutCodes(row, codes, rows);
+  for (size_t n; rows > 0; rows -= n, row += n, codes += n * out_.code_cols_) {
+    const size_t first = row / tile_->rows() * tile_->rows(), end = std::min(first + tile_->rows(), out_.e_.rows);
+    n = std::min(rows, end - row);
+    if (row == first) tile_->Begin(first, end - first);
+    tile_->Put(row, codes, n);
+    if (row + n == end) tile_->Write(out_.Base(Part::kCode));
+  }
+}
+
 void SchemeWriter::PutCodes(size_t row, const uint8_t* codes, size_t rows) {
-  if (tile_rows_) PackTile(e_.s.code, codes, e_.rows, code_cols_, row, rows, Base(Part::kCode));
-  else if (!codes_.empty()) std::memcpy(codes_.data() + row * code_cols_, codes, rows * code_cols_);
+  if (!codes_.empty()) std::memcpy(codes_.data() + row * code_cols_, codes, rows * code_cols_);
   else WriteIntegers(e_.s, Part::kCode, codes, code_cols_, e_.rows, e_.cols, row, rows, Base(Part::kCode));
 }
 

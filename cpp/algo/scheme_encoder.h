@@ -1,11 +1,13 @@
 // What the encoders of run-time formats share: the problem, and where results go.
 #pragma once
 #include <algorithm>
+#include <optional>
 #include <vector>
 
 #include "algo/scheme.h"
 #include "kernels/cpu/codebook.h"
 #include "kernels/cpu/scheme_search.h"
+#include "op/plane_tiles.h"
 
 namespace edgequant {
 
@@ -50,13 +52,22 @@ void CodeRow(const Encoder& e, const float* x, const float* scale, const float* 
 // Integers that share words with other rows are gathered, and packed in the end.
 class SchemeWriter {
  public:
-  // tiled: PutCodes is given tiles of rows only.
-  SchemeWriter(const Encoder& e, const SchemeArrays<uint8_t>& arrays, bool tiled = false);
+  SchemeWriter(const Encoder& e, const SchemeArrays<uint8_t>& arrays);
 
   size_t code_cols() const { return code_cols_; }
-  size_t tile_rows() const { return tile_rows_; }
-  void PutCodes(size_t row, const uint8_t* codes, size_t rows = 1);       // rows x code_cols of them
-  // Where codes of whole rows may be written without PutCodes, `offset` added to each; null if they are not stored so.
+  // About as many rows as threads may put in a run each, one at least.
+  size_t WholeTiles(size_t rows) const { return std::max<size_t>(1, rows / tile_rows_) * tile_rows_; }
+  // Rows of codes in order, from a multiple of WholeTiles(1) on to such a one or the last.
+  class Run {
+   public:
+    explicit Run(SchemeWriter& out);
+    void Put(size_t row, const uint8_t* codes, size_t rows);  // rows x code_cols of them
+
+   private:
+    SchemeWriter& out_;
+    std::optional<PlaneTile> tile_;
+  };
+  // Where codes of whole rows may be written without a run, `offset` added to each; null if they are not stored so.
   uint8_t* CodesInPlace(size_t row, uint8_t* offset) const;
   void PutScales(size_t row, const float* scale, const float* shift, size_t rows = 1);  // of a single level
   void PutIntegers(Part part, size_t row, const float* values, size_t rows = 1);
@@ -64,11 +75,14 @@ class SchemeWriter {
   void Finish();
 
  private:
+  PlaneTile Tile(Scratch& memory) const { return {e_.s.code, e_.rows, code_cols_, memory}; }
+  void PutCodes(size_t row, const uint8_t* codes, size_t rows);
   uint8_t* Base(Part part) const { return arrays_[e_.s.interleaved ? Part::kCode : part]; }
 
   const Encoder& e_;
   const SchemeArrays<uint8_t>& arrays_;
-  size_t code_cols_, tile_rows_ = 0;  // 0: not tiled
+  size_t code_cols_, tile_rows_ = 1;
+  bool tiled_ = false;
   std::vector<uint8_t> codes_, shifts_, scales_;
 };
 

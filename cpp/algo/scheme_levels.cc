@@ -185,7 +185,7 @@ class LevelRows {
         out_(out),
         groups_(e.groups()),
         per_(size_t(e.s.super_group)),
-        grain_(std::max<size_t>(1, kTask / e.cols)),
+        grain_(out.WholeTiles(kTask / e.cols)),
         minima_(s_.zeros == Zero::kMinimum && s_.super_shift.present()),
         apart_(s_.super_group != 0 && !s_.super.flat),
         tuning_(e.tuning),
@@ -355,6 +355,7 @@ class LevelRows {
     WriteLevel(e_, out_, Part::kSuper, scale_.super, first_, rows_);
     if (minima_) WriteLevel(e_, out_, Part::kSuperShift, shift_.super, first_, rows_);
     ParallelFor(rows_, grain_, [&](size_t begin, size_t end) {
+      SchemeWriter::Run run(out_);
       std::vector<uint8_t> codes(out_.code_cols());
       std::vector<float> unused_scale(groups_), unused_shift(groups_);
       for (size_t r = begin; r < end; ++r) {
@@ -363,7 +364,7 @@ class LevelRows {
           RuleGroups(e_.search, Row(r), e_.cols, e_.group(), unused_scale.data(), unused_shift.data(), 0, codes.data());
         else CodeRow(e_, Row(r), scale, shift, codes.data());
         std::fill(codes.begin() + ptrdiff_t(e_.cols), codes.end(), uint8_t{0});
-        out_.PutCodes(first_ + r, codes.data());
+        run.Put(first_ + r, codes.data(), 1);
         const float* const element = &scale_.element[r * groups_];
         if (s_.scale.cell == Cell::kInteger) out_.PutIntegers(Part::kScale, first_ + r, element);
         else out_.PutNumbers(Part::kScale, first_ + r, element);

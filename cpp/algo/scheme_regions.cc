@@ -130,7 +130,8 @@ void EncodeRegions(const Encoder& e, SchemeWriter& out) {
     }
   });
   for (size_t b = 0; b < bands; ++b) out.PutScales(b, &scale[b * groups], &shift[b * groups]);
-  ParallelFor(e.rows, std::max<size_t>(1, kTask / e.cols), [&](size_t begin, size_t end) {
+  ParallelFor(e.rows, out.WholeTiles(kTask / e.cols), [&](size_t begin, size_t end) {
+    SchemeWriter::Run run(out);
     std::vector<uint8_t> codes(out.code_cols());
     for (size_t r = begin; r < end; ++r) {
       const float* const x = e.x + r * e.cols;
@@ -138,7 +139,7 @@ void EncodeRegions(const Encoder& e, SchemeWriter& out) {
       if (e.rule) CodesByRule(e.search, &rule[band], x, e.cols, codes.data());
       else CodeRow(e, x, &scale[band], &shift[band], codes.data());
       std::fill(codes.begin() + ptrdiff_t(e.cols), codes.end(), uint8_t{0});
-      out.PutCodes(r, codes.data());
+      run.Put(r, codes.data(), 1);
     }
   });
 }

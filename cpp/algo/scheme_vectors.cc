@@ -155,9 +155,9 @@ void VectorRow::Try(const float* x, float* scale, uint16_t* codes) {
 }
 
 void EncodeVectors(const Encoder& e, SchemeWriter& out) {
-  const size_t grain = std::max<size_t>(1, kTask / e.cols);
-  ParallelFor(e.rows, grain, [&](size_t begin, size_t end) {
+  ParallelFor(e.rows, out.WholeTiles(kTask / e.cols), [&](size_t begin, size_t end) {
     VectorRow row(e);
+    SchemeWriter::Run run(out);
     std::vector<float> scale(e.groups());
     std::vector<uint16_t> codes(e.cols / size_t(e.s.dim));
     std::vector<uint8_t> bytes(out.code_cols());
@@ -165,7 +165,7 @@ void EncodeVectors(const Encoder& e, SchemeWriter& out) {
     for (size_t r = begin; r < end; ++r) {
       row.Run(e.x + r * e.cols, scale.data(), codes.data());
       SplitCodes(e.s, codes.data(), codes.size(), bytes.data());
-      out.PutCodes(r, bytes.data());
+      run.Put(r, bytes.data(), 1);
       if (e.s.scale.present()) out.PutNumbers(Part::kScale, r, scale.data());
     }
   });
@@ -208,8 +208,9 @@ class RowLevels {
 
 void EncodeGroupTables(const Encoder& e, SchemeWriter& out) {
   const size_t groups = e.groups(), k = size_t(e.s.codes);
-  ParallelFor(e.rows, 1, [&](size_t begin, size_t end) {
+  ParallelFor(e.rows, out.WholeTiles(1), [&](size_t begin, size_t end) {
     RowLevels best(e);
+    SchemeWriter::Run run(out);
     std::vector<float> tables(groups * k);
     std::vector<uint8_t> codes(out.code_cols());
     for (size_t r = begin; r < end; ++r) {
@@ -227,7 +228,7 @@ void EncodeGroupTables(const Encoder& e, SchemeWriter& out) {
           for (size_t i = 0; i < n; ++i) code[i] = uint8_t(code[i] + (x[i] > limit));
         }
       }
-      out.PutCodes(r, codes.data());
+      run.Put(r, codes.data(), 1);
       out.PutNumbers(Part::kEntries, r, tables.data());
     }
   });

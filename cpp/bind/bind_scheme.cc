@@ -145,7 +145,12 @@ void AllocateArrays(const Scheme& s, size_t rows, size_t cols, py::dict& out, Sc
   for (Part part : PartsOf(s)) {
     const PlaneShape shape = ArrayOf(s, part, rows, cols);
     const int word = WordOf(s, part);
-    const py::array a(py::dtype(word == 8 ? "uint8" : word == 16 ? "uint16" : "uint32"), {shape.outer, shape.inner});
+    constexpr size_t line = 64;  // of the cache: arrays begin with one
+    const size_t bytes = size_t(word) / 8;
+    const py::array_t<uint8_t> memory(py::ssize_t(shape.outer * shape.inner * bytes + line));
+    const uint8_t* const data = memory.data() + (line - reinterpret_cast<uintptr_t>(memory.data()) % line) % line;
+    const py::array a(py::dtype(word == 8 ? "uint8" : word == 16 ? "uint16" : "uint32"), {shape.outer, shape.inner},
+                      {shape.inner * bytes, bytes}, data, memory);
     arrays[part] = static_cast<uint8_t*>(const_cast<void*>(a.data()));
     out[kPartNames[int(part)]] = a;
   }

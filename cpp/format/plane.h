@@ -4,6 +4,12 @@
 
 namespace edgequant {
 
+// A stream none of whose elements lies in two words, as the slots that it has then.
+inline Plane WithSlots(Plane p) {
+  if (p.slots == 0 && p.bits > 0 && p.word % p.bits == 0) p.slots = p.word / p.bits;
+  return p;
+}
+
 // A plane over a grid of rows x cols elements, in words.
 struct PlaneShape {
   size_t rows, cols;   // of elements; flat planes have one row
@@ -40,6 +46,14 @@ inline PlaneShape ShapeOf(const Plane& p, size_t rows, size_t cols) {
   return s;
 }
 
+// Where the bits of a slot begin in its word.
+inline int BitOfSlot(const Plane& p, int slot) {
+  int place = slot;
+  for (size_t k = 0; k < p.order.size(); ++k)
+    if (p.order[k] == slot) place = int(k);
+  return p.high_first ? p.word - (place + 1) * p.bits : place * p.bits;
+}
+
 // The word of an element among all, and its first bit there.
 struct Place { size_t word; int bit, slot; };
 
@@ -54,10 +68,8 @@ inline Place PlaceOf(const Plane& p, const PlaneShape& s, size_t row, size_t col
   } else {
     slot = int(i / s.lanes % s.slots);
     along = i / (s.lanes * s.slots) * s.lanes + i % s.lanes;
-    int place = slot;
-    for (size_t k = 0; k < p.order.size(); ++k)
-      if (p.order[k] == slot) place = int(k);
-    bit = p.high_first ? p.word - (place + 1) * p.bits : place * p.bits;
+    if (p.chunks_first) return {(along - i % s.lanes) * s.other + j * s.lanes + i % s.lanes, BitOfSlot(p, slot), slot};
+    bit = BitOfSlot(p, slot);
   }
   const bool words_inner = p.down == p.cols_first;
   return {words_inner ? j * s.inner + along : along * s.inner + j, bit, slot};

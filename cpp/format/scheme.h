@@ -29,6 +29,7 @@ struct Plane {
   int lane_unit = 1;          // where lanes is 0, it is rounded up to a multiple of this
   bool down = false;          // words run down the rows
   bool cols_first = false;    // stored transposed: the words of one column (of one word's columns) side by side
+  bool chunks_first = false;  // down the rows, transposed: the chunks of rows are stored one after another
   bool flat = false;          // rows follow one another without padding, as one row
   bool trits = false;         // five base-3 digits in a byte, the first most significant, as ceil(v * 256 / 243)
   int fill = 0;               // elements that fill up the last word of a row

@@ -12,11 +12,10 @@
 #include "kernels/cpu/bits.h"
 #include "kernels/cpu/scheme_decode.h"
 #include "kernels/cpu/scheme_search.h"
+#include "op/plane_tiles.h"
 
 namespace edgequant {
 namespace {
-
-constexpr size_t kLine = 64;  // bytes of the cache
 
 // True if the words of a row are a plain stream of bytes: the fast and the usual case.
 bool IsStream(const Plane& p) {
@@ -32,13 +31,6 @@ size_t RowBytesOf(const Plane& p, const PlaneShape& s, size_t cols) {
   if (!p.flat) return s.inner * size_t(p.word) / 8;
   return p.trits ? cols / 5 : cols * size_t(p.bits) / 8;
 }
-int PlaceOfSlot(const Plane& p, size_t slot) {
-  int place = int(slot);
-  for (size_t k = 0; k < p.order.size(); ++k)
-    if (p.order[k] == int(slot)) place = int(k);
-  return p.high_first ? p.word - (place + 1) * p.bits : place * p.bits;
-}
-
 template <class Word>
 Word Load(const uint8_t* p) {
   Word w;
@@ -71,71 +63,8 @@ void UnpackDown(const Plane& p, const PlaneShape& s, const uint8_t* data, size_t
       const size_t word = r / (s.lanes * s.slots) * s.lanes + r % s.lanes;
       const size_t at = p.cols_first ? c * s.inner + word : word * s.inner + c, step = p.cols_first ? s.inner : 1;
       ReadSlot(p.word, data + at * bytes, step * bytes, std::min(kAtOnce, cols - c),
-               PlaceOfSlot(p, r / s.lanes % s.slots), p.offset, (1 << p.bits) - 1, out + (r - first) * stride + c);
+               BitOfSlot(p, int(r / s.lanes % s.slots)), p.offset, (1 << p.bits) - 1, out + (r - first) * stride + c);
     }
-}
-
-// 32-bit words along the columns, stored with those of a column's neighbours side by side (GPTQ).
-void UnpackAcross(const Plane& p, const PlaneShape& s, const uint8_t* data, size_t cols, size_t first, size_t count,
-                  uint8_t* out, size_t stride) {
-  const size_t per_chunk = 32, words = per_chunk * size_t(p.bits) / size_t(p.word);  // 32 elements fill whole words
-  const size_t bytes = size_t(p.word) / 8;
-  for (size_t c = 0; c < cols; c += per_chunk)
-    for (size_t r = first; r < first + count; ++r) {
-      uint8_t stream[32] = {};
-      const size_t n = std::min(per_chunk, cols - c), w0 = c / per_chunk * words;
-      for (size_t w = 0; w < words && w0 + w < s.words; ++w)
-        memcpy(stream + w * bytes, data + ((w0 + w) * s.inner + r) * bytes, bytes);
-      UnpackBits(stream, n, p.bits, false, p.offset, out + (r - first) * stride + c);
-    }
-}
-bool IsAcross(const Plane& p) {
-  return !p.down && p.cols_first && p.lanes == 1 && p.order.empty() && !p.high_first && !p.trits && !p.flat &&
-         (p.slots == 0 || p.slots * p.bits == p.word);
-}
-
-// Rows are packed one by one; then the words of all rows that belong together are written side by side.
-template <class Word>
-void PackAcross(const Plane& p, const PlaneShape& s, const uint8_t* codes, size_t cols, size_t first, size_t count,
-                uint8_t* data) {
-  const size_t step = s.words + kLine / sizeof(Word);  // rows apart from each other in the cache
-  thread_local Scratch memory;
-  Word* const stream = memory.Get<Word>(count * step);
-  for (size_t r = 0; r < count; ++r) {
-    uint8_t* const row = reinterpret_cast<uint8_t*>(stream + r * step);
-    PackBits(codes + r * cols, cols, p.bits, false, p.offset, row);
-    const size_t used = BytesOfBits(cols, p.bits);
-    memset(row + used, 0, s.words * sizeof(Word) - used);
-  }
-  Word line[kLine / sizeof(Word)];
-  for (size_t w = 0; w < s.words; ++w) {
-    for (size_t r = 0; r < count; ++r) line[r] = stream[r * step + w];
-    memcpy(data + (w * s.inner + first) * sizeof(Word), line, count * sizeof(Word));
-  }
-}
-void PackAcross(const Plane& p, const PlaneShape& s, const uint8_t* codes, size_t cols, size_t first, size_t count,
-                uint8_t* data) {
-  if (p.word == 8) PackAcross<uint8_t>(p, s, codes, cols, first, count, data);
-  else if (p.word == 16) PackAcross<uint16_t>(p, s, codes, cols, first, count, data);
-  else PackAcross<uint32_t>(p, s, codes, cols, first, count, data);
-}
-
-// Words that run down the rows, stored column by column, where no byte holds parts of a slot (AWQ, torchao).
-bool IsBytesDown(const Plane& p) {
-  return p.down && p.cols_first && p.slots > 0 && p.lanes > 0 && !p.trits && !p.flat && 8 % p.bits == 0;
-}
-void PackBytesDown(const Plane& p, const PlaneShape& s, const uint8_t* codes, size_t rows, size_t cols, size_t first,
-                   size_t count, uint8_t* data) {
-  const size_t bytes = size_t(p.word) / 8, per = size_t(8 / p.bits), chunk = s.lanes * s.slots;
-  const size_t begin = first / chunk * s.lanes, end = std::min(s.words, (first + count + chunk - 1) / chunk * s.lanes);
-  std::vector<const uint8_t*> from((end - begin) * bytes * per, nullptr);
-  for (size_t w = begin; w < end; ++w)
-    for (size_t slot = 0; slot < s.slots; ++slot) {
-      const size_t row = w / s.lanes * chunk + slot * s.lanes + w % s.lanes;
-      const size_t place = size_t(PlaceOfSlot(p, slot) / p.bits);
-      if (row < rows) from[(w - begin) * bytes * per + place] = codes + (row - first) * cols;
-    }
-  PackColumns(from.data(), (end - begin) * bytes, cols, p.bits, p.offset, data + begin * bytes, s.inner * bytes);
 }
 
 // Words along the columns whose neighbours hold neighbours, with other slots further on (HQQ, I2_S).
@@ -153,7 +82,7 @@ void PackSpread(const Plane& p, const PlaneShape& s, const uint8_t* codes, size_
     for (size_t slot = 0; slot < s.slots; ++slot) {
       const size_t i = w / s.lanes * s.lanes * s.slots + slot * s.lanes + lane;
       if (i >= n) break;
-      const int bit = PlaceOfSlot(p, slot);
+      const int bit = BitOfSlot(p, int(slot));
       for (size_t k = 0; k < std::min(count, n - i); ++k) line[k] |= uint32_t((codes[i + k] + p.offset) & mask) << bit;
     }
     for (size_t k = 0; k < count; ++k) WriteWord(out, p.word, w + k, line[k]);
@@ -163,8 +92,9 @@ void PackSpread(const Plane& p, const PlaneShape& s, const uint8_t* codes, size_
 
 }  // namespace
 
-void UnpackRows(const Plane& p, const uint8_t* data, size_t rows, size_t cols, size_t first, size_t count,
+void UnpackRows(const Plane& plane, const uint8_t* data, size_t rows, size_t cols, size_t first, size_t count,
                 uint8_t* out, size_t stride) {
+  const Plane p = plane.down ? WithSlots(plane) : plane;
   const PlaneShape s = ShapeOf(p, rows, cols);
   if (IsStream(p) && IsByteAligned(p, cols)) {
     const size_t row_bytes = RowBytesOf(p, s, cols);
@@ -172,10 +102,16 @@ void UnpackRows(const Plane& p, const uint8_t* data, size_t rows, size_t cols, s
       if (p.trits) UnpackTrits(data + r * row_bytes, cols, out);
       else UnpackBits(data + r * row_bytes, cols, p.bits, p.high_first, p.offset, out);
     }
+  } else if (PlaneTile::Fits(p)) {
+    thread_local Scratch memory;
+    PlaneTile tile(p, rows, cols, memory);
+    for (size_t r = first, n; r < first + count; r += n) {
+      n = std::min(tile.rows(), first + count - r);
+      tile.Read(data, r, n);
+      for (size_t k = 0; k < n; ++k, out += stride) tile.Take(r + k, out);
+    }
   } else if (p.down && p.slots > 0 && !p.trits) {
     UnpackDown(p, s, data, cols, first, count, out, stride);
-  } else if (IsAcross(p)) {
-    UnpackAcross(p, s, data, cols, first, count, out, stride);
   } else if (IsSpread(p, s)) {
     const size_t bytes = size_t(p.word) / 8;  // runs of neighbours in one slot of neighbouring words
     for (size_t r = first; r < first + count; ++r, out += stride) {
@@ -184,7 +120,7 @@ void UnpackRows(const Plane& p, const uint8_t* data, size_t rows, size_t cols, s
       for (size_t c = 0; c < cols;) {
         const size_t lane = i % s.lanes, n = std::min(s.lanes - lane, cols - c);
         ReadSlot(p.word, words + (i / (s.lanes * s.slots) * s.lanes + lane) * bytes, bytes, n,
-                 PlaceOfSlot(p, i / s.lanes % s.slots), p.offset, (1 << p.bits) - 1, out + c);
+                 BitOfSlot(p, int(i / s.lanes % s.slots)), p.offset, (1 << p.bits) - 1, out + c);
         i += n;
         c += n;
       }
@@ -221,22 +157,8 @@ void PackRows(const Plane& p, const uint8_t* codes, size_t stride, size_t rows, 
   }
 }
 
-size_t TileRows(const Plane& p) {
-  const size_t bytes = size_t(p.word) / 8;
-  if (IsAcross(p)) return kLine / bytes;
-  if (!IsBytesDown(p)) return 0;
-  const size_t lanes = size_t(p.lanes);
-  return std::max<size_t>(1, kLine / (lanes * bytes)) * lanes * size_t(p.slots);
-}
-
-void PackTile(const Plane& p, const uint8_t* codes, size_t rows, size_t cols, size_t first, size_t count,
-              uint8_t* data) {
-  const PlaneShape s = ShapeOf(p, rows, cols);
-  if (IsAcross(p)) PackAcross(p, s, codes, cols, first, count, data);
-  else PackBytesDown(p, s, codes, rows, cols, first, count, data);
-}
-
-void PackPlane(const Plane& p, const uint8_t* codes, size_t rows, size_t cols, uint8_t* data) {
+void PackPlane(const Plane& plane, const uint8_t* codes, size_t rows, size_t cols, uint8_t* data) {
+  const Plane p = plane.down ? WithSlots(plane) : plane;
   const PlaneShape s = ShapeOf(p, rows, cols);
   if (RowsAreApart(p, cols)) {
     ParallelFor(rows, 16, [&](size_t begin, size_t end) {
@@ -245,10 +167,17 @@ void PackPlane(const Plane& p, const uint8_t* codes, size_t rows, size_t cols, u
     return;
   }
   const size_t bytes = size_t(p.word) / 8;
-  if (const size_t tile = TileRows(p)) {
-    ParallelFor(rows, tile, [&](size_t begin, size_t end) {
-      for (size_t r = begin; r < end; r += tile)
-        PackTile(p, codes + r * cols, rows, cols, r, std::min(tile, end - r), data);
+  if (PlaneTile::Fits(p)) {
+    Scratch unused;
+    const size_t at_once = PlaneTile(p, rows, cols, unused).rows();
+    ParallelFor(rows, at_once, [&](size_t begin, size_t end) {
+      thread_local Scratch memory;
+      PlaneTile tile(p, rows, cols, memory);
+      for (size_t r = begin; r < end; r += at_once) {
+        tile.Begin(r, std::min(at_once, end - r));
+        tile.Put(r, codes + r * cols, std::min(at_once, end - r));
+        tile.Write(data);
+      }
     });
   } else if (p.down && p.slots > 0 && !p.trits) {
     const int mask = (1 << p.bits) - 1;
@@ -261,7 +190,7 @@ void PackPlane(const Plane& p, const uint8_t* codes, size_t rows, size_t cols, u
           memset(line, 0, sizeof line);
           for (size_t slot = 0; slot < s.slots; ++slot) {
             const size_t r = w / s.lanes * s.lanes * s.slots + slot * s.lanes + w % s.lanes;
-            const int bit = PlaceOfSlot(p, slot);
+            const int bit = BitOfSlot(p, int(slot));
             if (r >= rows) continue;
             for (size_t c = 0; c < n; ++c) line[c] |= uint32_t((codes[r * cols + c0 + c] + p.offset) & mask) << bit;
           }

@@ -15,11 +15,6 @@ size_t RowBytesApart(const Plane& p, size_t cols);
 // Integers of rows [first, first + count), one byte each, `stride` bytes a row, to their places in the plane.
 void PackRows(const Plane& p, const uint8_t* codes, size_t stride, size_t rows, size_t cols, size_t first, size_t count,
               uint8_t* data);
-// Rows whose words, where they are not apart, fill whole lines of memory: PackTile may be given as many that begin at a
-// multiple of it, or all that are left, in any order. 0: there is no such number.
-size_t TileRows(const Plane& p);
-void PackTile(const Plane& p, const uint8_t* codes, size_t rows, size_t cols, size_t first, size_t count,
-              uint8_t* data);
 // The whole plane, on all threads.
 void PackPlane(const Plane& p, const uint8_t* codes, size_t rows, size_t cols, uint8_t* data);
 

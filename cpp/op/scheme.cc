@@ -149,6 +149,20 @@ void ScaleReader::ReadScaled(Part part, Part super_part, float zero, size_t row,
                      layout_.count[int(part)], zero, super, out);
 }
 
+// Integers of a row of a part whose rows are read in tiles.
+void ScaleReader::TakeRow(Part part, size_t row, uint8_t* out) {
+  Integers& of = tiles_[int(part)];
+  const Plane& p = PlaneOf(*q_.scheme, part);
+  const Grid2 grid = GridOf(*q_.scheme, part, q_.rows, q_.cols);
+  if (!of.tile) of.tile.emplace(p, grid.rows, grid.cols, of.memory);
+  if (row < of.first || row >= of.end) {
+    of.first = row;
+    of.end = std::min(grid.rows, row + of.tile->rows());
+    of.tile->Read(q_.arrays[part], row, of.end - row);
+  }
+  of.tile->Take(row, out);
+}
+
 // Integers or numbers of a row of a part, as floats.
 void ScaleReader::ReadPart(Part part, size_t row, float* out) {
   const Scheme& s = *q_.scheme;
@@ -164,6 +178,7 @@ void ScaleReader::ReadPart(Part part, size_t row, float* out) {
   }
   uint8_t* const integers = integers_.Get<uint8_t>(grid.cols);
   if (s.interleaved) ReadPieces(p, from, layout_.bytes, blocks, n, integers);
+  else if (PlaneTile::Fits(p)) TakeRow(part, row, integers);
   else UnpackRows(p, from, grid.rows, grid.cols, row, 1, integers, grid.cols);
   for (size_t c = 0; c < grid.cols; ++c) out[c] = float(integers[c]);
 }

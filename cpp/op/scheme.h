@@ -1,10 +1,11 @@
 // Matrices in run-time formats: their arrays, decoding.
 #pragma once
 #include <memory>
+#include <optional>
 #include <vector>
 
 #include "core/scratch.h"
-#include "format/plane.h"
+#include "op/plane_tiles.h"
 
 namespace edgequant {
 
@@ -61,6 +62,7 @@ class ScaleReader {
 
  private:
   void ReadPart(Part part, size_t row, float* out);
+  void TakeRow(Part part, size_t row, uint8_t* out);
   void ReadScaled(Part part, Part super_part, float zero, size_t row, float* out);
 
   const SchemeView& q_;
@@ -69,6 +71,12 @@ class ScaleReader {
   const uint8_t* end_ = nullptr;
   struct Patterns;
   std::unique_ptr<Patterns> at_once_;  // of integers times one number for each block
+  struct Integers {                    // rows [first, end) of a plane in tiles
+    std::optional<PlaneTile> tile;
+    size_t first = 0, end = 0;
+    Scratch memory;
+  };
+  Integers tiles_[kParts];
   Scratch integers_, super_;
 };
 

@@ -5,6 +5,7 @@
 #undef HWY_TARGET_INCLUDE
 #define HWY_TARGET_INCLUDE "kernels/cpu/bits.cc"
 #include <hwy/foreach_target.h>  // keep order
+#include <hwy/cache_control.h>
 #include <hwy/highway.h>
 
 HWY_BEFORE_NAMESPACE();
@@ -262,48 +263,123 @@ void Pack(const uint8_t* codes, size_t n, int bits, bool high_first, int offset,
   }
 }
 
-HWY_INLINE uint8_t ByteOfColumn(const uint8_t* const* from, int bits, int offset, size_t c) {
-  unsigned byte = 0;
-  for (int j = 0; j * bits < 8; ++j)
-    if (from[j]) byte |= (unsigned(from[j][c] + offset) & ((1u << bits) - 1)) << (j * bits);
-  return uint8_t(byte);
+constexpr size_t kColumnsAhead = 16, kLine = 64, kMuchMemory = 1 << 20;
+
+// A square of elements, as many as a vector of 16 bytes holds: rows are paired with those half the square further down,
+// as often as that takes to bring columns together.
+template <class T>
+HWY_INLINE void TransposeSquare(const uint8_t* HWY_RESTRICT from, size_t from_step, uint8_t* HWY_RESTRICT to,
+                                size_t to_step) {
+  constexpr size_t n = 16 / sizeof(T);
+#if HWY_TARGET == HWY_SCALAR
+  for (size_t i = 0; i < n; ++i)
+    for (size_t k = 0; k < n; ++k)
+      memcpy(to + k * to_step + i * sizeof(T), from + i * from_step + k * sizeof(T), sizeof(T));
+#else
+  const D16 d8;
+  const hn::Repartition<T, D16> d;
+  hn::Vec<decltype(d)> a[n], b[n];
+  for (size_t i = 0; i < n; ++i) a[i] = hn::BitCast(d, hn::LoadU(d8, from + i * from_step));
+  for (size_t turn = n; turn > 1; turn /= 2) {
+    for (size_t i = 0; i < n / 2; ++i)
+      b[2 * i] = hn::InterleaveLower(d, a[i], a[i + n / 2]), b[2 * i + 1] = hn::InterleaveUpper(d, a[i], a[i + n / 2]);
+    for (size_t i = 0; i < n; ++i) a[i] = b[i];
+  }
+  for (size_t i = 0; i < n; ++i) hn::StoreU(hn::BitCast(d8, a[i]), d8, to + i * to_step);
+#endif
 }
 
-// 16 bytes of 16 columns at a time: rows are paired with those eight further down, four times.
-void PackDown(const uint8_t* const* from, size_t bytes, size_t cols, int bits, int offset, uint8_t* out, size_t step) {
-  const size_t per = size_t(8 / bits);
-  size_t whole_bytes = 0, whole_cols = 0;
+// A column is soon to be read, or written.
+template <bool kWrite>
+HWY_INLINE void FetchColumn(const uint8_t* column, size_t bytes) {
+  for (size_t at = 0; at < bytes + kLine - 1; at += kLine) __builtin_prefetch(column + HWY_MIN(at, bytes - 1), kWrite, 3);
+}
+
+// Whole lines of the cache may go to memory past it, so that they need not be read first.
+HWY_INLINE void WriteColumn(const uint8_t* HWY_RESTRICT from, size_t bytes, [[maybe_unused]] bool past,
+                            uint8_t* HWY_RESTRICT to) {
 #if HWY_TARGET != HWY_SCALAR
-  const D16 d;
-  const hn::Repartition<uint16_t, D16> d2;
-  const V16 add = hn::Set(d, uint8_t(offset)), mask = hn::Set(d, uint8_t((1 << bits) - 1));
-  whole_bytes = bytes / 16 * 16;
-  whole_cols = cols / 16 * 16;
-  for (size_t c = 0; c < whole_cols; c += 16)
-    for (size_t k = 0; k < whole_bytes; k += 16) {
-      V16 a[16], b[16];
-      for (size_t i = 0; i < 16; ++i) {
-        V16 v = hn::Zero(d);
-        for (size_t j = 0; j < per; ++j) {
-          const uint8_t* const row = from[(k + i) * per + j];
-          if (!row) continue;
-          V16 code = hn::LoadU(d, row + c);
-          if (offset) code = hn::And(hn::Add(code, add), mask);
-          v = hn::Or(v, hn::BitCast(d, hn::ShiftLeftSame(hn::BitCast(d2, code), int(j) * bits)));
-        }
-        a[i] = v;
-      }
-      for (int turn = 0; turn < 4; ++turn) {
-        for (size_t i = 0; i < 8; ++i)
-          b[2 * i] = hn::InterleaveLower(d, a[i], a[i + 8]), b[2 * i + 1] = hn::InterleaveUpper(d, a[i], a[i + 8]);
-        for (size_t i = 0; i < 16; ++i) a[i] = b[i];
-      }
-      for (size_t i = 0; i < 16; ++i) hn::StoreU(a[i], d, out + (c + i) * step + k);
-    }
+  const D8 d;
+  for (size_t i = 0; past && i < bytes; i += hn::Lanes(d)) hn::Stream(hn::Load(d, from + i), d, to + i);
+  if (past) return;
 #endif
-  for (size_t c = 0; c < cols; ++c)
-    for (size_t k = c < whole_cols ? whole_bytes : 0; k < bytes; ++k)
-      out[c * step + k] = ByteOfColumn(from + k * per, bits, offset, c);
+  memcpy(to, from, bytes);
+}
+
+// Columns lie far from each other: a few at a time are put together, or taken apart, nearby.
+template <class T, bool kToColumns, class Lines, class Columns>
+void MoveColumns(Lines* lines, size_t line_step, size_t count, size_t n, Columns* columns, size_t column_step) {
+  constexpr size_t square = 16 / sizeof(T), most = kMostLines * sizeof(T);
+  alignas(64) uint8_t near[square * most];
+  const bool past = kToColumns && n * column_step >= kMuchMemory &&
+                    (reinterpret_cast<uintptr_t>(columns) | column_step | (count * sizeof(T))) % kLine == 0;
+  const auto fetch = [&](size_t c) HWY_ATTR {
+    if (c < n && !past) FetchColumn<kToColumns>(columns + c * column_step, count * sizeof(T));
+  };
+  for (size_t c = 0; c < kColumnsAhead; ++c) fetch(c);
+  for (size_t c = 0; c < n; c += square) {
+    const size_t some = HWY_MIN(square, n - c);
+    for (size_t i = 0; i < square; ++i) fetch(c + kColumnsAhead + i);
+    Lines* const at = lines + c * sizeof(T);
+    if constexpr (kToColumns) {
+      for (size_t k = 0; k < count; k += square)
+        TransposeSquare<T>(at + k * line_step, line_step, near + k * sizeof(T), most);
+      for (size_t i = 0; i < some; ++i)
+        WriteColumn(near + i * most, count * sizeof(T), past, columns + (c + i) * column_step);
+    } else {
+      for (size_t i = 0; i < some; ++i) memcpy(near + i * most, columns + (c + i) * column_step, count * sizeof(T));
+      for (size_t k = 0; k < count; k += square)
+        TransposeSquare<T>(near + k * sizeof(T), most, at + k * line_step, line_step);
+    }
+  }
+  if (past) hwy::FlushStream();
+}
+
+template <bool kToColumns, class Lines, class Columns>
+HWY_INLINE void MoveColumnsOf(int bytes, Lines* lines, size_t step, size_t count, size_t n, Columns* columns,
+                              size_t column_step) {
+  if (bytes == 1) MoveColumns<uint8_t, kToColumns>(lines, step, count, n, columns, column_step);
+  else if (bytes == 2) MoveColumns<uint16_t, kToColumns>(lines, step, count, n, columns, column_step);
+  else MoveColumns<uint32_t, kToColumns>(lines, step, count, n, columns, column_step);
+}
+void ToColumns(int bytes, const uint8_t* lines, size_t step, size_t count, size_t n, uint8_t* columns,
+               size_t column_step) {
+  MoveColumnsOf<true>(bytes, lines, step, count, n, columns, column_step);
+}
+void FromColumns(int bytes, const uint8_t* columns, size_t column_step, size_t count, size_t n, uint8_t* lines,
+                 size_t step) {
+  MoveColumnsOf<false>(bytes, lines, step, count, n, columns, column_step);
+}
+
+void Put(const uint8_t* HWY_RESTRICT codes, size_t n, int bits, int bit, int offset, bool add,
+         uint8_t* HWY_RESTRICT out) {
+  const int mask = (1 << bits) - 1;
+  size_t i = 0;
+#if HWY_TARGET != HWY_SCALAR
+  const D8 d;
+  const V8 more = hn::Set(d, uint8_t(offset)), ones = hn::Set(d, uint8_t(mask));
+  const hn::Repartition<uint16_t, D8> d2;
+  for (; i + hn::Lanes(d) <= n; i += hn::Lanes(d)) {
+    const V8 code = hn::And(hn::Add(hn::LoadU(d, codes + i), more), ones);
+    const V8 there = hn::BitCast(d, hn::ShiftLeftSame(hn::BitCast(d2, code), bit));
+    hn::StoreU(add ? hn::Or(hn::LoadU(d, out + i), there) : there, d, out + i);
+  }
+#endif
+  for (; i < n; ++i) out[i] = uint8_t((add ? out[i] : 0) | ((codes[i] + offset) & mask) << bit);
+}
+void Take(const uint8_t* HWY_RESTRICT bytes, size_t n, int bits, int bit, int offset, uint8_t* HWY_RESTRICT out) {
+  const int mask = (1 << bits) - 1;
+  size_t i = 0;
+#if HWY_TARGET != HWY_SCALAR
+  const D8 d;
+  const V8 less = hn::Set(d, uint8_t(offset)), ones = hn::Set(d, uint8_t(mask));
+  const hn::Repartition<uint16_t, D8> d2;
+  for (; i + hn::Lanes(d) <= n; i += hn::Lanes(d)) {  // bits of the neighbour are masked
+    const V8 low = hn::BitCast(d, hn::ShiftRightSame(hn::BitCast(d2, hn::LoadU(d, bytes + i)), bit));
+    hn::StoreU(hn::And(hn::Sub(low, less), ones), d, out + i);
+  }
+#endif
+  for (; i < n; ++i) out[i] = uint8_t(((bytes[i] >> bit) - offset) & mask);
 }
 
 }  // namespace HWY_NAMESPACE
@@ -316,7 +392,10 @@ namespace bits {
 
 HWY_EXPORT(Unpack);
 HWY_EXPORT(Pack);
-HWY_EXPORT(PackDown);
+HWY_EXPORT(ToColumns);
+HWY_EXPORT(FromColumns);
+HWY_EXPORT(Put);
+HWY_EXPORT(Take);
 
 }  // namespace bits
 
@@ -334,10 +413,23 @@ void PackBits(const uint8_t* codes, size_t n, int bits, bool high_first, int off
   HWY_DYNAMIC_DISPATCH(Pack)(codes, n, bits, high_first, offset, out);
 }
 
-void PackColumns(const uint8_t* const* from, size_t bytes, size_t cols, int width, int offset, uint8_t* out,
-                 size_t step) {
+void LinesToColumns(int bytes, const uint8_t* lines, size_t step, size_t count, size_t n, uint8_t* columns,
+                    size_t column_step) {
   using namespace bits;
-  HWY_DYNAMIC_DISPATCH(PackDown)(from, bytes, cols, width, offset, out, step);
+  HWY_DYNAMIC_DISPATCH(ToColumns)(bytes, lines, step, count, n, columns, column_step);
+}
+void ColumnsToLines(int bytes, const uint8_t* columns, size_t column_step, size_t count, size_t n, uint8_t* lines,
+                    size_t step) {
+  using namespace bits;
+  HWY_DYNAMIC_DISPATCH(FromColumns)(bytes, columns, column_step, count, n, lines, step);
+}
+void PutSlot(const uint8_t* codes, size_t n, int width, int bit, int offset, bool add, uint8_t* out) {
+  using namespace bits;
+  HWY_DYNAMIC_DISPATCH(Put)(codes, n, width, bit, offset, add, out);
+}
+void TakeSlot(const uint8_t* bytes, size_t n, int width, int bit, int offset, uint8_t* out) {
+  using namespace bits;
+  HWY_DYNAMIC_DISPATCH(Take)(bytes, n, width, bit, offset, out);
 }
 
 namespace {

@@ -19,10 +19,19 @@ void UnpackBlocks(const uint8_t* src, size_t step, size_t blocks, size_t n, int 
 // The inverse; `offset` is added, unused bits of the last byte are 0. Codes must be below 2^bits.
 void PackBits(const uint8_t* codes, size_t n, int bits, bool high_first, int offset, uint8_t* out);
 
-// The same down the columns: byte k of column c is at out[c * step + k]. Its codes are from[k * 8 / bits + j][c], j
-// counting from its lowest bit; null for none. bits: 1, 2, 4 or 8.
-void PackColumns(const uint8_t* const* from, size_t bytes, size_t cols, int bits, int offset, uint8_t* out,
-                 size_t step);
+// Codes of one slot of n bytes, from bit `bit` on: with `add` beside what the bytes hold, else alone. TakeSlot is the
+// inverse. bits: 1, 2, 4 or 8.
+void PutSlot(const uint8_t* codes, size_t n, int bits, int bit, int offset, bool add, uint8_t* out);
+void TakeSlot(const uint8_t* bytes, size_t n, int bits, int bit, int offset, uint8_t* out);
+
+// `count` lines of n elements of 1, 2 or 4 bytes, and the n columns that they have together, count elements each; steps
+// are in bytes. There must be room for WholeSquares(count) lines of WholeSquares(n) elements.
+constexpr size_t kMostLines = 256;
+constexpr size_t WholeSquares(size_t n) { return (n + 15) / 16 * 16; }
+void LinesToColumns(int bytes, const uint8_t* lines, size_t step, size_t count, size_t n, uint8_t* columns,
+                    size_t column_step);
+void ColumnsToLines(int bytes, const uint8_t* columns, size_t column_step, size_t count, size_t n, uint8_t* lines,
+                    size_t step);
 
 // Five digits in each byte; the last byte is filled up with zeros.
 void UnpackTrits(const uint8_t* src, size_t n, uint8_t* out);

@@ -5,6 +5,8 @@
 #include <random>
 #include <vector>
 
+#include "core/scratch.h"
+
 namespace edgequant {
 namespace {
 
@@ -37,14 +39,16 @@ std::vector<Plane> Layouts() {
       add(bits, word, down);
     }
   add(4, 32, slots, down, transposed, [](Plane& p) { p.order = {0, 2, 4, 6, 1, 3, 5, 7}; });
+  add(4, 8, slots, down, transposed, [](Plane& p) { p.lanes = 32; });
+  add(4, 8, slots, down, transposed, [](Plane& p) { p.lanes = 32, p.chunks_first = true; });
+  add(2, 16, slots, down, transposed, [](Plane& p) { p.lanes = 4, p.chunks_first = true; });
   add(8, 8, [](Plane& p) { p.trits = true; });
   return all;
 }
 
 // Every layout: PackPlane's bytes read element by element, and UnpackRows gives the elements back.
-TEST(Planes, EveryElementIsWhereTheDescriptionSays) {
+void CheckLayouts(size_t rows, size_t cols) {
   std::mt19937 random(1);
-  const size_t rows = 64, cols = 96;
   for (const Plane& p : Layouts()) {
     const int values = p.trits ? 3 : 1 << p.bits;
     std::vector<uint8_t> codes(rows * cols);
@@ -68,6 +72,25 @@ TEST(Planes, EveryElementIsWhereTheDescriptionSays) {
     std::vector<uint8_t> again(data.size(), 0xa5);
     for (size_t r = 0; r < rows; ++r) PackRows(p, &codes[r * cols], cols, rows, cols, r, 1, again.data());
     EXPECT_EQ(again, data) << text();
+  }
+}
+TEST(Planes, EveryElementIsWhereTheDescriptionSays) { CheckLayouts(64, 96); }
+TEST(Planes, LastWordsMayBePartlyUsed) { CheckLayouts(150, 40); }
+
+// Matrices of many lines of memory, which begin with one, are written past the cache.
+TEST(Planes, LargePlanesOfManyRowsAWord) {
+  const size_t rows = 2048, cols = 1024;
+  std::vector<uint8_t> codes(rows * cols), back(rows * cols);
+  std::mt19937 random(1);
+  for (uint8_t& c : codes) c = uint8_t(random() % 16);
+  for (const Plane& p : Layouts()) {
+    if (p.bits != 4 || !p.cols_first) continue;
+    const size_t bytes = ShapeOf(p, rows, cols).bytes(p);
+    Scratch memory;  // aligned
+    uint8_t* const data = memory.Get<uint8_t>(bytes);
+    PackPlane(p, codes.data(), rows, cols, data);
+    UnpackRows(p, data, rows, cols, 0, rows, back.data(), cols);
+    EXPECT_EQ(back, codes) << "word " << p.word << " down " << p.down << " lanes " << p.lanes;
   }
 }
 
