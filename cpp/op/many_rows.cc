@@ -3,6 +3,7 @@
 #include <string.h>
 
 #include <algorithm>
+#include <numeric>
 
 #include "core/threads.h"
 #include "kernels/cpu/gemm.h"
@@ -12,16 +13,17 @@ namespace {
 
 static_assert(kBlockK == int(kActivationBlock));
 
+constexpr size_t kTilesAhead = 4;  // of results that come into the L2 cache
 constexpr size_t kTilesAtOnce = ManyRows::kAtOnce / kTileRows;
 
 // What one thread needs for a strip.
 struct StripMemory {
-  Scratch values, scale, minimum, start, sub_scale, sub_minimum, sums;
+  Scratch values, scale, minimum, sub_scale, sub_minimum, sums;
   DecodedStrip Strip(int panels, size_t groups) {
     const size_t columns = size_t(panels) * kPanelRows;
-    return {panels, OperandsOfTiles().run, values.Get<int8_t>(kBlockK * columns), scale.Get<float>(groups * columns),
-            minimum.Get<float>(groups * columns), start.Get<int32_t>(groups * columns),
-            sub_scale.Get<int32_t>(groups * columns), sub_minimum.Get<int32_t>(groups * columns)};
+    return {panels, TileRun(), values.Get<int8_t>(kBlockK * columns), scale.Get<float>(groups * columns),
+            minimum.Get<float>(groups * columns), sub_scale.Get<int32_t>(groups * columns),
+            sub_minimum.Get<int32_t>(groups * columns)};
   }
 };
 
@@ -29,10 +31,11 @@ uint8_t* At(const MutableRowsView& y, size_t i, size_t column) {
   return static_cast<uint8_t*>(y.data) + ptrdiff_t(i) * y.stride + column * (y.type == FormatId::kF32 ? 4 : 2);
 }
 
-// Rows of y lie so far apart that each is a miss of its own when it is written.
+// Rows of y lie so far apart that each is a miss of its own when it is written. kLevel: of the cache, 1 or 2.
+template <int kLevel>
 void PrefetchRow(const MutableRowsView& y, size_t i, size_t first, size_t n) {
   for (const uint8_t *p = At(y, i, first), *end = At(y, i, first + n); p < end; p += kPanelLine)
-    __builtin_prefetch(p, 1);
+    __builtin_prefetch(p, 1, 4 - kLevel);
 }
 
 }  // namespace
@@ -54,11 +57,16 @@ void ManyRows::Fill(const RowsView& x, Compute compute, const Panel& w) {
   groups_per_block_ = size_t(kBlockK / layout.group);
   q_ = q_memory_.Get<uint8_t>(tiles_ * blocks_ * kTileRows * kBlockK);
   scale_ = scale_memory_.Get<float>(tiles_ * blocks_ * kTileRows);
-  sum_ = sum_memory_.Get<float>(tiles_ * blocks_ * groups_per_block_ * kTileRows);
   const size_t groups_per_header = size_t(layout.groups_per_header), pairs_per_header = (groups_per_header + 1) / 2;
-  pairs_per_block_ = layout.two_level() ? groups_per_block_ / groups_per_header * pairs_per_header : 0;
+  const size_t groups_per_start = layout.fold != 0 ? groups_per_header : 1;
+  starts_per_block_ = groups_per_block_ / groups_per_start;
+  sums_per_block_ = layout.minima && !layout.two_level() ? groups_per_block_ : 0;
+  pairs_per_block_ =
+      layout.minima && layout.two_level() ? groups_per_block_ / groups_per_header * pairs_per_header : 0;
+  start_ = start_memory_.Get<int32_t>(tiles_ * blocks_ * starts_per_block_ * kTileRows);
+  sum_ = sum_memory_.Get<float>(tiles_ * blocks_ * sums_per_block_ * kTileRows);
   pair_ = pair_memory_.Get<int32_t>(tiles_ * blocks_ * pairs_per_block_ * kTileRows);
-  const TileOperands operands = OperandsOfTiles();
+  const int run = TileRun(), zero = TileZero(layout);
   const float min_ratio = layout.min_factor / layout.factor;
   ParallelFor(tiles_, 1, [&](size_t begin, size_t end) {
     static thread_local Scratch row_memory, scale_row_memory;
@@ -80,13 +88,15 @@ void ManyRows::Fill(const RowsView& x, Compute compute, const Panel& w) {
       if (layout.grid) TransposeActivations(row, kTileRows * padded, row);
       for (size_t b = 0; b < blocks_; ++b) {
         const size_t at = b * tiles_ + t;
-        InterleaveActivations(row + b * kBlockK, padded, kBlockK, operands.run, operands.plus128,
-                              q_ + at * kTileRows * kBlockK);
+        InterleaveActivations(row + b * kBlockK, padded, kBlockK, run, q_ + at * kTileRows * kBlockK);
         for (size_t r = 0; r < kTileRows; ++r) {
           scale_[at * kTileRows + r] = row_scale[r * blocks_ + b] * layout.factor;
           SumActivations(row + r * padded + b * kBlockK, groups_per_block_, layout.group, sums);
-          for (size_t g = 0; g < groups_per_block_ && pairs_per_block_ == 0; ++g)
-            sum_[(at * groups_per_block_ + g) * kTileRows + r] = float(sums[g]) * min_ratio;
+          for (size_t i = 0; i < starts_per_block_; ++i)
+            start_[(at * starts_per_block_ + i) * kTileRows + r] =
+                -zero * std::accumulate(sums + i * groups_per_start, sums + (i + 1) * groups_per_start, 0);
+          for (size_t g = 0; g < sums_per_block_; ++g)
+            sum_[(at * sums_per_block_ + g) * kTileRows + r] = float(sums[g]) * min_ratio;
           for (size_t p = 0; p < pairs_per_block_; ++p) {
             const size_t first = p / pairs_per_header * groups_per_header + p % pairs_per_header * 2;
             const int32_t second = p % pairs_per_header * 2 + 1 < groups_per_header ? sums[first + 1] : 0;
@@ -137,10 +147,13 @@ void ManyRows::Multiply(const Panel& w, size_t task, const Rows& rows, const Mut
     args.y = sums;
     for (size_t t = first_tile; t < last_tile; ++t) {
       const size_t at = b * tiles_ + t, row = t * per_tile, end = last ? std::min(row + per_tile, rows.count) : row;
-      for (size_t i = row; i < end; ++i) PrefetchRow(y, rows[i], column, n);
+      const size_t soon = row + kTilesAhead * per_tile, soon_end = last ? std::min(soon + per_tile, rows.count) : 0;
+      for (size_t i = soon; i < soon_end; ++i) PrefetchRow<2>(y, rows[i], column, n);
+      for (size_t i = row; i < end; ++i) PrefetchRow<1>(y, rows[i], column, n);
       args.x = q_ + at * kTileRows * kBlockK;
       args.x_scale = scale_ + at * kTileRows;
-      args.x_sum = sum_ + at * groups_per_block_ * kTileRows;
+      args.x_start = start_ + at * starts_per_block_ * kTileRows;
+      args.x_sum = sum_ + at * sums_per_block_ * kTileRows;
       args.x_pair = pair_ + at * pairs_per_block_ * kTileRows;
       multiply(args);
       for (size_t i = row; i < end; ++i) {

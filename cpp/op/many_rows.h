@@ -29,12 +29,14 @@ class ManyRows {
   size_t Chunks() const;
 
   int digits_ = 1;
-  size_t tiles_ = 0, blocks_ = 0, groups_per_block_ = 0, pairs_per_block_ = 0;
-  Scratch q_memory_, scale_memory_, sum_memory_, pair_memory_;
-  uint8_t* q_ = nullptr;     // [block][tile][256 / run][4][run], what runs are gemm.h says
-  float* scale_ = nullptr;   // [block][tile][4]
-  float* sum_ = nullptr;     // [block][tile][group][4]; layouts with two levels have pairs instead
-  int32_t* pair_ = nullptr;  // [block][tile][pair][4]
+  size_t tiles_ = 0, blocks_ = 0, groups_per_block_ = 0;
+  size_t starts_per_block_ = 0, sums_per_block_ = 0, pairs_per_block_ = 0;
+  Scratch q_memory_, scale_memory_, start_memory_, sum_memory_, pair_memory_;
+  uint8_t* q_ = nullptr;      // [block][tile][256 / run][4][run], what runs are gemm.h says
+  float* scale_ = nullptr;    // [block][tile][4]
+  int32_t* start_ = nullptr;  // [block][tile][group][4], or header for group where those are folded
+  float* sum_ = nullptr;      // [block][tile][group][4], with minima; layouts with two levels have pairs instead
+  int32_t* pair_ = nullptr;   // [block][tile][pair][4]
 };
 
 }  // namespace edgequant

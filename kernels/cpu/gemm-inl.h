@@ -16,13 +16,6 @@ namespace HWY_NAMESPACE {
 
 constexpr bool kSumsInRegisters = kParts == 1;
 
-template <class C>
-HWY_INLINE Line SignedValues(const Line& codes, [[maybe_unused]] const Table16& table, [[maybe_unused]] int zero) {
-  if constexpr (C::kTable) return LookUp(table, codes);
-  else if constexpr (C::kBits == 8) return codes;
-  else return Minus(codes, zero);
-}
-
 // Scales and minima of groups [first, first + count) of panel number `index`.
 HWY_NOINLINE void DecodeScales(const PanelLayout& layout, const uint8_t* HWY_RESTRICT panel, size_t first, size_t count,
                                int index, const DecodedStrip& out) {
@@ -55,80 +48,52 @@ HWY_NOINLINE void DecodeScales(const PanelLayout& layout, const uint8_t* HWY_RES
   }
 }
 
-// Sums of a group's values times 128: two of them, as a dot product takes 4 cycles.
-using ValueSums = Regs<Ints, 2>;
+// The integer that a folded layout multiplies the codes of group g by, twice in each lane.
+HWY_INLINE Ints FoldedScale(const PanelLayout& layout, const uint8_t* HWY_RESTRICT header, size_t g) {
+  const Ints scale = TimesPlus(SubScale(layout, header, g), SetInts(layout.fold), SetInts(0));
+  return JoinPairs(scale, scale);
+}
 
-// kFold: values are multiplied by the group's sub-scale, which `sub_scale` holds twice in each lane.
 template <class C, bool kFold, int kFirst, int kSteps>
-HWY_INLINE void DecodeSteps(UnitReader<C>& unit, const Table16& table, int zero, const Ints& sub_scale,
-                            StripWriter& out, ValueSums& sums) {
-  static constexpr uint8_t k128[4] = {128, 128, 128, 128};
-  [[maybe_unused]] const Quad offset = LoadQuad(k128);
+HWY_INLINE void DecodeSteps(UnitReader<C>& unit, const Table16& table, [[maybe_unused]] int zero,
+                            [[maybe_unused]] const Ints& folded, StripWriter& out) {
   For<kSteps>([&](auto i) EDGEQUANT_UNROLLED {
     constexpr int step = kFirst + i;
-    Line v = SignedValues<C>(unit.template Next<step>(), table, zero);
-    if constexpr (kFold) v = TimesBytes(v, sub_scale);
-    [[maybe_unused]] Ints& sum = sums.template At<step % 2>();
-    if constexpr (kUnsignedDot) sum = DotValues<C::kDot>(sum, offset, v);
-    out.Put<step>(v);
+    const Line codes = unit.template Next<step>();
+    if constexpr (!kFold) {
+      out.Put<step>(OperandOf<C>(codes, table));
+    } else {
+      Line v = codes;
+      if constexpr (C::kTable) v = LookUp(table, codes);
+      else v = Minus(codes, zero);
+      v = TimesBytes(v, folded);
+      out.Put<step>(kUnsignedDot ? FlipTops(v) : v);
+    }
   });
 }
 
-template <class C, bool kHalfUnits, bool kTwoLevel, bool kFold>
+template <class C, bool kFold>
 void DecodePanel(const PanelLayout& layout, const uint8_t* HWY_RESTRICT panel, size_t first, size_t count, int index,
                  const DecodedStrip& out) {
-  const size_t columns = size_t(out.panels) * kPanelRows;
   const size_t per_header = size_t(layout.groups_per_header), header_bytes = layout.header_bytes();
-  const int units = kHalfUnits ? 1 : layout.group / kPanelUnit, zero = layout.zero, fold = layout.fold;
-  const Table16 table = LoadTable(layout.values);
+  const size_t group = size_t(layout.group);
+  const int zero = layout.zero;
+  const Table16 table = kFold ? LoadTable(layout.values) : OperandTable(layout);
   const uint8_t* HWY_RESTRICT p = panel + layout.CodesAt(first);
   StripWriter values(out, index);
-  int32_t* HWY_RESTRICT start = out.start + index * kPanelRows;
   DecodeScales(layout, panel, first, count, index, out);
   for (size_t before = first % per_header; count > 0; before = 0, p += header_bytes) {
     const size_t n = HWY_MIN(per_header - before, count);
     const uint8_t* HWY_RESTRICT header = p - header_bytes;  // of two levels, which begin with one
-    ValueSums sums;
-    Ints total = SetInts(0), sub_scale = total;
-    size_t g = 0;
-    const auto begin = [&]() EDGEQUANT_UNROLLED {
-      sums.template At<0>() = sums.template At<1>() = SetInts(0);
-      if constexpr (kTwoLevel) sub_scale = SubScale(layout, header, g);
-      if constexpr (kFold) {
-        sub_scale = TimesPlus(sub_scale, SetInts(fold), SetInts(0));
-        sub_scale = JoinPairs(sub_scale, sub_scale);
-      }
-    };
-    const auto finish = [&]() EDGEQUANT_UNROLLED {
-      const Ints sum = Plus(sums.template At<0>(), sums.template At<1>());
-      ++g;
-      if constexpr (kFold) {
-        total = Plus(total, sum);
-      } else if constexpr (kTwoLevel) {
-        total = TimesPlus(sub_scale, sum, total);
-      } else {
-        StoreNegated(sum, start);
-        start += columns;
-      }
-    };
-    while (g < n) {
-      begin();
-      for (int u = 0; u < units; ++u) {
-        UnitReader<C> unit{p, {}, {}};
-        DecodeSteps<C, kFold, 0, kHalfUnits ? 4 : 8>(unit, table, zero, sub_scale, values, sums);
-        if constexpr (kHalfUnits) {
-          finish();
-          begin();
-          DecodeSteps<C, kFold, 4, 4>(unit, table, zero, sub_scale, values, sums);
-        }
-        p += C::kUnitBytes;
-        values.Advance(8);
-      }
-      finish();
-    }
-    if constexpr (kTwoLevel) {
-      StoreNegated(total, start);
-      start += columns;
+    for (size_t k = 0; k < n * group; k += kPanelUnit) {
+      UnitReader<C> unit{p, {}, {}};
+      Ints folded;
+      if constexpr (kFold) folded = FoldedScale(layout, header, k / group);
+      DecodeSteps<C, kFold, 0, 4>(unit, table, zero, folded, values);
+      if constexpr (kFold) folded = FoldedScale(layout, header, (k + kPanelUnit / 2) / group);
+      DecodeSteps<C, kFold, 4, 4>(unit, table, zero, folded, values);
+      p += C::kUnitBytes;
+      values.Advance(8);
     }
     count -= n;
   }
@@ -159,13 +124,13 @@ HWY_INLINE void DotGroup(int steps, const uint8_t* HWY_RESTRICT& x, const int8_t
   } while (w != end);
   TurnTile<kDot, kPanels>(sums);
 }
-// The same 16 numbers per panel for all rows; without offsets they are 0.
+// A number per row, for all columns.
 template <int kPanels>
 HWY_INLINE void StartSums(const int32_t* HWY_RESTRICT start, Regs<Ints, kTileRows * kPanels>& sums) {
-  For<kPanels>([&](auto v) EDGEQUANT_UNROLLED {
-    const Ints s = kUnsignedDot ? LoadInts(start + v * kPanelRows) : SetInts(0);
-    For<kTileRows>([&](auto r) EDGEQUANT_UNROLLED {
-      constexpr int at = r * kPanels + decltype(v)::value;
+  For<kTileRows>([&](auto r) EDGEQUANT_UNROLLED {
+    const Ints s = SetInts(start[r]);
+    For<kPanels>([&](auto v) EDGEQUANT_UNROLLED {
+      constexpr int at = decltype(r)::value * kPanels + v;
       sums.template At<at>() = s;
       Keep(sums.template At<at>());
     });
@@ -208,7 +173,7 @@ void MultiplyTile(const TileArgs& a) {
   ForTile<kPanels>([&](auto, auto, auto i) EDGEQUANT_UNROLLED { SetTotal<i>(ZeroFloats(), total, memory); });
   for (int g = 0; g < a.groups; ++g) {
     Regs<Ints, kSums> sums;
-    StartSums<kPanels>(a.strip->start + g * kColumns, sums);
+    StartSums<kPanels>(a.x_start + g * kTileRows, sums);
     DotGroup<kDot, kPanels>(a.group / 4, x, w, ahead, sums);
     For<kPanels>([&](auto v) EDGEQUANT_UNROLLED {
       const Floats scale = LoadFloats(a.strip->scale + g * kColumns + v * kPanelRows);
@@ -242,18 +207,22 @@ void MultiplyTwoLevelTile(const TileArgs& a) {
   const int headers = a.groups / a.groups_per_header, pairs = (a.groups_per_header + 1) / 2;
   for (int h = 0; h < headers; ++h) {
     Regs<Ints, kSumsInRegisters ? kSums : 0> total;
-    Regs<Ints, kSums> start;
-    StartSums<kPanels>(a.strip->start + h * kColumns, start);
-    if constexpr (kFold) DotGroup<kDot, kPanels>(a.groups_per_header * a.group / 4, x, w, ahead, start);
-    ForTile<kPanels>(
-        [&](auto, auto, auto i) EDGEQUANT_UNROLLED { SetTotal<i>(start.template At<i>(), total, memory); });
-    const int32_t* HWY_RESTRICT sub_scale = a.strip->sub_scale + h * a.groups_per_header * kColumns;
-    for (int g = 0; g < a.groups_per_header && !kFold; ++g, sub_scale += kColumns) {
+    if constexpr (kFold) {
       Regs<Ints, kSums> sums;
-      ForTile<kPanels>([&](auto, auto, auto i) EDGEQUANT_UNROLLED { sums.template At<i>() = SetInts(0); });
+      StartSums<kPanels>(a.x_start + h * kTileRows, sums);
+      DotGroup<kDot, kPanels>(a.groups_per_header * a.group / 4, x, w, ahead, sums);
+      ForTile<kPanels>(
+          [&](auto, auto, auto i) EDGEQUANT_UNROLLED { SetTotal<i>(sums.template At<i>(), total, memory); });
+    } else {
+      ForTile<kPanels>([&](auto, auto, auto i) EDGEQUANT_UNROLLED { SetTotal<i>(SetInts(0), total, memory); });
+    }
+    const int first = h * a.groups_per_header, last = kFold ? first : first + a.groups_per_header;
+    for (int g = first; g < last; ++g) {
+      Regs<Ints, kSums> sums;
+      StartSums<kPanels>(a.x_start + g * kTileRows, sums);
       DotGroup<kDot, kPanels>(a.group / 4, x, w, ahead, sums);
       For<kPanels>([&](auto v) EDGEQUANT_UNROLLED {
-        const Ints scale = LoadInts(sub_scale + v * kPanelRows);
+        const Ints scale = LoadInts(a.strip->sub_scale + g * kColumns + v * kPanelRows);
         For<kTileRows>([&](auto r) EDGEQUANT_UNROLLED {
           constexpr int i = r * kPanels + decltype(v)::value;
           SetTotal<i>(TimesPlus(scale, sums.template At<i>(), TotalOf<i>(total, memory)), total, memory);
@@ -285,16 +254,12 @@ void MultiplyTwoLevelTile(const TileArgs& a) {
   }
 }
 
-template <class C, bool kTwoLevel, bool kFold>
-DecodeFn PickDecode(const PanelLayout& layout) {
-  return layout.group < kPanelUnit ? DecodePanel<C, true, kTwoLevel, kFold> : DecodePanel<C, false, kTwoLevel, kFold>;
-}
 template <int kBits, bool kTable>
 DecodeFn PickDecode(const PanelLayout& layout) {
   using C = Codes<kBits, kTable>;
   if constexpr (kBits > 1 && kBits <= 4)
-    if (layout.fold != 0) return PickDecode<C, true, true>(layout);
-  return layout.two_level() ? PickDecode<C, true, false>(layout) : PickDecode<C, false, false>(layout);
+    if (layout.fold != 0) return DecodePanel<C, true>;
+  return DecodePanel<C, false>;
 }
 template <DotUnit kDot, int kPanels, bool kMinima>
 TileFn PickTile(const PanelLayout& layout) {

@@ -1,5 +1,6 @@
 #include "kernels/cpu/gemm.h"
 #include "kernels/cpu/compat.h"
+#include "kernels/cpu/gemv.h"
 #include "kernels/cpu/grid_products.h"
 
 #undef HWY_TARGET_INCLUDE
@@ -28,9 +29,10 @@ TileFn TileOf(const PanelLayout& layout, int panels) {
   return panels == 1 ? PickTile<1>(layout) : panels == 2 ? PickTile<2>(layout) : PickTile<3>(layout);
 }
 int StripPanelsOf() { return kStripPanels; }
-TileOperands OperandsOf() {
-  return {kUnsignedDot, WithDotUnit([](auto unit) { return 4 * kTileSteps<unit>; })};
+int TileRunOf() {
+  return WithDotUnit([](auto unit) { return 4 * kTileSteps<unit>; });
 }
+int ZeroOfFolded() { return kUnsignedDot ? 128 : 0; }
 
 }  // namespace HWY_NAMESPACE
 }  // namespace edgequant::panel
@@ -43,7 +45,8 @@ namespace panel {
 HWY_EXPORT(DecodeOf);
 HWY_EXPORT(TileOf);
 HWY_EXPORT(StripPanelsOf);
-HWY_EXPORT(OperandsOf);
+HWY_EXPORT(TileRunOf);
+HWY_EXPORT(ZeroOfFolded);
 
 }  // namespace panel
 using namespace panel;
@@ -53,7 +56,10 @@ DecodeFn FindDecode(const PanelLayout& layout) {
 }
 TileFn FindTile(const PanelLayout& layout, int panels) { return HWY_DYNAMIC_DISPATCH(TileOf)(layout, panels); }
 int StripPanels() { return HWY_DYNAMIC_DISPATCH(StripPanelsOf)(); }
-TileOperands OperandsOfTiles() { return HWY_DYNAMIC_DISPATCH(OperandsOf)(); }
+int TileRun() { return HWY_DYNAMIC_DISPATCH(TileRunOf)(); }
+int TileZero(const PanelLayout& layout) {
+  return layout.fold != 0 ? HWY_DYNAMIC_DISPATCH(ZeroOfFolded)() : GemvZero(layout);
+}
 
 }  // namespace edgequant
 #endif

@@ -12,14 +12,13 @@ inline constexpr int kBlockK = 256;      // k in a block; activations have one s
 inline constexpr int kMaxStripPanels = 3;
 
 // `panels` panels of a strip, decoded for one block of k. A row of numbers is one per column, 16 * panels. Layouts with
-// two levels have the integers of groups apart, and scale, minimum and start once per header.
+// two levels have the integers of groups apart, and scale and minimum once per header.
 struct DecodedStrip {
   int panels;
   int run;                // of k of a row, side by side: 4 or 8, as the tile wants it
-  int8_t* values;         // [k / run][panels][16][run]
+  int8_t* values;         // [k / run][panels][16][run], as DotCodes takes them
   float* scale;           // [groups] rows
   float* minimum;         // the same, only if the layout has minima
-  int32_t* start;         // what sums of products begin with
   int32_t* sub_scale;     // [groups] rows
   int32_t* sub_minimum;   // [groups / 2] rows of two 16-bit numbers each
 };
@@ -32,6 +31,7 @@ using DecodeFn = void (*)(const PanelLayout& layout, const uint8_t* panel, size_
 struct TileArgs {
   const DecodedStrip* strip;
   const uint8_t* x;       // [k / run][kTileRows][run]
+  const int32_t* x_start;  // [groups][kTileRows]: what sums begin with; of headers where those are folded
   const float* x_sum;     // [groups][kTileRows], times minima
   const int32_t* x_pair;  // [groups / 2][kTileRows], times sub-minima: the sums of two groups, 16 bits each
   const float* x_scale;   // [kTileRows]
@@ -46,12 +46,8 @@ DecodeFn FindDecode(const PanelLayout& layout);
 TileFn FindTile(const PanelLayout& layout, int panels);
 int StripPanels();  // panels in a strip on this machine
 
-// How tiles on this machine want their operands: what is added to x, and k of a row that lie side by side, in x and in
-// the strip.
-struct TileOperands {
-  bool plus128;
-  int run;
-};
-TileOperands OperandsOfTiles();
+int TileRun();  // k of a row that lie side by side for tiles on this machine, in x and in the strip
+// What tiles on this machine take for the zero of a layout's codes.
+int TileZero(const PanelLayout& layout);
 
 }  // namespace edgequant

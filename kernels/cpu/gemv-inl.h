@@ -14,19 +14,6 @@ EDGEQUANT_BEFORE_VNNI
 namespace edgequant::panel {
 namespace HWY_NAMESPACE {
 
-template <class C>
-HWY_INLINE Table16 GemvTable(const PanelLayout& layout) {
-  const Table16 t = LoadTable(layout.values);
-  return kUnsignedDot ? FlipTops(t) : t;
-}
-// From codes to what the dot product takes.
-template <class C>
-HWY_INLINE Line GemvOperand(const Line& codes, [[maybe_unused]] const Table16& table) {
-  if constexpr (C::kTable) return LookUp(table, codes);
-  else if constexpr (C::kBits == 8 && kUnsignedDot) return FlipTops(codes);
-  else return codes;
-}
-
 // Sums of one row: a dot product takes 4 cycles, so there must be 4 of them or so, but more would not fit the
 // registers. Single bits of one row are bound by arithmetic: each line is shifted for every other step only, and the
 // steps between have sums of their own, of twice the bits.
@@ -65,7 +52,7 @@ HWY_INLINE void DotSteps(UnitReader<C>& unit, const Table16& table, const int8_t
     constexpr int step = kFirst + i, chain = step % kChains<C, kRows>;
     Line w;
     if constexpr (kBitPairs<C, kRows>) w = unit.template NextOfPair<step>();
-    else w = GemvOperand<C>(unit.template Next<step>(), table);
+    else w = OperandOf<C>(unit.template Next<step>(), table);
     For<kRows>([&](auto r) EDGEQUANT_UNROLLED {
       Ints& sum = sums.template At<kChains<C, kRows> * r + chain>();
       sum = DotCodes<C::kSmall, C::kDot>(sum, w, LoadQuad(x + size_t(r) * x_stride + 4 * step));
@@ -80,7 +67,7 @@ void GemvPanel(const GemvArgs& a) {
   const int8_t* HWY_RESTRICT x = a.x;
   const size_t per_header = size_t(layout.groups_per_header), header_bytes = layout.header_bytes();
   const int units_per_group = layout.group / kPanelUnit;
-  const Table16 table = GemvTable<C>(layout);
+  const Table16 table = OperandTable(layout);
   alignas(64) float scale[kTwoLevel ? 1 : 16 * 16], minimum[kTwoLevel ? 1 : 16 * 16];
   Regs<Floats, kRows> y;
   Regs<Ints, kTwoLevel ? kRows : 0> total, low;  // of a header

@@ -78,14 +78,12 @@ void GemvGrid(const GemvArgs& a) {
 template <class G>
 void DecodeGrid(const PanelLayout& layout, const uint8_t* panel, size_t first, size_t count, int index,
                 const DecodedStrip& out) {
-  constexpr int kGroups = kGridBlock / G::kGroup, kHalvesPerGroup = G::kGroup / kHalf;
-  static constexpr uint8_t k128[4] = {128, 128, 128, 128};
+  constexpr int kGroups = kGridBlock / G::kGroup;
   const size_t columns = size_t(out.panels) * kPanelRows;
   const size_t at = size_t(index) * kPanelRows;
   const GridBlockAt<G> block(layout, panel, first / kGroups);
   typename ReaderOf<G>::Type reader(*layout.grid);
-  const auto values = LoadValues(G(), *layout.grid, false);
-  [[maybe_unused]] const Quad offset = LoadQuad(k128);
+  const auto values = LoadValues(G(), *layout.grid, kUnsignedDot);
   StoreFloats(FromF16(block.number), out.scale + at);
   for (size_t g = 0; g < count; ++g) {
     Ints scale, minimum, next;
@@ -98,23 +96,11 @@ void DecodeGrid(const PanelLayout& layout, const uint8_t* panel, size_t first, s
       }
   }
   if (layout.minima) StoreFloats(Times(FromF16(block.number), layout.min_factor / layout.factor), out.minimum + at);
-  Ints start = SetInts(0), sum = SetInts(0);
   StripWriter to(out, index);
   ForBlock<G>(
-      reader, values, block.lines,
-      [&](int, auto odd) EDGEQUANT_UNROLLED {
-        if constexpr (odd % kHalvesPerGroup == 0) sum = SetInts(0);
-      },
-      [&](int, auto i, const Line& v) EDGEQUANT_UNROLLED {
-        if constexpr (kUnsignedDot) sum = DotValues<DotUnit::kNone>(sum, offset, v);
-        to.Put<i>(v);
-      },
-      [&](int half, auto odd) EDGEQUANT_UNROLLED {
-        to.Advance(kHalfSteps);
-        if constexpr ((odd + 1) % kHalvesPerGroup == 0)
-          start = TimesPlus(LoadInts(out.sub_scale + size_t(half / kHalvesPerGroup) * columns + at), sum, start);
-      });
-  StoreNegated(start, out.start + at);
+      reader, values, block.lines, [](int, auto) {},
+      [&](int, auto i, const Line& v) EDGEQUANT_UNROLLED { to.Put<i>(v); },
+      [&](int, auto) EDGEQUANT_UNROLLED { to.Advance(kHalfSteps); });
 }
 
 // pick(codes) for what the layout has; null if that is no known format's.

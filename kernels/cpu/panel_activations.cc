@@ -3,6 +3,8 @@
 #include <string.h>
 
 #include <algorithm>
+#include <cmath>
+#include <limits>
 
 #include "core/half.h"
 
@@ -41,40 +43,45 @@ void LoadBlock(FormatId type, const void* x, size_t n, float* HWY_RESTRICT out) 
   }
 }
 
-// The largest magnitude, or NaN if any number is not finite.
+// The largest magnitude, or NaN if any number is not finite. Bits of magnitudes have the order of the numbers.
 float Magnitude(const float* HWY_RESTRICT x) {
-  const DF df;
-  const size_t lanes = hn::Lanes(df);
-  auto most = hn::Zero(df), poison = hn::Zero(df);
-  for (size_t i = 0; i < kActivationBlock; i += lanes) {
-    const auto v = hn::LoadU(df, x + i);
-    most = hn::Max(most, hn::Abs(v));
-    poison = hn::MulAdd(v, hn::Zero(df), poison);
-  }
-  return hn::GetLane(hn::MaxOfLanes(df, most)) + hn::GetLane(hn::SumOfLanes(df, poison));
+  const hn::RebindToUnsigned<DF> du;
+  const size_t lanes = hn::Lanes(du);
+  auto most = hn::Zero(du);
+  for (size_t i = 0; i < kActivationBlock; i += lanes)
+    most = hn::Max(most, hn::And(hn::BitCast(du, hn::LoadU(DF(), x + i)), hn::Set(du, 0x7fffffffu)));
+  const uint32_t bits = std::min(hn::GetLane(hn::MaxOfLanes(du, most)), 0x7fc00000u);
+  float magnitude;
+  memcpy(&magnitude, &bits, 4);
+  return std::isfinite(magnitude) ? magnitude : std::numeric_limits<float>::quiet_NaN();
 }
 
 // x * inverse, rounded, and `digits` - 1 times 128 times what is left, rounded.
 void RoundBlock(const float* HWY_RESTRICT x, float inverse, int digits, int8_t* HWY_RESTRICT q, size_t stride) {
   const DF df;
+  const hn::RebindToSigned<DF> di;
   const hn::Rebind<int8_t, DF> d8;
-  const size_t lanes = hn::Lanes(df);
-  for (size_t i = 0; i < kActivationBlock; i += lanes) {
+  const auto large = hn::Set(df, 0x1.8p23f);  // bits of sums with it count whole numbers
+  for (size_t i = 0; i < kActivationBlock; i += hn::Lanes(df)) {
     auto t = hn::Mul(hn::LoadU(df, x + i), hn::Set(df, inverse));
     for (int d = 0; d < digits; ++d) {
-      const auto whole = hn::NearestInt(t);
-      hn::StoreU(hn::DemoteTo(d8, whole), d8, q + size_t(d) * stride + i);
-      t = hn::Mul(hn::Sub(t, hn::ConvertTo(df, whole)), hn::Set(df, 128.0f));
+      const auto whole = hn::Add(t, large);
+      const auto number = hn::Sub(hn::BitCast(di, whole), hn::BitCast(di, large));
+      hn::StoreU(hn::DemoteTo(d8, number), d8, q + size_t(d) * stride + i);
+      t = hn::Mul(hn::Sub(t, hn::Sub(whole, large)), hn::Set(df, 128.0f));
     }
   }
 }
 
 void QuantizeRow(FormatId type, const void* x, size_t k, int digits, int8_t* q, size_t stride, float* scale,
                  size_t scale_stride) {
-  HWY_ALIGN float block[kActivationBlock];
+  HWY_ALIGN float copy[kActivationBlock];
   const size_t size = type == FormatId::kF32 ? 4 : 2;
   for (size_t at = 0, b = 0; at < k; at += kActivationBlock, ++b, q += kActivationBlock) {
-    LoadBlock(type, static_cast<const uint8_t*>(x) + at * size, std::min(k - at, kActivationBlock), block);
+    const uint8_t* const from = static_cast<const uint8_t*>(x) + at * size;
+    const bool whole = type == FormatId::kF32 && k - at >= kActivationBlock;
+    if (!whole) LoadBlock(type, from, std::min(k - at, kActivationBlock), copy);
+    const float* const block = whole ? reinterpret_cast<const float*>(from) : copy;
     const float magnitude = Magnitude(block);
     float step, inverse;
     if (!(magnitude < 3.4e38f)) {  // NaN
@@ -104,20 +111,13 @@ void QuantizeRow(FormatId type, const void* x, size_t k, int digits, int8_t* q, 
 
 // Runs of the size of a Word.
 template <class Word>
-void InterleaveRuns(const int8_t* HWY_RESTRICT q, size_t stride, size_t k, bool plus128, uint8_t* HWY_RESTRICT out) {
-  const Word flip = plus128 ? Word(0x8080808080808080u) : 0;
-  for (size_t i = 0; i < k; i += sizeof(Word)) {
-    for (size_t r = 0; r < 4; ++r, out += sizeof(Word)) {
-      Word bits;
-      memcpy(&bits, q + r * stride + i, sizeof(Word));
-      bits ^= flip;
-      memcpy(out, &bits, sizeof(Word));
-    }
-  }
+void InterleaveRuns(const int8_t* HWY_RESTRICT q, size_t stride, size_t k, uint8_t* HWY_RESTRICT out) {
+  for (size_t i = 0; i < k; i += sizeof(Word))
+    for (size_t r = 0; r < 4; ++r, out += sizeof(Word)) memcpy(out, q + r * stride + i, sizeof(Word));
 }
-void InterleaveRows(const int8_t* q, size_t stride, size_t k, int run, bool plus128, uint8_t* out) {
-  if (run == 8) InterleaveRuns<uint64_t>(q, stride, k, plus128, out);
-  else InterleaveRuns<uint32_t>(q, stride, k, plus128, out);
+void InterleaveRows(const int8_t* q, size_t stride, size_t k, int run, uint8_t* out) {
+  if (run == 8) InterleaveRuns<uint64_t>(q, stride, k, out);
+  else InterleaveRuns<uint32_t>(q, stride, k, out);
 }
 
 void TransposeFours(const int8_t* q, size_t n, int8_t* out) {
@@ -163,8 +163,8 @@ void QuantizeActivations(FormatId type, const void* x, size_t k, int digits, int
                          size_t scale_stride) {
   HWY_DYNAMIC_DISPATCH(QuantizeRow)(type, x, k, digits, q, stride, scale, scale_stride);
 }
-void InterleaveActivations(const int8_t* q, size_t stride, size_t k, int run, bool plus128, uint8_t* out) {
-  HWY_DYNAMIC_DISPATCH(InterleaveRows)(q, stride, k, run, plus128, out);
+void InterleaveActivations(const int8_t* q, size_t stride, size_t k, int run, uint8_t* out) {
+  HWY_DYNAMIC_DISPATCH(InterleaveRows)(q, stride, k, run, out);
 }
 void TransposeActivations(const int8_t* q, size_t n, int8_t* out) { HWY_DYNAMIC_DISPATCH(TransposeFours)(q, n, out); }
 void SumActivations(const int8_t* q, size_t count, int group, int32_t* sums) {

@@ -17,9 +17,9 @@ inline constexpr int kExactDigits = 4;
 void QuantizeActivations(FormatId type, const void* x, size_t k, int digits, int8_t* q, size_t stride, float* scale,
                          size_t scale_stride);
 
-// Four rows of k int8 (a multiple of `run`), one after another, as the GEMM tile reads them: [k / run][4][run], plus
-// 128 if asked. Runs of 4 or 8.
-void InterleaveActivations(const int8_t* q, size_t stride, size_t k, int run, bool plus128, uint8_t* out);
+// Four rows of k int8 (a multiple of `run`), one after another, as the GEMM tile reads them: [k / run][4][run].
+// Runs of 4 or 8.
+void InterleaveActivations(const int8_t* q, size_t stride, size_t k, int run, uint8_t* out);
 
 // Transposes the 4 x 4 int8 of every 16 of n (a multiple of 16), as the steps of compact panels of grids take them. In
 // place if out is q.

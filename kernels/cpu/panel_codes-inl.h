@@ -55,6 +55,18 @@ struct UnitReader {
   }
 };
 
+HWY_INLINE Table16 OperandTable(const PanelLayout& layout) {
+  const Table16 t = LoadTable(layout.values);
+  return kUnsignedDot ? FlipTops(t) : t;
+}
+// From codes to what DotCodes takes.
+template <class C>
+HWY_INLINE Line OperandOf(const Line& codes, [[maybe_unused]] const Table16& table) {
+  if constexpr (C::kTable) return LookUp(table, codes);
+  else if constexpr (C::kBits == 8 && kUnsignedDot) return FlipTops(codes);
+  else return codes;
+}
+
 // Scales, and minima if there are any, of groups [first, first + count) of the header at p: 16 floats per group,
 // `stride` apart. Aligned. For layouts with one level.
 HWY_INLINE void ReadScales(const PanelLayout& layout, const uint8_t* HWY_RESTRICT p, int first, int count,

@@ -15,7 +15,7 @@ namespace HWY_NAMESPACE {
 
 int32_t Total(const Ints& v) {
   alignas(64) int32_t sums[16];
-  StoreNegated(v, sums);
+  StoreInts(v, sums);
   int32_t total = 0;
   for (int32_t s : sums) total ^= s;
   return total;

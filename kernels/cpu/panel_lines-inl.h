@@ -261,14 +261,6 @@ HWY_INLINE Ints DotCodes(const Ints& sum, const Line& codes, Quad x) {
     else return DotParts<kDot>(sum.template At<i>(), codes.template At<i>(), x);
   });
 }
-// Activations (plus 128 if kUnsignedDot) times signed values.
-template <DotUnit kDot>
-HWY_INLINE Ints DotValues(const Ints& sum, Quad x, const Line& values) {
-  return Parts<Ints>([&](auto i) EDGEQUANT_UNROLLED {
-    if constexpr (kUnsignedDot) return DotParts<kDot>(sum.template At<i>(), x, values.template At<i>());
-    else return DotParts<kDot>(sum.template At<i>(), values.template At<i>(), x);
-  });
-}
 
 // ---- Sums and scales
 
@@ -277,9 +269,6 @@ HWY_INLINE Ints SetInts(int32_t v) {
 }
 HWY_INLINE Ints LoadInts(const int32_t* p) {
   return Parts<Ints>([&](auto i) EDGEQUANT_UNROLLED { return hn::Load(D32(), p + i * kLanes); });
-}
-HWY_INLINE void StoreNegated(const Ints& v, int32_t* p) {
-  For<kParts>([&](auto i) EDGEQUANT_UNROLLED { hn::Store(hn::Neg(v.template At<i>()), D32(), p + i * kLanes); });
 }
 HWY_INLINE void StoreInts(const Ints& v, int32_t* p) {
   For<kParts>([&](auto i) EDGEQUANT_UNROLLED { hn::Store(v.template At<i>(), D32(), p + i * kLanes); });

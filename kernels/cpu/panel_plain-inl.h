@@ -69,14 +69,9 @@ inline HWY_NOINLINE Ints DotCodes(const Ints& sum, const Line& codes, const Quad
     return s;
   });
 }
-template <DotUnit kDot>
-inline HWY_NOINLINE Ints DotValues(const Ints& sum, const Quad& x, const Line& values) {
-  return DotCodes<false, kDot>(sum, values, x);
-}
 
 inline HWY_NOINLINE Ints SetInts(int32_t v) { return Each<Ints, 16>([&](int) { return v; }); }
 inline HWY_NOINLINE Ints LoadInts(const int32_t* p) { return Each<Ints, 16>([&](int i) { return p[i]; }); }
-inline HWY_NOINLINE void StoreNegated(const Ints& v, int32_t* p) { for (int i = 0; i < 16; ++i) p[i] = -v.v[i]; }
 inline HWY_NOINLINE void StoreInts(const Ints& v, int32_t* p) { memcpy(p, v.v, 64); }
 inline HWY_NOINLINE Ints JoinPairs(const Ints& low, const Ints& high) {
   return Each<Ints, 16>([&](int i) { return int32_t((uint32_t(low.v[i]) & 0xffff) | uint32_t(high.v[i]) << 16); });

@@ -69,7 +69,7 @@ HWY_INLINE Ints DotMost(const Ints& sum, const Quad& x, const Line& values) {
       return DotMatrices(sum.template At<i>(), x, values.template At<i>());
     });
 #endif
-  return DotValues<kDot>(sum, x, values);
+  return DotCodes<false, kDot>(sum, values, x);
 }
 
 // Adds the products of kTileSteps lines of each panel and 4 rows of activations to sums [row][panel].
@@ -105,7 +105,7 @@ HWY_INLINE void DotTile(const uint8_t* HWY_RESTRICT x, const int8_t* HWY_RESTRIC
     const Quad quad = LoadQuad(x + r * 4);
     For<kPanels>([&](auto v) EDGEQUANT_UNROLLED {
       Ints& sum = sums.template At<decltype(r)::value * kPanels + v>();
-      sum = DotValues<kDot>(sum, quad, values.template At<v>());
+      sum = DotCodes<false, kDot>(sum, values.template At<v>(), quad);
     });
   });
 }
