@@ -5,7 +5,7 @@
 #include <hwy/foreach_target.h>  // keep order
 #include <hwy/highway.h>
 
-#include "kernels/cpu/scheme_rule-inl.h"
+#include "kernels/cpu/scheme_codes-inl.h"
 
 HWY_BEFORE_NAMESPACE();
 namespace edgequant {
