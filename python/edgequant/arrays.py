@@ -21,10 +21,10 @@ def as_matrix(w: Any) -> tuple[np.ndarray, str]:
     """
     torch = sys.modules.get("torch")
     if torch is not None and isinstance(w, torch.Tensor):
-        w = w.detach().cpu().contiguous()
-        if w.dtype == torch.bfloat16:
-            return w.view(torch.int16).numpy().view(np.uint16), "bf16"
-        w = w.numpy()
+        bf16 = w.dtype == torch.bfloat16
+        w = tensor_numbers(w.detach().cpu())
+        if bf16:
+            return np.ascontiguousarray(w).reshape(w.shape), "bf16"
     elif not isinstance(w, np.ndarray):
         w = _from_protocols(w)
     name = w.dtype.name
@@ -41,10 +41,18 @@ def as_plane(a: Any) -> np.ndarray:
     torch = sys.modules.get("torch")
     if torch is not None and isinstance(a, torch.Tensor):
         a = a.detach().cpu()
-        if a.dtype == torch.bfloat16:
-            return a.view(torch.int16).numpy().view(np.uint16)
-        return a.view(torch.uint8).numpy() if str(a.dtype).startswith("torch.float8") else a.numpy()
+        return tensor_numbers(a.view(torch.uint8) if str(a.dtype).startswith("torch.float8") else a)
     return a if isinstance(a, np.ndarray) else _from_protocols(a)
+
+
+def tensor_numbers(t: Any) -> np.ndarray:
+    """A view of a torch tensor's numbers on the CPU, bfloat16 as uint16; Error where NumPy has no such numbers."""
+    try:
+        if str(t.dtype) == "torch.bfloat16":
+            return np.asarray(t.resolve_neg().view(sys.modules["torch"].int16).numpy()).view(np.uint16)
+        return np.asarray(t.resolve_neg().numpy())
+    except (TypeError, RuntimeError) as e:
+        raise Error(f"a tensor of {t.dtype}, {t.layout} cannot be read as an array: {e}") from None
 
 
 def _from_protocols(w: Any) -> np.ndarray:

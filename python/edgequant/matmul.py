@@ -12,6 +12,7 @@ import numpy as np
 
 from edgequant import _core
 from edgequant._core import Error
+from edgequant.arrays import tensor_numbers
 
 if TYPE_CHECKING:
     from edgequant.tensor import QuantizedTensor
@@ -76,7 +77,8 @@ def matmul(
 
     Args:
       x: activations (..., K): a NumPy array or torch tensor on the CPU, or anything with DLPack; float32, float16 or
-        bfloat16 (float64 is rounded to float32). Not copied if the numbers of a row lie side by side.
+        bfloat16 (float64 is rounded to float32). Not copied if the numbers of a row lie side by side. Gradients do not
+        pass; `edgequant.torch` has layers.
       q: weights (N, K).
       out: where to put the result (..., N), of type float32, float16 or bfloat16; contiguous. Default: a new array
         of the kind and type of `x`.
@@ -85,7 +87,8 @@ def matmul(
         rounding. In formats described at run time "int8" also rounds tables to int8, and scales and zeros to float16
         where they are neither that nor bfloat16; "exact" then keeps a second copy of the weights: with scales in
         float32, or, where tables are not a few whole numbers, codes of which some thousand are decoded at a time.
-        Products with plain numbers (f32, f16, bf16) and with AQLM are exact either way.
+        Products with plain numbers (f32, f16, bf16) and with AQLM are exact either way. NaN or an infinity
+        makes all results of its row of x NaN (without a panel: what float arithmetic gives).
       bias: (N,) numbers to add, or None.
       scale: (N,) numbers, what the columns of the product are multiplied by before the bias is added and the result
         rounded; or None.
@@ -99,6 +102,7 @@ def matmul(
       >>> edgequant.matmul(np.arange(32, dtype="float32"), q, compute="exact")[5]
       5.0
     """
+    _check_weights(q)
     if len(q.shape) != 2:
         raise Error(f"matmul takes weights of shape (N, K), not {q.shape}")
     n, k = q.shape
@@ -106,7 +110,9 @@ def matmul(
     if not numbers.shape or numbers.shape[-1] != k:
         raise Error(f"x of shape {numbers.shape} does not fit weights of shape {q.shape}: expected (..., {k})")
     rows, shape = _rows(numbers, k), (*numbers.shape[:-1], n)
-    out, target, target_kind = _target(out, x, numbers, shape)
+    given, (out, target, target_kind) = out, _target(out, x, numbers, shape)
+    if given is not None and np.may_share_memory(rows, target):
+        rows = rows.copy()
     bias, scale = _per_column(bias, (n,), "bias"), _per_column(scale, (n,), "scale")
     _check_compute(compute)
     packed = _panel_for(q, compute, panel)
@@ -149,6 +155,7 @@ def matmul_grouped(
     if not experts:
         raise Error("matmul_grouped takes at least one expert")
     for q in experts:
+        _check_weights(q)
         if len(q.shape) != 2 or q.shape != experts[0].shape:
             raise Error(f"experts are weights of one shape (N, K), not {experts[0].shape} and {q.shape}")
     n, k = experts[0].shape
@@ -166,7 +173,9 @@ def matmul_grouped(
     per_row = 1 if index.shape == rows_shape else index.shape[-1]
     flat = np.ascontiguousarray(index, np.int64).reshape(-1)
     rows, shape = _rows(numbers, k), (*index.shape, n)
-    out, target, target_kind = _target(out, x, numbers, shape)
+    given, (out, target, target_kind) = out, _target(out, x, numbers, shape)
+    if given is not None and np.may_share_memory(rows, target):
+        rows = rows.copy()
     target = target.reshape(-1, n)
     bias, scale = (_per_column(v, (len(experts), n), name) for v, name in ((bias, "bias"), (scale, "scale")))
     _check_compute(compute)
@@ -179,10 +188,21 @@ def _target(out: Any, x: Any, numbers: np.ndarray, shape: tuple[int, ...]) -> tu
     """`out` or a new one, and its numbers and their type."""
     if out is None:
         out = _empty_like(x, numbers, shape)
+    if not hasattr(out, "__dlpack__") or str(out.dtype).endswith("float64"):  # else results would go to a copy
+        raise Error(f"out is an array of float32, float16 or bfloat16, not {getattr(out, 'dtype', type(out).__name__)}")
     target, kind = _numbers(out)
-    if target.shape != shape or not target.flags.c_contiguous or kind is None:
+    if target.shape != shape or not target.flags.c_contiguous:
         raise Error(f"out must be contiguous, of shape {shape}; it has shape {target.shape}")
+    if not target.flags.writeable:
+        raise Error("out is read-only")
     return out, target, kind
+
+
+def _check_weights(q: Any) -> None:
+    from edgequant.tensor import QuantizedTensor
+
+    if not isinstance(q, QuantizedTensor):
+        raise Error(f"matmul takes weights as edgequant.quantize returns them, not {type(q).__name__}")
 
 
 def _per_column(v: Any, shape: tuple[int, ...], name: str) -> np.ndarray | None:
@@ -207,8 +227,8 @@ def _numbers(x: Any) -> tuple[np.ndarray, str]:
         if x.device.type != "cpu":
             raise Error(f"matmul takes tensors on the CPU, not on {x.device}")
         if x.dtype == torch.bfloat16:
-            return x.view(torch.int16).numpy().view(np.uint16), "bf16"
-        x = x.numpy()
+            return tensor_numbers(x), "bf16"
+        x = tensor_numbers(x)
     elif not isinstance(x, np.ndarray):
         x = np.from_dlpack(x) if hasattr(x, "__dlpack__") else np.asarray(x)
     if x.dtype.name == "float64":

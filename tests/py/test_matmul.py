@@ -144,6 +144,49 @@ def test_errors() -> None:
         eq.matmul(activations(2, 64), q, scale=2.0)
     with pytest.raises(eq.Error, match="float32"):
         eq.matmul(np.ones((2, 64), np.int32), q)
+    for out in (np.empty((2, 16)), np.empty((2, 16), np.int32), [[0.0] * 16] * 2):  # results would go to a copy
+        with pytest.raises(eq.Error, match="float32, float16 or bfloat16"):
+            eq.matmul(activations(2, 64), q, out)
+    fixed = np.empty((2, 16), np.float32)
+    fixed.setflags(write=False)
+    with pytest.raises(eq.Error, match="read-only"):
+        eq.matmul(activations(2, 64), q, fixed)
+    for wrong in (q.dequantize(), "q4_0", None):
+        with pytest.raises(eq.Error, match="takes weights as"):
+            eq.matmul(activations(2, 64), wrong)
+
+
+def test_tensors_without_numpy_numbers() -> None:
+    torch = pytest.importorskip("torch")
+    q, x = weights("q4_0", 16, 64), torch.from_numpy(activations(2, 64))
+    for wrong in (x.to(torch.float8_e4m3fn), x.to_sparse()):
+        for use in (lambda t: eq.matmul(t, q), lambda t: eq.quantize(t, "q4_0")):
+            with pytest.raises(eq.Error, match="cannot be read"):
+                use(wrong)
+    np.testing.assert_array_equal(eq.matmul(torch._neg_view(-x), q), eq.matmul(x, q))
+
+
+@pytest.mark.parametrize("name", ["q4_k", "tq1_0", "iq2_xs", "f32"])
+def test_out_in_the_memory_of_x(name: str) -> None:
+    q, x = weights(name, 256, 256), activations(9, 256)
+    want = eq.matmul(x, q)
+    memory = np.zeros(12 * 256, np.float32)
+    memory[: x.size] = x.reshape(-1)
+    got = eq.matmul(memory[: x.size].reshape(x.shape), q, out=memory[2 * 256 : 11 * 256].reshape(9, 256))
+    np.testing.assert_array_equal(got, want)
+
+
+@pytest.mark.parametrize("compute", ["int8", "exact"])
+@pytest.mark.parametrize("rows", [2, 9])
+def test_what_is_not_finite_stays_in_its_row(rows: int, compute: str) -> None:
+    for name in ("q4_k", "q8_0", "tq1_0", "iq2_xs", "nvfp4"):
+        q, x = weights(name, 40, 512), activations(rows, 512)
+        want = eq.matmul(x, q, compute=compute)
+        for value in (np.nan, np.inf, -np.inf):
+            x[1, 300] = value
+            got = eq.matmul(x, q, compute=compute)
+            assert np.isnan(got[1]).all()
+            np.testing.assert_array_equal(np.delete(got, 1, 0), np.delete(want, 1, 0))
 
 
 PLAIN = ["f32", "f16", "bf16"]

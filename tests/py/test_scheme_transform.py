@@ -71,7 +71,10 @@ def test_it_is_the_hadamard_matrix(power: int, times: int, whole: bool, seed: in
     np.testing.assert_allclose(m @ m.T, np.eye(cols), atol=1e-12)
     np.testing.assert_allclose(inner, w @ m, atol=0.02)
     np.testing.assert_allclose(q.dequantize(), inner @ m.T, atol=3e-6)
-    assert q.error(w) < 0.006
+    rotated = (w @ m).reshape(-1, 16)  # the search tries to bring the largest weight of each group to 127
+    step = np.abs(rotated).max(1, keepdims=True) / 127
+    by_rule = np.linalg.norm(rotated - step * np.round(rotated / step)) / np.linalg.norm(w)
+    assert q.error(w) < 1.001 * by_rule + 1e-6
 
 
 @pytest.mark.parametrize("f", KINDS, ids=str)
