@@ -141,7 +141,7 @@ SchemeLayout PanelLayoutOf(const SchemeView& q, bool exact) {
     if (recipe.zero != std::floor(recipe.zero) || recipe.zero < 0 || recipe.zero > 2 * middle)
       recipe.zero = middle, whole_zeros = false;
     if (layout.bits == 8) {
-      if (s.bits == 8 && recipe.zero != 128) recipe.zero = 128, whole_zeros = false;  // a signed byte reaches no further
+      if (s.bits == 8 && recipe.zero != 128) recipe.zero = 128, whole_zeros = false;  // as far as a signed byte reaches
       recipe.code_offset = int(recipe.zero);
     } else {
       layout.zero = int(recipe.zero) * (layout.bits == 1 ? 2 : 1);

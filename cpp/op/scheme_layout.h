@@ -15,6 +15,8 @@ struct RowRecipe {
   std::vector<float> numbers;  // not empty: the `dim` numbers of each code, of which the largest in a group becomes 127
   bool own_tables = false;     // of groups: entries become signed bytes, their largest the scale
   bool steps = false;          // or numbers of 6 bits, even steps from the lowest entry on
+
+  bool Recodes() const { return own_tables || !bytes.empty() || !numbers.empty(); }
 };
 
 struct SchemeLayout {

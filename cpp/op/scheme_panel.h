@@ -16,8 +16,8 @@ struct SchemeColumns {
   const float* scale = nullptr;     // a factor of each
 };
 
-// True if there is a panel: groups of four and more. What has more than 16 values becomes signed bytes there: codebooks,
-// large tables, tables of groups.
+// True if there is a panel: groups of four and more. What has more than 16 values becomes signed bytes there:
+// codebooks, large tables, tables of groups.
 bool CanRepack(const Scheme& s);
 // False if codes of small floats stand for NaN or infinities, which a panel cannot hold.
 bool HoldsNumbersOnly(const SchemeView& q);

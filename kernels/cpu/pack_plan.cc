@@ -109,14 +109,26 @@ void ForBits(const Field& f, int at, int i, const F& move) {
 
 }  // namespace
 
+PackPlan PlanOfCodes(const CodeStream& s, int panel_bits) {
+  PackPlan plan(kPackChunk / s.block_weights * s.block_bytes);
+  const auto at = [&](int k) { return k / s.block_weights * s.block_bytes + s.begin; };
+  if (s.bits <= 2 && !s.high_first && s.block_weights * s.bits % 32 == 0)
+    for (int k = 0; k < kPackChunk; k += 32 / s.bits)
+      plan.Reorder(at(k) + k % s.block_weights * s.bits / 8, s.bits);
+  for (int k = 0; k < kPackChunk; ++k) {
+    const int first = k % s.block_weights * s.bits, place = s.high_first ? first ^ (8 - s.bits) : first;
+    for (int bit = 0; bit < std::min(s.bits, panel_bits); ++bit)
+      MoveCodeBit(plan, 8 * at(k) + place + bit, at(k), panel_bits, k, bit);
+  }
+  plan.Finish(kPackChunk / kPanelUnit * panel_bits);
+  return plan;
+}
+
 const PackPlan& BytePlan(int bits) {
   static const std::vector<PackPlan> plans = [] {
     std::vector<PackPlan> made(8, PackPlan(kPackChunk));
-    for (int n : {1, 2, 3, 4, 5, 6, 8}) {
-      for (int k = 0; k < kPackChunk; ++k)
-        for (int bit = 0; bit < n; ++bit) MoveCodeBit(made[size_t(n - 1)], 8 * k + bit, 0, n, k, bit);
-      made[size_t(n - 1)].Finish(kPackChunk / kPanelUnit * n);
-    }
+    for (int n : {1, 2, 3, 4, 5, 6, 8})
+      made[size_t(n - 1)] = PlanOfCodes({.bits = 8, .block_bytes = kPackChunk}, n);
     return made;
   }();
   return plans[size_t(bits - 1)];

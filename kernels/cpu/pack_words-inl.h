@@ -81,14 +81,18 @@ HWY_INLINE V OrderOneBit(V v) {
   return SwapBits<1>(SwapBits<2>(v, 0x0c0c0c0c), 0x22222222);
 }
 
-// The sources of a plan.
-HWY_INLINE void ReadWords(const PackPlan& plan, const uint8_t* const rows[kPanelRows], Words* HWY_RESTRICT out) {
-  for (size_t q = plan.quads_read; q < plan.quads.size(); ++q) TransposeQuad(rows, plan.quads[q], out + 4 * q);
+HWY_INLINE void OrderStreams(const PackPlan& plan, Words* HWY_RESTRICT out) {
   for (size_t i = plan.streams_ordered; i < plan.streams.size(); ++i) {
     Words* const of = out + plan.streams[i].source;
     if (plan.streams[i].bits == 1) ForWords(of, 1, [](auto v) HWY_ATTR { return OrderOneBit(v); });
     else ForWords(of, 1, [](auto v) HWY_ATTR { return SwapBits<6>(SwapBits<12>(v, 0x0000f0f0), 0x00cc00cc); });
   }
+}
+
+// The sources of a plan.
+HWY_INLINE void ReadWords(const PackPlan& plan, const uint8_t* const rows[kPanelRows], Words* HWY_RESTRICT out) {
+  for (size_t q = plan.quads_read; q < plan.quads.size(); ++q) TransposeQuad(rows, plan.quads[q], out + 4 * q);
+  OrderStreams(plan, out);
 }
 
 // kCount lines of one pattern, handed to store(line, first row, vector).

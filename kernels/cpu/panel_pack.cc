@@ -117,35 +117,49 @@ void MakeScales(const PackRecipe& recipe, const uint8_t* const rows[kPanelRows],
   }
 }
 
-// Calls pack(rows of the chunk, first group, target) for all chunks of 16 rows; what is missing of a row is 0.
+// 16 rows of bytes, a chunk at a time; what is missing is 0.
+class RowChunks {
+ public:
+  RowChunks(const uint8_t* const rows[kPanelRows], size_t row_bytes, size_t chunk_bytes)
+      : rows_(rows), row_bytes_(row_bytes), chunk_bytes_(chunk_bytes),
+        next_(rows[kPanelRows - 1] ? rows[kPanelRows - 1] + row_bytes : nullptr),
+        all_(std::find(rows, rows + kPanelRows, nullptr) == rows + kPanelRows) {}
+
+  const uint8_t* const* At(size_t number) {
+    const size_t at = std::min(number * chunk_bytes_, row_bytes_), count = std::min(chunk_bytes_, row_bytes_ - at);
+    if (next_)
+      for (size_t i = 0; i < kPanelRows * count; i += kPanelLine)
+        __builtin_prefetch(next_ + kPanelRows * at + i, 0, 2);  // to the L2 cache
+    for (size_t r = 0; r < kPanelRows; ++r)
+      chunk_[r] = rows_[r] && count == chunk_bytes_ ? rows_[r] + at : padded_[r];
+    for (size_t r = 0; r < kPanelRows && (!all_ || count < chunk_bytes_); ++r) {
+      if (chunk_[r] != padded_[r]) continue;
+      if (rows_[r]) memcpy(padded_[r], rows_[r] + at, count);
+      memset(padded_[r] + (rows_[r] ? count : 0), 0, chunk_bytes_ - (rows_[r] ? count : 0));
+    }
+    return chunk_;
+  }
+
+ private:
+  const uint8_t* const* rows_;
+  size_t row_bytes_, chunk_bytes_;
+  const uint8_t* next_;  // no processor follows 16 streams by itself; the next panel's rows, side by side, are one
+  bool all_;
+  alignas(64) uint8_t padded_[kPanelRows][kMaxChunkBytes];
+  const uint8_t* chunk_[kPanelRows];
+};
+
+// Calls pack(number of the chunk, first group, target) for the `chunks` chunks of a panel.
 template <class F>
-HWY_INLINE void ForChunks(const uint8_t* const rows[kPanelRows], size_t row_bytes, size_t chunk_bytes,
-                          const PanelLayout& layout, size_t cols, uint8_t* out, const F& pack) {
-  alignas(64) uint8_t padded[kPanelRows][kMaxChunkBytes], made[kMostPieceBytes];
+HWY_INLINE void ForChunks(size_t chunks, const PanelLayout& layout, size_t cols, uint8_t* out, const F& pack) {
+  alignas(64) uint8_t made[kMostPieceBytes];
   const Piece piece(layout);
   const size_t bytes = layout.PanelBytes(cols);
-  // No processor follows 16 streams by itself; the next panel's rows, which follow each other, are one.
-  const uint8_t* const next = rows[kPanelRows - 1] ? rows[kPanelRows - 1] + row_bytes : nullptr;
-  const bool all = std::find(rows, rows + kPanelRows, nullptr) == rows + kPanelRows;
-  size_t at = 0, first_group = 0;
+  size_t number = 0;
   for (size_t done = 0; done < bytes; done += piece.bytes) {
     if (bytes - done < piece.bytes) memset(made, 0, piece.bytes);  // scales of missing groups
-    for (size_t c = 0; c < piece.chunks; ++c, at += chunk_bytes, first_group += piece.groups) {
-      if (at >= row_bytes) break;
-      if (next)
-        for (size_t i = 0; i < kPanelRows * chunk_bytes; i += kPanelLine)
-          __builtin_prefetch(next + kPanelRows * at + i, 0, 2);  // to the L2 cache
-      const size_t count = std::min(chunk_bytes, row_bytes - at);
-      const uint8_t* chunk[kPanelRows];
-      for (size_t r = 0; r < kPanelRows; ++r)
-        chunk[r] = rows[r] && count == chunk_bytes ? rows[r] + at : padded[r];
-      for (size_t r = 0; r < kPanelRows && (!all || count < chunk_bytes); ++r) {
-        if (chunk[r] != padded[r]) continue;
-        if (rows[r]) memcpy(padded[r], rows[r] + at, count);
-        memset(padded[r] + (rows[r] ? count : 0), 0, chunk_bytes - (rows[r] ? count : 0));
-      }
-      pack(chunk, first_group, Target{layout, piece.places[c], piece.groups, made});
-    }
+    for (size_t c = 0; c < piece.chunks && number < chunks; ++c, ++number)
+      pack(number, number * piece.groups, Target{layout, piece.places[c], piece.groups, made});
     const hn::CappedTag<uint8_t, kPanelLine> d;
     for (size_t i = 0; i < std::min(piece.bytes, bytes - done); i += hn::Lanes(d))
       hn::Stream(hn::Load(d, made + i), d, out + done + i);
@@ -156,9 +170,11 @@ HWY_INLINE void ForChunks(const uint8_t* const rows[kPanelRows], size_t row_byte
 void Pack(const PackRecipe& recipe, const uint8_t* const rows[kPanelRows], size_t cols, uint8_t* out) {
   alignas(64) Words words[kMaxPackSources], made[kPackChunk / 4];
   const size_t row_bytes = cols / size_t(recipe.block_weights) * size_t(recipe.block_bytes);
-  const size_t codes = size_t(recipe.code_lines);
-  ForChunks(rows, row_bytes, size_t(recipe.chunk_bytes), recipe.layout, cols, out,
-            [&](const uint8_t* const* chunk, size_t, const Target& to) HWY_ATTR {
+  const size_t codes = size_t(recipe.code_lines), chunk_bytes = size_t(recipe.chunk_bytes);
+  RowChunks chunks(rows, row_bytes, chunk_bytes);
+  ForChunks((row_bytes + chunk_bytes - 1) / chunk_bytes, recipe.layout, cols, out,
+            [&](size_t number, size_t, const Target& to) HWY_ATTR {
+              const uint8_t* const* const chunk = chunks.At(number);
               ReadWords(recipe.codes, chunk, words);
               MakeScales(recipe, chunk, words, to);
               if (codes == 0) {
@@ -174,25 +190,43 @@ void Pack(const PackRecipe& recipe, const uint8_t* const rows[kPanelRows], size_
             });
 }
 
+// The words of a chunk where those of 16 rows lie side by side already.
+void CopyWords(const PanelCodes& from, size_t first_byte, Words* HWY_RESTRICT out) {
+  const PackPlan& plan = *from.plan;
+  for (size_t q = 0; q < plan.quads.size(); ++q)
+    for (size_t i = 0; i < 4; ++i) {
+      const size_t word = (first_byte + plan.quads[q]) / 4 + i;
+      Words& to = out[4 * q + i];
+      if (from.count < kPanelRows || 4 * word >= from.row_bytes) memset(to, 0, sizeof to);
+      if (4 * word < from.row_bytes) memcpy(to, from.codes + word * from.code_stride, 4 * from.count);
+    }
+  OrderStreams(plan, out);
+}
+
 void PackCodes(const PanelCodes& from, const PanelLayout& layout, size_t cols, uint8_t* out) {
   alignas(64) Words words[kMaxPackSources];
-  const PackPlan& plan = BytePlan(layout.bits);
+  const PackPlan& plan = *from.plan;
   const uint8_t* rows[kPanelRows];
-  const size_t count = layout.GroupsOf(cols), number = layout.number_bytes(), line = kPanelRows * number;
-  for (size_t r = 0; r < kPanelRows; ++r) rows[r] = r < from.count ? from.codes + r * from.code_stride : nullptr;
-  ForChunks(rows, cols, kPackChunk, layout, cols, out,
-            [&](const uint8_t* const* chunk, size_t first_group, const Target& to) HWY_ATTR {
-              ReadWords(plan, chunk, words);
-              MakeUnits(plan, words, 0, to);
+  const size_t count = layout.GroupsOf(cols), number = layout.number_bytes(), line = kPanelRows * number,
+               chunk_bytes = plan.chunk_bytes();
+  for (size_t r = 0; r < kPanelRows; ++r)
+    rows[r] = r < from.count && !from.side_by_side ? from.codes + r * from.code_stride : nullptr;
+  RowChunks chunks(rows, from.row_bytes, chunk_bytes);
+  ForChunks((cols + kPackChunk - 1) / kPackChunk, layout, cols, out,
+            [&](size_t chunk, size_t first_group, const Target& to) HWY_ATTR {
+              if (from.side_by_side) CopyWords(from, chunk * chunk_bytes, words);
+              else ReadWords(plan, chunks.At(chunk), words);
+              MakeUnits(plan, words, from.minus, to);
               for (size_t j = 0; j < to.groups && first_group + j < count; ++j) {
                 const Places::Group& g = to.places.group[j];
                 const auto put = [&](const void* numbers, size_t row) {
                   uint8_t* const at = to.piece + g.header + (row * size_t(layout.groups_per_header) + g.place) * line;
-                  memset(at, 0, line);
-                  for (size_t r = 0; r < from.count; ++r)
-                    memcpy(at + number * r,
-                           static_cast<const uint8_t*>(numbers) + (r * from.group_stride + first_group + j) * number,
-                           number);
+                  const uint8_t* const first = static_cast<const uint8_t*>(numbers) + (first_group + j) * number;
+                  if (from.count < kPanelRows) memset(at, 0, line);
+                  for (size_t r = 0; r < from.count; ++r) {
+                    if (number == 2) memcpy(at + 2 * r, first + r * from.group_stride * 2, 2);
+                    else memcpy(at + 4 * r, first + r * from.group_stride * 4, 4);
+                  }
                 };
                 put(from.scales, 0);
                 if (layout.minima) put(from.minima, 1);

@@ -128,7 +128,9 @@ TEST(Panel, TakesAnyOrderOfBits) {
         memset(from_blocks.get(), 0xee, size);
         memset(from_codes.get(), 0x11, size);
         PackPanel(PackRecipe(b, layout), rows, cols, from_blocks.get());
-        PackPanelCodes({codes.data(), cols, scales.data(), nullptr, groups, count}, layout, cols, from_codes.get());
+        const PackPlan& plan = BytePlan(layout.bits);
+        PackPanelCodes({codes.data(), cols, cols, &plan, false, 0, scales.data(), nullptr, groups, count}, layout, cols,
+                       from_codes.get());
         for (size_t i = 0; i < size; ++i) ASSERT_EQ(from_blocks[i], from_codes[i]) << "byte " << i;
       }
     }
