@@ -60,6 +60,9 @@ Plane PlaneFrom(const py::dict& d) {
   Get(d, "trits", p.trits);
   Get(d, "fill", p.fill);
   Get(d, "offset", p.offset);
+  Get(d, "chunks_first", p.chunks_first);
+  Get(d, "every", p.every);
+  Get(d, "at", p.at);
   if (p.cell != Cell::kInteger) p.bits = p.word = CellBits(p.cell);
   if (p.trits) p.bits = 8;
   return p;
@@ -136,7 +139,8 @@ Scheme SchemeFrom(const py::dict& d) {
 std::vector<Part> PartsOf(const Scheme& s) {
   std::vector<Part> parts;
   for (int k = 0; k < kParts; ++k)
-    if (s.interleaved ? Part(k) == Part::kCode : PlaneOf(s, Part(k)).present()) parts.push_back(Part(k));
+    if (const Plane& p = PlaneOf(s, Part(k)); s.interleaved ? Part(k) == Part::kCode : p.present() && p.at == 0)
+      parts.push_back(Part(k));
   return parts;
 }
 int WordOf(const Scheme& s, Part part) { return s.interleaved ? 8 : PlaneOf(s, part).word; }
@@ -154,6 +158,7 @@ void AllocateArrays(const Scheme& s, size_t rows, size_t cols, py::dict& out, Sc
     arrays[part] = static_cast<uint8_t*>(const_cast<void*>(a.data()));
     out[kPartNames[int(part)]] = a;
   }
+  if (s.shift.at) arrays[Part::kShift] = arrays[Part::kScale];
 }
 
 Effort EffortNamed(const std::string& name) {
@@ -222,6 +227,7 @@ struct Held {
              bytes.back()->size());
       view.arrays[part] = bytes.back()->data();
     }
+    if (s.shift.at) view.arrays[Part::kShift] = view.arrays[Part::kScale];
     if (!s.learned) return;
     if (!arrays.contains("table")) Fail("format '", s.name, "': the learned table is missing");
     table = arrays["table"].cast<Floats>();

@@ -34,6 +34,7 @@ struct Plane {
   bool trits = false;         // five base-3 digits in a byte, the first most significant, as ceil(v * 256 / 243)
   int fill = 0;               // elements that fill up the last word of a row
   int offset = 0;             // stored = element + offset, modulo 2^bits
+  int every = 1, at = 0;      // numbers: one of so many side by side; the shift may be the second beside the scale
 
   bool present() const { return bits > 0; }
 };

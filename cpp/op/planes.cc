@@ -215,20 +215,23 @@ void PackPlane(const Plane& plane, const uint8_t* codes, size_t rows, size_t col
 
 void ReadNumbers(const Plane& p, const uint8_t* data, size_t rows, size_t cols, size_t row, float* out) {
   const size_t bytes = size_t(p.bits) / 8;
-  if (p.cols_first) ReadCells(p.cell, data + row * bytes, rows * bytes, cols, 1, out);
+  const size_t every = size_t(p.every), at = size_t(p.at);
+  if (p.cols_first) ReadCells(p.cell, data + (row * every + at) * bytes, rows * every * bytes, cols, 1, out);
+  else if (every > 1) ReadCells(p.cell, data + (row * cols * every + at) * bytes, every * bytes, cols, 1, out);
   else ReadCells(p.cell, data + row * cols * bytes, 0, 1, cols, out);
 }
 void WriteNumbers(const Plane& p, const float* numbers, size_t rows, size_t cols, size_t first, size_t count,
                   uint8_t* data) {
   const size_t bytes = size_t(p.bits) / 8;
-  if (!p.cols_first || cols == 1) return WriteCells(p.cell, numbers, count * cols, data + first * cols * bytes);
+  const size_t every = size_t(p.every), row_step = p.cols_first ? 1 : cols, col_step = p.cols_first ? rows : 1;
+  if (every == 1 && (!p.cols_first || cols == 1)) return WriteCells(p.cell, numbers, count * cols, data + first * cols * bytes);
   uint8_t cells[256];  // columns of the stored matrix: the numbers of a row go to lines of their own
   const size_t at_once = sizeof cells / bytes;
   for (size_t r = first; r < first + count; ++r, numbers += cols)
     for (size_t c = 0; c < cols; c += at_once) {
       const size_t n = std::min(at_once, cols - c);
       WriteCells(p.cell, numbers + c, n, cells);
-      for (size_t k = 0; k < n; ++k) memcpy(data + ((c + k) * rows + r) * bytes, cells + k * bytes, bytes);
+      for (size_t k = 0; k < n; ++k) memcpy(data + ((r * row_step + (c + k) * col_step) * every + size_t(p.at)) * bytes, cells + k * bytes, bytes);
     }
 }
 

@@ -67,7 +67,7 @@ PlaneShape ArrayOf(const Scheme& s, Part part, size_t rows, size_t cols) {
   if (p.cell != Cell::kInteger) {
     PlaneShape shape{};
     shape.outer = p.cols_first ? grid.cols : grid.rows;
-    shape.inner = p.cols_first ? grid.rows : grid.cols;
+    shape.inner = (p.cols_first ? grid.rows : grid.cols) * size_t(p.every);
     return shape;
   }
   return ShapeOf(p, grid.rows, grid.cols);

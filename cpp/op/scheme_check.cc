@@ -76,6 +76,14 @@ void CheckScheme(const Scheme& s) {
     }
     if (p.trits && (p.down || p.cols_first || p.lanes != 1 || p.word != 8))
       fail("base-3 digits run along the rows, in bytes");
+    if (p.chunks_first && (!p.down || !p.cols_first || p.slots == 0 || p.lanes == 0 || p.flat))
+      fail("only words down the rows, stored column by column, have chunks of rows one after another");
+    const bool second = part == Part::kShift && p.at == 1 && p.every == 2 && s.scale.every == 2 && s.scale.cell == p.cell &&
+                        s.scale.cols_first == p.cols_first;
+    const bool first = part == Part::kScale && p.at == 0 && p.every == 2 && s.shift.every == 2;
+    const bool numbers = p.cell != Cell::kInteger && !s.interleaved && s.group_rows == 1;
+    if ((p.every != 1 || p.at != 0) && !((first || second) && numbers))
+      fail("only a scale and the shift of the same kind lie side by side");
     if (p.lanes < 0 || p.lane_unit < 1 || p.slots < 0) fail("lanes and slots cannot be negative");
   }
   if (s.code.trits ? s.codes != 3 : s.code.bits * s.digits() != s.bits)
@@ -105,9 +113,10 @@ void CheckFits(const Scheme& s, size_t rows, size_t cols) {
     const Plane& p = PlaneOf(s, part);
     if (!p.present() || !p.down || p.cell != Cell::kInteger || s.interleaved) continue;
     const Grid2 grid = GridOf(s, part, rows, cols);
-    const size_t unit_rows = p.slots ? size_t(p.slots) : size_t(32 / p.bits);
-    if (p.slots && p.lanes == 1 && grid.rows % unit_rows != 0)
-      Fail("format '", s.name, "': ", rows, " rows are not a multiple of the ", unit_rows, " that share a word");
+    const size_t unit_rows = size_t(p.slots) * size_t(p.lanes);
+    if (unit_rows && grid.rows % unit_rows != 0)
+      Fail("format '", s.name, "': ", rows, " rows are not a multiple of the ", unit_rows,
+           p.lanes == 1 ? " that share a word" : " of a tile");
   }
 }
 

@@ -263,7 +263,7 @@ void Pack(const uint8_t* codes, size_t n, int bits, bool high_first, int offset,
   }
 }
 
-constexpr size_t kColumnsAhead = 16, kLine = 64, kMuchMemory = 1 << 20;
+constexpr size_t kColumnsAhead = 16, kLine = 64, kMuchMemory = 1 << 16;
 
 // A square of elements, as many as a vector of 16 bytes holds: rows are paired with those half the square further down,
 // as often as that takes to bring columns together.
@@ -306,15 +306,18 @@ HWY_INLINE void WriteColumn(const uint8_t* HWY_RESTRICT from, size_t bytes, [[ma
   memcpy(to, from, bytes);
 }
 
-// Columns lie far from each other: a few at a time are put together, or taken apart, nearby.
+// Columns lie far from each other, or one behind the other: a few at a time are put together, or taken apart, nearby.
 template <class T, bool kToColumns, class Lines, class Columns>
 void MoveColumns(Lines* lines, size_t line_step, size_t count, size_t n, Columns* columns, size_t column_step) {
   constexpr size_t square = 16 / sizeof(T), most = kMostLines * sizeof(T);
   alignas(64) uint8_t near[square * most];
+  const size_t bytes = count * sizeof(T);
+  const bool joined = column_step == bytes && count % square == 0 && square * bytes % kLine == 0 && n % square == 0;
+  const size_t step = joined ? bytes : most, piece = joined ? square * bytes : bytes;
   const bool past = kToColumns && n * column_step >= kMuchMemory &&
-                    (reinterpret_cast<uintptr_t>(columns) | column_step | (count * sizeof(T))) % kLine == 0;
+                    (reinterpret_cast<uintptr_t>(columns) | (joined ? 0 : column_step) | piece) % kLine == 0;
   const auto fetch = [&](size_t c) HWY_ATTR {
-    if (c < n && !past) FetchColumn<kToColumns>(columns + c * column_step, count * sizeof(T));
+    if (c < n && !past) FetchColumn<kToColumns>(columns + c * column_step, bytes);
   };
   for (size_t c = 0; c < kColumnsAhead; ++c) fetch(c);
   for (size_t c = 0; c < n; c += square) {
@@ -323,13 +326,14 @@ void MoveColumns(Lines* lines, size_t line_step, size_t count, size_t n, Columns
     Lines* const at = lines + c * sizeof(T);
     if constexpr (kToColumns) {
       for (size_t k = 0; k < count; k += square)
-        TransposeSquare<T>(at + k * line_step, line_step, near + k * sizeof(T), most);
-      for (size_t i = 0; i < some; ++i)
-        WriteColumn(near + i * most, count * sizeof(T), past, columns + (c + i) * column_step);
+        TransposeSquare<T>(at + k * line_step, line_step, near + k * sizeof(T), step);
+      for (size_t i = 0; i < (joined ? 1 : some); ++i)
+        WriteColumn(near + i * step, piece, past, columns + (c + i) * column_step);
     } else {
-      for (size_t i = 0; i < some; ++i) memcpy(near + i * most, columns + (c + i) * column_step, count * sizeof(T));
+      for (size_t i = 0; i < (joined ? 1 : some); ++i)
+        memcpy(near + i * step, columns + (c + i) * column_step, piece);
       for (size_t k = 0; k < count; k += square)
-        TransposeSquare<T>(near + k * sizeof(T), most, at + k * line_step, line_step);
+        TransposeSquare<T>(near + k * sizeof(T), step, at + k * line_step, line_step);
     }
   }
   if (past) hwy::FlushStream();

@@ -115,7 +115,7 @@ def _grid_values(f: BlockFormat) -> tuple[float, ...]:
 def _of_scheme(f: Format) -> Algebra | None:
     d = f.description
     kind = d.get("values", "affine")
-    if d.get("learned") or kind in ("codebook", "group_table") or d.get("codec") not in (None, "tiles", "int4_tiles"):
+    if d.get("learned") or kind in ("codebook", "group_table") or d.get("codec") not in (None, "tiles"):
         return None
     values = _values(f, kind)
     two = "super_plane" in d and "scale_plane" in d

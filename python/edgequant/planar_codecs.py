@@ -104,54 +104,6 @@ class Tiles:
             raise Error(f"format '{self.name}': codes of {rows} x {cols} weights take {needed} bytes")
 
 
-class Int4Tiles:
-    """torchao on AVX-512 CPUs: tiles of 64 rows, byte j of a column holds rows j and 32 + j; scales beside zeros."""
-
-    def __init__(self, description: Mapping[str, Any]) -> None:
-        self.name, self.group = description["name"], description["group"]
-        self.scheme = _plain(description)
-
-    def _check_rows(self, rows: int) -> None:
-        if rows % 64:
-            raise Error(f"format '{self.name}': {rows} rows are not a multiple of its tile of 64")
-
-    def quantize(self, x: np.ndarray, importance: np.ndarray | None, effort: str) -> Arrays:
-        self._check_rows(x.shape[0])
-        return self._tiled(self.scheme.quantize(x, importance, effort), *x.shape)
-
-    def _tiled(self, arrays: Arrays, rows: int, cols: int) -> Arrays:
-        codes = arrays["codes"].reshape(cols, rows // 64, 32).transpose(1, 0, 2)
-        both = np.stack([arrays["scale"], arrays["shift"]], -1)
-        return {"codes": np.ascontiguousarray(codes), "scale": both}
-
-    def _plain_arrays(self, arrays: Mapping[str, np.ndarray], rows: int, cols: int) -> Arrays:
-        self.check(arrays, rows, cols)
-        codes = arrays["codes"].reshape(rows // 64, cols, 32).transpose(1, 0, 2)
-        both = arrays["scale"].reshape(-1, rows, 2)
-        plain = {"codes": codes, "scale": both[..., 0], "shift": both[..., 1]}
-        return {k: np.ascontiguousarray(v) for k, v in plain.items()}
-
-    def dequantize(self, arrays: Mapping[str, np.ndarray], rows: int, cols: int) -> np.ndarray:
-        return self.scheme.dequantize(self._plain_arrays(arrays, rows, cols), rows, cols)
-
-    def read(self, arrays: Mapping[str, np.ndarray], rows: int, cols: int) -> Any:
-        return self.scheme.read(self._plain_arrays(arrays, rows, cols), rows, cols)
-
-    def write(self, codes: np.ndarray, scale: np.ndarray, shift: np.ndarray) -> Arrays:
-        self._check_rows(codes.shape[0])
-        return self._tiled(self.scheme.write(codes, scale, shift), *codes.shape)
-
-    def repack(self, arrays: Mapping[str, np.ndarray], rows: int, cols: int) -> tuple[_core.Panel, bool] | None:
-        return self.scheme.repack(self._plain_arrays(arrays, rows, cols), rows, cols)
-
-    def repack_exactly(self, arrays: Mapping[str, np.ndarray], rows: int, cols: int) -> _core.Panel:
-        return self.scheme.repack_exactly(self._plain_arrays(arrays, rows, cols), rows, cols)
-
-    def check(self, arrays: Mapping[str, np.ndarray], rows: int, cols: int) -> None:
-        self._check_rows(rows)
-        _sized(self.name, arrays, {"codes": rows * cols // 2, "scale": 2 * rows * -(-cols // self.group)})
-
-
 class ActOrder:
     """GPTQ with act-order: the columns of a group lie anywhere; g_idx names the group of each."""
 
@@ -306,7 +258,6 @@ class Aqlm:
 
 CODECS: dict[str, Callable[[Mapping[str, Any]], Any]] = {
     "tiles": Tiles,
-    "int4_tiles": Int4Tiles,
     "act_order": ActOrder,
     "rank_one": RankOne,
     "e8p": E8P,

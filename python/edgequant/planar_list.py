@@ -249,16 +249,17 @@ def hqq() -> Iterator[Format]:
 
 def torchao() -> Iterator[Format]:
     """torchao int4 for AVX-512 CPUs: qdata U8 (N, K / 2) in tiles of 64 rows, scale_and_zero BF16 (groups, N, 2)."""
-    plane: dict[str, Any] = {"bits": 4, "slots": 2, "lanes": 32, "down": True, "cols_first": True}
+    plane: dict[str, Any] = {"bits": 4, "slots": 2, "lanes": 32, "down": True, "cols_first": True, "chunks_first": True}
+    both: dict[str, Any] = {"cols_first": True, "every": 2}
     for group in (32, 64, 128):
         yield Format.planar(
             f"torchao.int4.g{group}",
-            codec="int4_tiles", bits=4, group=group, zero=8, zeros="minimum", rule="range",
+            bits=4, group=group, zero=8, zeros="minimum", rule="range",
             arrays={
                 "code": Array("qdata", "uint8", "N -1", **plane),
-                "scale": Array("scale_and_zero", "bf16", "G N 2", cols_first=True),
+                "scale": Array("scale_and_zero", "bf16", "G N 2", **both),
             },
-            shift_plane={"cell": "bf16", "cols_first": True},
+            shift_plane={"cell": "bf16", "at": 1, **both},
         )  # fmt: skip
 
 

@@ -29,6 +29,56 @@ std::vector<uint8_t> PackSlowly(const std::vector<uint8_t>& codes, int bits, boo
   return out;
 }
 
+// Few and many lines, columns apart from each other and one behind the other, at the beginning of a line of the cache and
+// not.
+TEST_P(BitsOnEachTarget, LinesAndTheirColumns) {
+  std::mt19937 random(1);
+  for (size_t size : {1u, 2u, 4u})
+    for (size_t count : {1u, 5u, 32u, 64u, 256u})
+      for (size_t n : {1u, 48u, 1000u, 2048u})
+        for (size_t apart : {0u, 7u, 64u})
+          for (size_t at : {0u, 4u}) {
+            const size_t step = WholeSquares(n) * size + 64, column_step = count * size + apart;
+            std::vector<uint8_t> lines(WholeSquares(count) * step), memory(n * column_step + 2 * 64 + at, 0xa5);
+            for (uint8_t& b : lines) b = uint8_t(random());
+            const size_t line = (64 - reinterpret_cast<uintptr_t>(memory.data()) % 64) % 64;
+            uint8_t* const columns = memory.data() + line + at;
+            LinesToColumns(int(size), lines.data(), step, count, n, columns, column_step);
+            std::vector<uint8_t> want(memory.size(), 0xa5), back(lines.size());
+            for (size_t i = 0; i < n; ++i)
+              for (size_t k = 0; k < count * size; ++k)
+                want[line + at + i * column_step + k] = lines[k / size * step + i * size + k % size];
+            ASSERT_EQ(memory, want) << size << " x " << count << " x " << n << ", " << apart << " apart, at " << at;
+            ColumnsToLines(int(size), columns, column_step, count, n, back.data(), step);
+            for (size_t k = 0; k < count; ++k)
+              for (size_t i = 0; i < n * size; ++i) ASSERT_EQ(back[k * step + i], lines[k * step + i]) << k << ", " << i;
+          }
+}
+
+TEST_P(BitsOnEachTarget, SlotsOfBytes) {
+  std::mt19937 random(1);
+  for (int bits : {1, 2, 4, 8})
+    for (int offset : {0, -1, 1 << (bits - 1)})
+      for (size_t n : {1u, 63u, 200u}) {
+        std::vector<uint8_t> bytes(n + 1, 0xa5), back(n + 1, 0xa5);
+        std::vector<std::vector<uint8_t>> codes(size_t(8 / bits), std::vector<uint8_t>(n));
+        for (int bit = 0; bit < 8; bit += bits) {
+          for (uint8_t& c : codes[size_t(bit / bits)]) c = uint8_t(random() & ((1u << bits) - 1));
+          PutSlot(codes[size_t(bit / bits)].data(), n, bits, bit, offset, bit > 0, bytes.data());
+        }
+        for (int bit = 0; bit < 8; bit += bits) {
+          TakeSlot(bytes.data(), n, bits, bit, offset, back.data());
+          for (size_t i = 0; i < n; ++i) {
+            const int code = codes[size_t(bit / bits)][i], mask = (1 << bits) - 1;
+            ASSERT_EQ(bytes[i] >> bit & mask, (code + offset) & mask) << bits << ", " << bit << ", " << i;
+            ASSERT_EQ(back[i], code) << bits << ", " << bit << ", " << i;
+          }
+        }
+        EXPECT_EQ(bytes.back(), 0xa5);
+        EXPECT_EQ(back.back(), 0xa5);
+      }
+}
+
 TEST_P(BitsOnEachTarget, StreamsOfEveryWidthAndLength) {
   std::mt19937 random(1);
   for (int bits = 1; bits <= 8; ++bits)
