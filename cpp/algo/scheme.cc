@@ -40,7 +40,7 @@ static void RuleRows(const Encoder& e, size_t first, size_t rows, size_t code_co
 void EncodeRows(const Encoder& e, SchemeWriter& out) {
   constexpr size_t kInCache = 8192;  // codes
   const size_t groups = e.groups(), code_cols = out.code_cols();
-  ParallelFor(e.rows, out.WholeTiles(kTask / e.cols), [&](size_t begin, size_t end) {
+  out.ForRuns(kTask / e.cols, [&](size_t begin, size_t end) {
     const size_t count = end - begin;
     const size_t at_once = std::min(count, std::max<size_t>(1, kInCache / code_cols));
     thread_local Scratch scale_memory, shift_memory, code_memory;
@@ -154,7 +154,7 @@ void WriteScheme(const Scheme& s, const uint8_t* codes, const float* scale, cons
   const Encoder e(s, nullptr, rows, cols, nullptr, Effort::kDefault);
   SchemeWriter out(e, arrays);
   const size_t groups = e.groups(), band = s.GroupRows(rows);
-  ParallelFor(rows, out.WholeTiles(kTask / cols), [&](size_t begin, size_t end) {
+  out.ForRuns(kTask / cols, [&](size_t begin, size_t end) {
     SchemeWriter::Run run(out);
     std::vector<uint8_t> padded(out.code_cols());
     for (size_t r = begin; r < end; ++r) {

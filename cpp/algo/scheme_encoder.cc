@@ -7,6 +7,7 @@
 #include "algo/scheme_tuning.h"
 #include "core/error.h"
 #include "core/scratch.h"
+#include "core/threads.h"
 #include "kernels/cpu/round.h"
 #include "op/planes.h"
 
@@ -98,7 +99,9 @@ SchemeWriter::SchemeWriter(const Encoder& e, const SchemeArrays<uint8_t>& arrays
   const Scheme& s = e.s;
   code_cols_ = GridOf(s, Part::kCode, e.rows, e.cols).cols;
   if (s.interleaved) return;
-  tiled_ = PlaneTile::Fits(s.code);
+  const bool in_runs = !s.two_level() && !RowsAreApart(s.code, code_cols_);
+  tiled_ = in_runs && PlaneTile::Fits(s.code);
+  slotted_ = in_runs && Slots().lanes() > 0;
   Scratch unused;
   if (tiled_) tile_rows_ = Tile(unused).rows();
   const auto gather = [&](Part part, std::vector<uint8_t>& to) {
@@ -106,17 +109,30 @@ SchemeWriter::SchemeWriter(const Encoder& e, const SchemeArrays<uint8_t>& arrays
     const Grid2 grid = GridOf(s, part, e.rows, e.cols);
     if (p.present() && p.cell == Cell::kInteger && !RowsAreApart(p, grid.cols)) to.resize(grid.rows * grid.cols);
   };
-  if (!tiled_) gather(Part::kCode, codes_);
+  if (!tiled_ && !slotted_) gather(Part::kCode, codes_);
   gather(Part::kShift, shifts_);
   gather(Part::kScale, scales_);
+}
+
+void SchemeWriter::ForRuns(size_t rows, const std::function<void(size_t first, size_t end)>& body) const {
+  const size_t all = e_.rows, lanes = slotted_ ? Slots().lanes() : 0, slots = slotted_ ? Slots().slots() : 1;
+  const size_t unit = slotted_ ? lanes * slots : tile_rows_;
+  if (unit < all || !slotted_) return ParallelFor(all, std::max<size_t>(1, rows / unit) * unit, body);
+  ParallelFor(lanes, std::max<size_t>(1, rows / slots), [&](size_t begin, size_t end) {
+    for (size_t first = 0; first + begin < all; first += lanes) body(first + begin, std::min(all, first + end));
+  });
 }
 
 SchemeWriter::Run::Run(SchemeWriter& out) : out_(out) {
   thread_local Scratch memory;
   if (out.tiled_) tile_.emplace(out.Tile(memory));
+  if (out.slotted_) slots_.emplace(out.Slots());
 }
 
 void SchemeWriter::Run::Put(size_t row, const uint8_t* codes, size_t rows) {
+  for (size_t r = 0; slots_ && r < rows; ++r)
+    slots_->Put(row + r, codes + r * out_.code_cols_, out_.Base(Part::kCode));
+  if (slots_) return;
   if (!tile_) return out_.PutCodes(row, codes, rows);
   for (size_t n; rows > 0; rows -= n, row += n, codes += n * out_.code_cols_) {
     const size_t first = row / tile_->rows() * tile_->rows(), end = std::min(first + tile_->rows(), out_.e_.rows);

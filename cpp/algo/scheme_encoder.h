@@ -1,6 +1,7 @@
 // What the encoders of run-time formats share: the problem, and where results go.
 #pragma once
 #include <algorithm>
+#include <functional>
 #include <optional>
 #include <vector>
 
@@ -55,9 +56,9 @@ class SchemeWriter {
   SchemeWriter(const Encoder& e, const SchemeArrays<uint8_t>& arrays);
 
   size_t code_cols() const { return code_cols_; }
-  // About as many rows as threads may put in a run each, one at least.
-  size_t WholeTiles(size_t rows) const { return std::max<size_t>(1, rows / tile_rows_) * tile_rows_; }
-  // Rows of codes in order, from a multiple of WholeTiles(1) on to such a one or the last.
+  // Calls body(first, end) for the rows of all runs, on all threads; a run has about as many rows as are wanted, or more.
+  void ForRuns(size_t rows, const std::function<void(size_t first, size_t end)>& body) const;
+  // The rows of codes of a run, in order.
   class Run {
    public:
     explicit Run(SchemeWriter& out);
@@ -66,6 +67,7 @@ class SchemeWriter {
    private:
     SchemeWriter& out_;
     std::optional<PlaneTile> tile_;
+    std::optional<RowSlots> slots_;
   };
   // Where codes of whole rows may be written without a run, `offset` added to each; null if they are not stored so.
   uint8_t* CodesInPlace(size_t row, uint8_t* offset) const;
@@ -76,13 +78,14 @@ class SchemeWriter {
 
  private:
   PlaneTile Tile(Scratch& memory) const { return {e_.s.code, e_.rows, code_cols_, memory}; }
+  RowSlots Slots() const { return {e_.s.code, e_.rows, code_cols_}; }
   void PutCodes(size_t row, const uint8_t* codes, size_t rows);
   uint8_t* Base(Part part) const { return arrays_[e_.s.interleaved ? Part::kCode : part]; }
 
   const Encoder& e_;
   const SchemeArrays<uint8_t>& arrays_;
   size_t code_cols_, tile_rows_ = 1;
-  bool tiled_ = false;
+  bool tiled_ = false, slotted_ = false;
   std::vector<uint8_t> codes_, shifts_, scales_;
 };
 

@@ -185,7 +185,7 @@ class LevelRows {
         out_(out),
         groups_(e.groups()),
         per_(size_t(e.s.super_group)),
-        grain_(out.WholeTiles(kTask / e.cols)),
+        grain_(std::max<size_t>(1, kTask / e.cols)),
         minima_(s_.zeros == Zero::kMinimum && s_.super_shift.present()),
         apart_(s_.super_group != 0 && !s_.super.flat),
         tuning_(e.tuning),

@@ -130,7 +130,7 @@ void EncodeRegions(const Encoder& e, SchemeWriter& out) {
     }
   });
   for (size_t b = 0; b < bands; ++b) out.PutScales(b, &scale[b * groups], &shift[b * groups]);
-  ParallelFor(e.rows, out.WholeTiles(kTask / e.cols), [&](size_t begin, size_t end) {
+  out.ForRuns(kTask / e.cols, [&](size_t begin, size_t end) {
     SchemeWriter::Run run(out);
     std::vector<uint8_t> codes(out.code_cols());
     for (size_t r = begin; r < end; ++r) {

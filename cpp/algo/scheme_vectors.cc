@@ -155,7 +155,7 @@ void VectorRow::Try(const float* x, float* scale, uint16_t* codes) {
 }
 
 void EncodeVectors(const Encoder& e, SchemeWriter& out) {
-  ParallelFor(e.rows, out.WholeTiles(kTask / e.cols), [&](size_t begin, size_t end) {
+  out.ForRuns(kTask / e.cols, [&](size_t begin, size_t end) {
     VectorRow row(e);
     SchemeWriter::Run run(out);
     std::vector<float> scale(e.groups());
@@ -208,7 +208,7 @@ class RowLevels {
 
 void EncodeGroupTables(const Encoder& e, SchemeWriter& out) {
   const size_t groups = e.groups(), k = size_t(e.s.codes);
-  ParallelFor(e.rows, out.WholeTiles(1), [&](size_t begin, size_t end) {
+  out.ForRuns(1, [&](size_t begin, size_t end) {
     RowLevels best(e);
     SchemeWriter::Run run(out);
     std::vector<float> tables(groups * k);

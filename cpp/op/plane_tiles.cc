@@ -69,7 +69,7 @@ void PlaneTile::Put(size_t row, const uint8_t* codes, size_t count) {
   for (size_t r = row; r < row + count; ++r, codes += cols_) {
     if (p_.down) {
       const Slot& slot = slots_[r / shape_.lanes % shape_.slots];
-      PutSlot(codes, cols_, p_.bits, slot.bit, p_.offset, slot.add || cleared_, LineOf(r, slot.byte));
+      PutSlot(codes, cols_, 1, cols_, p_.bits, slot.bit, p_.offset, slot.add || cleared_, LineOf(r, slot.byte));
     } else {
       uint8_t* const line = lines_ + (r - first_) * step_;
       PackBits(codes, cols_, p_.bits, false, p_.offset, line);
@@ -101,6 +101,18 @@ void PlaneTile::Take(size_t row, uint8_t* codes) const {
   if (!p_.down) return UnpackBits(Stream(row), cols_, p_.bits, false, p_.offset, codes);
   const Slot& slot = slots_[row / shape_.lanes % shape_.slots];
   TakeSlot(LineOf(row, slot.byte), cols_, p_.bits, slot.bit, p_.offset, codes);
+}
+
+RowSlots::RowSlots(const Plane& p, size_t rows, size_t cols) : p_(p), cols_(cols) {
+  if (p.cols_first || p.trits || p.word != 8 || p.slots < 2 || p.slots * p.bits != p.word) return;
+  const size_t lanes = ShapeOf(p, rows, cols).lanes;
+  if (p.down) lanes_ = p.flat ? 0 : lanes;
+  else if (p.flat && lanes % cols == 0) lanes_ = lanes / cols;
+}
+
+void RowSlots::Put(size_t row, const uint8_t* codes, uint8_t* data) const {
+  const size_t slot = row / lanes_ % slots(), line = row / (lanes_ * slots()) * lanes_ + row % lanes_;
+  PutSlot(codes, cols_, 1, cols_, p_.bits, BitOfSlot(p_, int(slot)), p_.offset, slot > 0, data + line * cols_);
 }
 
 }  // namespace edgequant

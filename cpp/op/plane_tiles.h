@@ -58,4 +58,20 @@ class PlaneTile {
   Scratch& memory_;
 };
 
+// Rows that share bytes with rows further on, column by column (HF BitNet; HQQ, whose rows follow one another): they are
+// put into the plane as they come.
+class RowSlots {
+ public:
+  RowSlots(const Plane& p, size_t rows, size_t cols);
+
+  // Rows r, r + lanes() ... share bytes, `slots()` of them; those after as many rows share others. 0: the plane is none such.
+  size_t lanes() const { return lanes_; }
+  size_t slots() const { return size_t(p_.slots); }
+  void Put(size_t row, const uint8_t* codes, uint8_t* data) const;  // of those that share bytes, the first before others
+
+ private:
+  const Plane& p_;
+  size_t cols_, lanes_ = 0;
+};
+
 }  // namespace edgequant

@@ -71,6 +71,11 @@ void UnpackDown(const Plane& p, const PlaneShape& s, const uint8_t* data, size_t
 bool IsSpread(const Plane& p, const PlaneShape& s) {
   return !p.down && !p.cols_first && p.slots > 0 && s.lanes > 1 && !p.trits;
 }
+// Rows are whole chunks of bytes.
+bool HasOwnChunks(const Plane& p, size_t cols) {
+  return !p.down && !p.cols_first && p.lanes > 1 && p.slots > 1 && p.word == 8 && p.slots * p.bits == 8 && !p.trits &&
+         p.fill == 0 && cols % size_t(p.lanes * p.slots) == 0;
+}
 // Words [first, end) of a line of n such elements.
 void PackSpread(const Plane& p, const PlaneShape& s, const uint8_t* codes, size_t n, size_t first, size_t end,
                 uint8_t* out) {
@@ -96,7 +101,7 @@ void UnpackRows(const Plane& plane, const uint8_t* data, size_t rows, size_t col
                 uint8_t* out, size_t stride) {
   const Plane p = plane.down ? WithSlots(plane) : plane;
   const PlaneShape s = ShapeOf(p, rows, cols);
-  if (IsStream(p) && IsByteAligned(p, cols)) {
+  if (RowsAreStreams(p, cols)) {
     const size_t row_bytes = RowBytesOf(p, s, cols);
     for (size_t r = first; r < first + count; ++r, out += stride) {
       if (p.trits) UnpackTrits(data + r * row_bytes, cols, out);
@@ -131,7 +136,8 @@ void UnpackRows(const Plane& plane, const uint8_t* data, size_t rows, size_t col
   }
 }
 
-bool RowsAreApart(const Plane& p, size_t cols) { return IsStream(p) && IsByteAligned(p, cols); }
+bool RowsAreStreams(const Plane& p, size_t cols) { return IsStream(p) && IsByteAligned(p, cols); }
+bool RowsAreApart(const Plane& p, size_t cols) { return RowsAreStreams(p, cols) || HasOwnChunks(p, cols); }
 size_t RowBytesApart(const Plane& p, size_t cols) { return RowBytesOf(p, ShapeOf(p, 1, cols), cols); }
 
 void PackRows(const Plane& p, const uint8_t* codes, size_t stride, size_t rows, size_t cols, size_t first, size_t count,
@@ -142,6 +148,10 @@ void PackRows(const Plane& p, const uint8_t* codes, size_t stride, size_t rows, 
     uint8_t* const out = data + r * row_bytes;
     if (p.trits) {
       PackTrits(codes, cols, out);
+    } else if (p.lanes > 1) {
+      const size_t n = s.lanes, step = n * s.slots;
+      for (size_t slot = 0; slot < s.slots; ++slot)
+        PutSlot(codes + slot * n, n, cols / step, step, p.bits, BitOfSlot(p, int(slot)), p.offset, slot > 0, out);
     } else {
       const size_t whole = p.fill ? row_bytes * 8 / size_t(p.bits) : cols;
       if (whole > cols) {

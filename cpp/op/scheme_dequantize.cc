@@ -18,7 +18,7 @@ bool IsTiled(const Scheme& s) { return !s.interleaved && PlaneTile::Fits(s.code)
 // Codes of 16 weights and more that share a scale are decoded where they lie, if their bits are a stream.
 bool CanDecodePacked(const Scheme& s, size_t cols) {
   return s.dim == 1 && cols % 16 == 0 && s.GroupCols(cols) % 16 == 0 && s.block % 16 == 0 &&
-         (s.interleaved || RowsAreApart(s.code, s.CodeCols(cols)) || (IsTiled(s) && !s.code.down));
+         (s.interleaved || RowsAreStreams(s.code, s.CodeCols(cols)) || (IsTiled(s) && !s.code.down));
 }
 
 // Rows of one matrix, by one thread.

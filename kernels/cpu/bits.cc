@@ -355,21 +355,28 @@ void FromColumns(int bytes, const uint8_t* columns, size_t column_step, size_t c
   MoveColumnsOf<false>(bytes, lines, step, count, n, columns, column_step);
 }
 
-void Put(const uint8_t* HWY_RESTRICT codes, size_t n, int bits, int bit, int offset, bool add,
-         uint8_t* HWY_RESTRICT out) {
-  const int mask = (1 << bits) - 1;
-  size_t i = 0;
 #if HWY_TARGET != HWY_SCALAR
-  const D8 d;
-  const V8 more = hn::Set(d, uint8_t(offset)), ones = hn::Set(d, uint8_t(mask));
-  const hn::Repartition<uint16_t, D8> d2;
-  for (; i + hn::Lanes(d) <= n; i += hn::Lanes(d)) {
-    const V8 code = hn::And(hn::Add(hn::LoadU(d, codes + i), more), ones);
-    const V8 there = hn::BitCast(d, hn::ShiftLeftSame(hn::BitCast(d2, code), bit));
-    hn::StoreU(add ? hn::Or(hn::LoadU(d, out + i), there) : there, d, out + i);
-  }
+template <class D>
+HWY_INLINE void PutVector(D d, const uint8_t* HWY_RESTRICT codes, int bits, int bit, int offset, bool add,
+                          uint8_t* HWY_RESTRICT out) {
+  const hn::Repartition<uint16_t, D> d2;
+  const auto ones = hn::Set(d, uint8_t((1 << bits) - 1));
+  const auto code = hn::And(hn::Add(hn::LoadU(d, codes), hn::Set(d, uint8_t(offset))), ones);
+  const auto there = hn::BitCast(d, hn::ShiftLeftSame(hn::BitCast(d2, code), bit));
+  hn::StoreU(add ? hn::Or(hn::LoadU(d, out), there) : there, d, out);
+}
 #endif
-  for (; i < n; ++i) out[i] = uint8_t((add ? out[i] : 0) | ((codes[i] + offset) & mask) << bit);
+void Put(const uint8_t* HWY_RESTRICT codes, size_t n, size_t runs, size_t step, int bits, int bit, int offset,
+         bool add, uint8_t* HWY_RESTRICT out) {
+  const int mask = (1 << bits) - 1;
+  for (; runs > 0; --runs, codes += step, out += n) {
+    size_t i = 0;
+#if HWY_TARGET != HWY_SCALAR
+    for (; i + hn::Lanes(D8()) <= n; i += hn::Lanes(D8())) PutVector(D8(), codes + i, bits, bit, offset, add, out + i);
+    for (; i + 16 <= n; i += 16) PutVector(D16(), codes + i, bits, bit, offset, add, out + i);
+#endif
+    for (; i < n; ++i) out[i] = uint8_t((add ? out[i] : 0) | ((codes[i] + offset) & mask) << bit);
+  }
 }
 void Take(const uint8_t* HWY_RESTRICT bytes, size_t n, int bits, int bit, int offset, uint8_t* HWY_RESTRICT out) {
   const int mask = (1 << bits) - 1;
@@ -427,9 +434,10 @@ void ColumnsToLines(int bytes, const uint8_t* columns, size_t column_step, size_
   using namespace bits;
   HWY_DYNAMIC_DISPATCH(FromColumns)(bytes, columns, column_step, count, n, lines, step);
 }
-void PutSlot(const uint8_t* codes, size_t n, int width, int bit, int offset, bool add, uint8_t* out) {
+void PutSlot(const uint8_t* codes, size_t n, size_t runs, size_t step, int width, int bit, int offset, bool add,
+             uint8_t* out) {
   using namespace bits;
-  HWY_DYNAMIC_DISPATCH(Put)(codes, n, width, bit, offset, add, out);
+  HWY_DYNAMIC_DISPATCH(Put)(codes, n, runs, step, width, bit, offset, add, out);
 }
 void TakeSlot(const uint8_t* bytes, size_t n, int width, int bit, int offset, uint8_t* out) {
   using namespace bits;

@@ -59,12 +59,14 @@ TEST_P(BitsOnEachTarget, SlotsOfBytes) {
   std::mt19937 random(1);
   for (int bits : {1, 2, 4, 8})
     for (int offset : {0, -1, 1 << (bits - 1)})
-      for (size_t n : {1u, 63u, 200u}) {
+      for (size_t n : {1u, 63u, 200u, 768u}) {
         std::vector<uint8_t> bytes(n + 1, 0xa5), back(n + 1, 0xa5);
         std::vector<std::vector<uint8_t>> codes(size_t(8 / bits), std::vector<uint8_t>(n));
         for (int bit = 0; bit < 8; bit += bits) {
           for (uint8_t& c : codes[size_t(bit / bits)]) c = uint8_t(random() & ((1u << bits) - 1));
-          PutSlot(codes[size_t(bit / bits)].data(), n, bits, bit, offset, bit > 0, bytes.data());
+          const uint8_t* const from = codes[size_t(bit / bits)].data();
+          if (n % 8 == 0) PutSlot(from, n / 8, 8, n / 8, bits, bit, offset, bit > 0, bytes.data());
+          else PutSlot(from, n, 1, n, bits, bit, offset, bit > 0, bytes.data());
         }
         for (int bit = 0; bit < 8; bit += bits) {
           TakeSlot(bytes.data(), n, bits, bit, offset, back.data());
