@@ -129,10 +129,15 @@ void ManyRows::Multiply(const Panel& w, size_t task, const Rows& rows, const Mut
   const size_t column = first_panel * kPanelRows, n = std::min(columns, w.rows - column);
   const size_t per_tile = kTileRows / size_t(digits_);
   const DecodeFn decode = FindDecode(layout);
+  const size_t rest = rows.count % per_tile;
   const TileFn multiply = FindTile(layout, panels);
+  const TileFn multiply_last = rest == 0 ? multiply : FindTile(layout, panels, int(rest) * digits_);
   float* const sums = memory.sums.Get<float>(kAtOnce * columns);
   memset(sums, 0, (last_tile - first_tile) * kTileRows * columns * sizeof(float));
-  // While a block is multiplied, the next comes into the cache, or the first of the next strip.
+  // While a block is multiplied, the next comes into the cache, or the first one of the task that this thread is likely
+  // to get next.
+  const size_t next_task = std::min(task + size_t(NumThreads()), Tasks(w) - 1);
+  const uint8_t* const next_strip = w.data.get() + next_task / Chunks() * size_t(StripPanels()) * panel_bytes;
   TileArgs args{};
   args.strip = &strip, args.group = layout.group, args.groups_per_header = layout.groups_per_header;
   args.ahead_stride = panel_bytes;
@@ -143,7 +148,7 @@ void ManyRows::Multiply(const Panel& w, size_t task, const Rows& rows, const Mut
     const bool last = b + 1 == blocks_;
     for (int v = 0; v < panels; ++v) decode(layout, data + size_t(v) * panel_bytes, first, count, v, strip);
     args.groups = int(count);
-    args.ahead = data + (last ? size_t(panels) * panel_bytes : layout.BlockAt(first + count));
+    args.ahead = last ? next_strip : data + layout.BlockAt(first + count);
     args.y = sums;
     for (size_t t = first_tile; t < last_tile; ++t) {
       const size_t at = b * tiles_ + t, row = t * per_tile, end = last ? std::min(row + per_tile, rows.count) : row;
@@ -155,7 +160,7 @@ void ManyRows::Multiply(const Panel& w, size_t task, const Rows& rows, const Mut
       args.x_start = start_ + at * starts_per_block_ * kTileRows;
       args.x_sum = sum_ + at * sums_per_block_ * kTileRows;
       args.x_pair = pair_ + at * pairs_per_block_ * kTileRows;
-      multiply(args);
+      (t + 1 == tiles_ ? multiply_last : multiply)(args);
       for (size_t i = row; i < end; ++i) {
         float* const s = args.y + (i - row) * size_t(digits_) * columns;
         for (int d = 1; d < digits_; ++d)

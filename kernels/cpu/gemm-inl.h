@@ -111,23 +111,23 @@ struct Ahead {
 };
 
 // Adds the products of `steps` steps; x, w and `ahead` move on.
-template <DotUnit kDot, int kPanels>
+template <DotUnit kDot, int kRows, int kPanels>
 HWY_INLINE void DotGroup(int steps, const uint8_t* HWY_RESTRICT& x, const int8_t* HWY_RESTRICT& w,
-                         Ahead<kPanels>& ahead, Regs<Ints, kTileRows * kPanels>& sums) {
+                         Ahead<kPanels>& ahead, Regs<Ints, kRows * kPanels>& sums) {
   const int8_t* const end = w + steps * (kPanels * kPanelLine);
-  TurnTile<kDot, kPanels>(sums);
+  TurnTile<kDot, kRows, kPanels>(sums);
   do {
     For<kTileSteps<kDot>>([&](auto) EDGEQUANT_UNROLLED { ahead.Next(); });
-    DotTile<kDot, kPanels>(x, w, sums);
+    DotTile<kDot, kRows, kPanels>(x, w, sums);
     x += kTileSteps<kDot> * kTileRows * 4;
     w += kTileSteps<kDot> * kPanels * kPanelLine;
   } while (w != end);
-  TurnTile<kDot, kPanels>(sums);
+  TurnTile<kDot, kRows, kPanels>(sums);
 }
 // A number per row, for all columns.
-template <int kPanels>
-HWY_INLINE void StartSums(const int32_t* HWY_RESTRICT start, Regs<Ints, kTileRows * kPanels>& sums) {
-  For<kTileRows>([&](auto r) EDGEQUANT_UNROLLED {
+template <int kRows, int kPanels>
+HWY_INLINE void StartSums(const int32_t* HWY_RESTRICT start, Regs<Ints, kRows * kPanels>& sums) {
+  For<kRows>([&](auto r) EDGEQUANT_UNROLLED {
     const Ints s = SetInts(start[r]);
     For<kPanels>([&](auto v) EDGEQUANT_UNROLLED {
       constexpr int at = decltype(r)::value * kPanels + v;
@@ -152,34 +152,34 @@ HWY_INLINE void SetTotal(const V& v, Regs<V, kCount>& registers, [[maybe_unused]
 }
 
 // f(row constant, panel constant, number constant) for all numbers of a tile, panel by panel.
-template <int kPanels, class F>
+template <int kRows, int kPanels, class F>
 HWY_INLINE void ForTile(const F& f) {
   For<kPanels>([&](auto v) EDGEQUANT_UNROLLED {
-    For<kTileRows>([&](auto r) EDGEQUANT_UNROLLED {
+    For<kRows>([&](auto r) EDGEQUANT_UNROLLED {
       f(r, v, std::integral_constant<int, decltype(r)::value * kPanels + decltype(v)::value>());
     });
   });
 }
 
 // One level: float sums of all groups.
-template <DotUnit kDot, int kPanels, bool kMinima>
+template <DotUnit kDot, int kRows, int kPanels, bool kMinima>
 void MultiplyTile(const TileArgs& a) {
-  constexpr int kColumns = kPanels * kPanelRows, kSums = kTileRows * kPanels;
+  constexpr int kColumns = kPanels * kPanelRows, kSums = kRows * kPanels;
   const uint8_t* HWY_RESTRICT x = a.x;
   const int8_t* HWY_RESTRICT w = a.strip->values;
   Ahead<kPanels> ahead{a.ahead, a.ahead_stride, a.ahead_step};
-  alignas(64) float memory[kSumsInRegisters ? 1 : kTileRows * kColumns];
+  alignas(64) float memory[kSumsInRegisters ? 1 : kRows * kColumns];
   Regs<Floats, kSumsInRegisters ? kSums : 0> total;
-  ForTile<kPanels>([&](auto, auto, auto i) EDGEQUANT_UNROLLED { SetTotal<i>(ZeroFloats(), total, memory); });
+  ForTile<kRows, kPanels>([&](auto, auto, auto i) EDGEQUANT_UNROLLED { SetTotal<i>(ZeroFloats(), total, memory); });
   for (int g = 0; g < a.groups; ++g) {
     Regs<Ints, kSums> sums;
-    StartSums<kPanels>(a.x_start + g * kTileRows, sums);
-    DotGroup<kDot, kPanels>(a.group / 4, x, w, ahead, sums);
+    StartSums<kRows, kPanels>(a.x_start + g * kTileRows, sums);
+    DotGroup<kDot, kRows, kPanels>(a.group / 4, x, w, ahead, sums);
     For<kPanels>([&](auto v) EDGEQUANT_UNROLLED {
       const Floats scale = LoadFloats(a.strip->scale + g * kColumns + v * kPanelRows);
       Floats minimum;
       if constexpr (kMinima) minimum = LoadFloats(a.strip->minimum + g * kColumns + v * kPanelRows);
-      For<kTileRows>([&](auto r) EDGEQUANT_UNROLLED {
+      For<kRows>([&](auto r) EDGEQUANT_UNROLLED {
         constexpr int i = r * kPanels + decltype(v)::value;
         Floats t = TimesPlus(ToFloats(sums.template At<i>()), scale, TotalOf<i>(total, memory));
         if constexpr (kMinima) t = TimesPlus(minimum, a.x_sum[g * kTileRows + r], t);
@@ -189,7 +189,7 @@ void MultiplyTile(const TileArgs& a) {
   }
   float* const y = a.y;
   const float* HWY_RESTRICT x_scale = a.x_scale;
-  ForTile<kPanels>([&](auto r, auto, auto i) EDGEQUANT_UNROLLED {
+  ForTile<kRows, kPanels>([&](auto r, auto, auto i) EDGEQUANT_UNROLLED {
     float* out = y + i * kPanelRows;
     StoreFloats(TimesPlus(TotalOf<i>(total, memory), x_scale[r], LoadFloats(out)), out);
   });
@@ -197,33 +197,33 @@ void MultiplyTile(const TileArgs& a) {
 
 // Two levels: sums of a header's groups stay integers, which on Zen 4 leaves the pipes of the dot products to them.
 // Folded, a header is one group.
-template <DotUnit kDot, int kPanels, bool kMinima, bool kFold>
+template <DotUnit kDot, int kRows, int kPanels, bool kMinima, bool kFold>
 void MultiplyTwoLevelTile(const TileArgs& a) {
-  constexpr int kColumns = kPanels * kPanelRows, kSums = kTileRows * kPanels;
+  constexpr int kColumns = kPanels * kPanelRows, kSums = kRows * kPanels;
   const uint8_t* HWY_RESTRICT x = a.x;
   const int8_t* HWY_RESTRICT w = a.strip->values;
   Ahead<kPanels> ahead{a.ahead, a.ahead_stride, a.ahead_step};
-  alignas(64) int32_t memory[kSumsInRegisters ? 1 : kTileRows * kColumns];
+  alignas(64) int32_t memory[kSumsInRegisters ? 1 : kRows * kColumns];
   const int headers = a.groups / a.groups_per_header, pairs = (a.groups_per_header + 1) / 2;
   for (int h = 0; h < headers; ++h) {
     Regs<Ints, kSumsInRegisters ? kSums : 0> total;
     if constexpr (kFold) {
       Regs<Ints, kSums> sums;
-      StartSums<kPanels>(a.x_start + h * kTileRows, sums);
-      DotGroup<kDot, kPanels>(a.groups_per_header * a.group / 4, x, w, ahead, sums);
-      ForTile<kPanels>(
+      StartSums<kRows, kPanels>(a.x_start + h * kTileRows, sums);
+      DotGroup<kDot, kRows, kPanels>(a.groups_per_header * a.group / 4, x, w, ahead, sums);
+      ForTile<kRows, kPanels>(
           [&](auto, auto, auto i) EDGEQUANT_UNROLLED { SetTotal<i>(sums.template At<i>(), total, memory); });
     } else {
-      ForTile<kPanels>([&](auto, auto, auto i) EDGEQUANT_UNROLLED { SetTotal<i>(SetInts(0), total, memory); });
+      ForTile<kRows, kPanels>([&](auto, auto, auto i) EDGEQUANT_UNROLLED { SetTotal<i>(SetInts(0), total, memory); });
     }
     const int first = h * a.groups_per_header, last = kFold ? first : first + a.groups_per_header;
     for (int g = first; g < last; ++g) {
       Regs<Ints, kSums> sums;
-      StartSums<kPanels>(a.x_start + g * kTileRows, sums);
-      DotGroup<kDot, kPanels>(a.group / 4, x, w, ahead, sums);
+      StartSums<kRows, kPanels>(a.x_start + g * kTileRows, sums);
+      DotGroup<kDot, kRows, kPanels>(a.group / 4, x, w, ahead, sums);
       For<kPanels>([&](auto v) EDGEQUANT_UNROLLED {
         const Ints scale = LoadInts(a.strip->sub_scale + g * kColumns + v * kPanelRows);
-        For<kTileRows>([&](auto r) EDGEQUANT_UNROLLED {
+        For<kRows>([&](auto r) EDGEQUANT_UNROLLED {
           constexpr int i = r * kPanels + decltype(v)::value;
           SetTotal<i>(TimesPlus(scale, sums.template At<i>(), TotalOf<i>(total, memory)), total, memory);
         });
@@ -231,11 +231,11 @@ void MultiplyTwoLevelTile(const TileArgs& a) {
     }
     Regs<Ints, kMinima ? kSums : 0> low;
     if constexpr (kMinima) {
-      ForTile<kPanels>([&](auto, auto, auto i) EDGEQUANT_UNROLLED { low.template At<i>() = SetInts(0); });
+      ForTile<kRows, kPanels>([&](auto, auto, auto i) EDGEQUANT_UNROLLED { low.template At<i>() = SetInts(0); });
       for (int p = h * pairs; p < (h + 1) * pairs; ++p)
         For<kPanels>([&](auto v) EDGEQUANT_UNROLLED {
           const Ints minimum = LoadInts(a.strip->sub_minimum + p * kColumns + v * kPanelRows);
-          For<kTileRows>([&](auto r) EDGEQUANT_UNROLLED {
+          For<kRows>([&](auto r) EDGEQUANT_UNROLLED {
             Ints& sum = low.template At<r * kPanels + decltype(v)::value>();
             sum = DotPairs(sum, minimum, a.x_pair[p * kTileRows + r]);
           });
@@ -244,7 +244,7 @@ void MultiplyTwoLevelTile(const TileArgs& a) {
     const float *HWY_RESTRICT scale = a.strip->scale + h * kColumns, *HWY_RESTRICT x_scale = a.x_scale;
     [[maybe_unused]] const float* HWY_RESTRICT minimum = a.strip->minimum + h * kColumns;
     float* const y = a.y;
-    ForTile<kPanels>([&](auto r, auto v, auto i) EDGEQUANT_UNROLLED {
+    ForTile<kRows, kPanels>([&](auto r, auto v, auto i) EDGEQUANT_UNROLLED {
       constexpr int column = v * kPanelRows;
       float* out = y + i * kPanelRows;
       Floats t = Times(ToFloats(TotalOf<i>(total, memory)), LoadFloats(scale + column));
@@ -261,19 +261,24 @@ DecodeFn PickDecode(const PanelLayout& layout) {
     if (layout.fold != 0) return DecodePanel<C, true>;
   return DecodePanel<C, false>;
 }
-template <DotUnit kDot, int kPanels, bool kMinima>
+template <DotUnit kDot, int kRows, int kPanels, bool kMinima>
 TileFn PickTile(const PanelLayout& layout) {
-  if (!layout.two_level()) return MultiplyTile<kDot, kPanels, kMinima>;
-  return layout.fold != 0 ? MultiplyTwoLevelTile<kDot, kPanels, kMinima, true>
-                          : MultiplyTwoLevelTile<kDot, kPanels, kMinima, false>;
+  if (!layout.two_level()) return MultiplyTile<kDot, kRows, kPanels, kMinima>;
+  return layout.fold != 0 ? MultiplyTwoLevelTile<kDot, kRows, kPanels, kMinima, true>
+                          : MultiplyTwoLevelTile<kDot, kRows, kPanels, kMinima, false>;
 }
-template <int kPanels>
+template <int kRows, int kPanels>
 TileFn PickTile(const PanelLayout& layout) {
+  return WithDotUnit([&](auto unit) {
+    return layout.minima ? PickTile<unit, kRows, kPanels, true>(layout) : PickTile<unit, kRows, kPanels, false>(layout);
+  });
+}
+template <int kPanels, int kRows = kTileRows>
+TileFn PickTile(const PanelLayout& layout, int rows) {
   if constexpr (kPanels > kStripPanels) return nullptr;
-  else
-    return WithDotUnit([&](auto unit) {
-      return layout.minima ? PickTile<unit, kPanels, true>(layout) : PickTile<unit, kPanels, false>(layout);
-    });
+  else if constexpr (kPanels == kMaxStripPanels && kRows > 1)
+    return rows >= kRows ? PickTile<kRows, kPanels>(layout) : PickTile<kPanels, kRows - 1>(layout, rows);
+  else return PickTile<kRows, kPanels>(layout);
 }
 
 }  // namespace HWY_NAMESPACE

@@ -25,8 +25,10 @@ DecodeFn DecodeOf(const PanelLayout& layout) {
     default: return PickDecode<8, false>(layout);
   }
 }
-TileFn TileOf(const PanelLayout& layout, int panels) {
-  return panels == 1 ? PickTile<1>(layout) : panels == 2 ? PickTile<2>(layout) : PickTile<3>(layout);
+TileFn TileOf(const PanelLayout& layout, int panels, int rows) {
+  return panels == 1   ? PickTile<1>(layout, rows)
+         : panels == 2 ? PickTile<2>(layout, rows)
+                       : PickTile<3>(layout, rows);
 }
 int StripPanelsOf() { return kStripPanels; }
 int TileRunOf() {
@@ -54,7 +56,9 @@ using namespace panel;
 DecodeFn FindDecode(const PanelLayout& layout) {
   return layout.grid ? FindGridDecode(layout) : HWY_DYNAMIC_DISPATCH(DecodeOf)(layout);
 }
-TileFn FindTile(const PanelLayout& layout, int panels) { return HWY_DYNAMIC_DISPATCH(TileOf)(layout, panels); }
+TileFn FindTile(const PanelLayout& layout, int panels, int rows) {
+  return HWY_DYNAMIC_DISPATCH(TileOf)(layout, panels, rows);
+}
 int StripPanels() { return HWY_DYNAMIC_DISPATCH(StripPanelsOf)(); }
 int TileRun() { return HWY_DYNAMIC_DISPATCH(TileRunOf)(); }
 int TileZero(const PanelLayout& layout) {

@@ -43,7 +43,8 @@ struct TileArgs {
 using TileFn = void (*)(const TileArgs&);
 
 DecodeFn FindDecode(const PanelLayout& layout);
-TileFn FindTile(const PanelLayout& layout, int panels);
+// For strips of so many panels, and the first `rows` rows of a tile; where there is nothing for less, for all four.
+TileFn FindTile(const PanelLayout& layout, int panels, int rows = kTileRows);
 int StripPanels();  // panels in a strip on this machine
 
 int TileRun();  // k of a row that lie side by side for tiles on this machine, in x and in the strip

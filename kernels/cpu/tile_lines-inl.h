@@ -72,22 +72,23 @@ HWY_INLINE Ints DotMost(const Ints& sum, const Quad& x, const Line& values) {
   return DotCodes<false, kDot>(sum, values, x);
 }
 
-// Adds the products of kTileSteps lines of each panel and 4 rows of activations to sums [row][panel].
-template <DotUnit kDot, int kPanels>
+// Adds the products of kTileSteps lines of each panel and the first kRows of 4 rows of activations to sums
+// [row][panel].
+template <DotUnit kDot, int kRows, int kPanels>
 HWY_INLINE void DotTile(const uint8_t* HWY_RESTRICT x, const int8_t* HWY_RESTRICT w,
-                        Regs<Ints, kTileRows * kPanels>& sums) {
+                        Regs<Ints, kRows * kPanels>& sums) {
 #if HWY_ARCH_ARM_A64
   // 4 rows of activations are one register, or two of 2 x 8 bytes. A product of matrices has columns 2 c and 2 c + 1 of
   // both rows: sums of parts of a line are those of rows 2 r and 2 r + 1, for c = 0 first, then for c = 1.
   if constexpr (kDot != DotUnit::kNone) {
-    static_assert(kPanels == 1 && kTileRows == 4 && kParts == 4);
+    static_assert(kPanels == 1 && kRows == 4 && kParts == 4);
     constexpr int kEach = kTileSteps<kDot>;
     Regs<V8, kEach> rows;
     For<kEach>([&](auto i) EDGEQUANT_UNROLLED { rows.template At<i>() = hn::Load(D8(), x + 16 * i); });
     For<kParts * kEach>([&](auto at) EDGEQUANT_UNROLLED {
       constexpr int i = at / kEach, c = at % kEach;
       const auto values = hn::Load(DS8(), w + 16 * at);
-      For<kTileRows / kEach>([&](auto r) EDGEQUANT_UNROLLED {
+      For<kRows / kEach>([&](auto r) EDGEQUANT_UNROLLED {
         V32& sum = sums.template At<kEach * r + c>().template At<i>();
         if constexpr (kDot == DotUnit::kMatrices)
           sum = DotMatrices(sum, rows.template At<r>(), hn::BitCast(D8(), values));
@@ -101,7 +102,7 @@ HWY_INLINE void DotTile(const uint8_t* HWY_RESTRICT x, const int8_t* HWY_RESTRIC
 #endif
   Regs<Line, kPanels> values;
   For<kPanels>([&](auto v) EDGEQUANT_UNROLLED { values.template At<v>() = LoadLine(w + v * kPanelLine); });
-  For<kTileRows>([&](auto r) EDGEQUANT_UNROLLED {
+  For<kRows>([&](auto r) EDGEQUANT_UNROLLED {
     const Quad quad = LoadQuad(x + r * 4);
     For<kPanels>([&](auto v) EDGEQUANT_UNROLLED {
       Ints& sum = sums.template At<decltype(r)::value * kPanels + v>();
@@ -111,11 +112,11 @@ HWY_INLINE void DotTile(const uint8_t* HWY_RESTRICT x, const int8_t* HWY_RESTRIC
 }
 
 // From sums by row and panel to DotTile's order, and back.
-template <DotUnit kDot, int kPanels>
-HWY_INLINE void TurnTile([[maybe_unused]] Regs<Ints, kTileRows * kPanels>& sums) {
+template <DotUnit kDot, int kRows, int kPanels>
+HWY_INLINE void TurnTile([[maybe_unused]] Regs<Ints, kRows * kPanels>& sums) {
 #if HWY_ARCH_ARM_A64
   if constexpr (kDot == DotUnit::kMatrices)
-    For<kTileRows / 2>([&](auto r) EDGEQUANT_UNROLLED {
+    For<kRows / 2>([&](auto r) EDGEQUANT_UNROLLED {
       For<kParts>([&](auto i) EDGEQUANT_UNROLLED {
         V32 &even = sums.template At<2 * r>().template At<i>(), &odd = sums.template At<2 * r + 1>().template At<i>();
         const auto a = vreinterpretq_s64_s32(even.raw), b = vreinterpretq_s64_s32(odd.raw);

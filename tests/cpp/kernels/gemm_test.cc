@@ -13,7 +13,7 @@ TEST(Gemm, EveryFormatTargetAndShapeEqualsDoubleArithmetic) {
   ForEachTarget([] {
     std::mt19937 rng(6);
     for (FormatId format : PanelFormats())
-      for (const ProductShape& shape : {ProductShape{5, 16, 1}, {9, 70, 3}, {7, 40, 2}})
+      for (const ProductShape& shape : {ProductShape{5, 16, 1}, {9, 70, 3}, {10, 50, 1}, {7, 40, 2}})
         CheckProduct(format, shape, Compute::kInt8, rng);
   });
 }
