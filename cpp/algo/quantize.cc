@@ -20,9 +20,13 @@ namespace {
 
 // Weights per task: source, result and what is decoded for the check stay in the second-level cache.
 constexpr size_t kTask = 1 << 14;
-// Weights per piece for a sink, so that what a hand-over costs (a system call) does not count; fewer in small matrices,
-// which then still have a few pieces for each thread.
-constexpr size_t kPiece = 1 << 18, kPieces = 8;
+// Weights per piece, so that what a hand-over costs (a system call, weights that another thread has fetched) does not
+// count; fewer in small matrices, which then still have a few pieces for each thread.
+constexpr size_t kPiece = 1 << 18, kPieces = 4;  // for each thread
+size_t PieceRows(size_t rows, size_t cols, size_t most_tasks) {
+  const size_t task = std::max<size_t>(1, kTask / std::max<size_t>(1, cols)), tasks = (rows + task - 1) / task;
+  return task * std::clamp<size_t>(tasks / (kPieces * size_t(NumThreads())), 1, most_tasks);
+}
 
 // The largest magnitude that the format's numbers can carry.
 float LimitOf(FormatId to) {
@@ -73,13 +77,15 @@ class Encoder {
     if (search_) importance_ = PrepareImportance(options.importance, w.cols, BlockOf(to));
   }
   size_t row_bytes() const { return out_bytes_; }
+  bool rounds() const { return !IsGrid(to_) && !search_; }
+  // Of rows that lie in memory as floats nothing but the result is kept: any number may be encoded in one go.
+  bool in_place() const { return rounds() && IsInPlace(w_.data); }
 
   void Rows(size_t begin, size_t end, uint8_t* result, ErrorStats* error) const {
     const size_t rows = end - begin, cols = w_.cols;
     const float* x = Source(begin, rows);
-    const bool round = !IsGrid(to_) && !search_;
     const uint32_t most =
-        round ? RoundBlocks(to_, x, rows * cols / size_t(BlockOf(to_).n), result) : LargestMagnitude(x, rows * cols);
+        rounds() ? RoundBlocks(to_, x, rows * cols / size_t(BlockOf(to_).n), result) : LargestMagnitude(x, rows * cols);
     if (most > limit_bits_) FailAt(x, cols, options_.first_row + begin, limit_, to_);
     const float* importance = importance_.empty() ? nullptr : importance_.data();
     if (IsGrid(to_)) {
@@ -97,11 +103,13 @@ class Encoder {
   }
 
  private:
+  bool IsInPlace(const uint8_t* source) const {
+    return w_.format == FormatId::kF32 && !options_.order && reinterpret_cast<uintptr_t>(source) % alignof(float) == 0;
+  }
   // The rows as floats: where they lie, if they are such already.
   const float* Source(size_t begin, size_t rows) const {
     const uint8_t* source = w_.data + begin * in_bytes_;
-    if (w_.format == FormatId::kF32 && !options_.order && reinterpret_cast<uintptr_t>(source) % alignof(float) == 0)
-      return reinterpret_cast<const float*>(source);
+    if (IsInPlace(source)) return reinterpret_cast<const float*>(source);
     static thread_local Scratch memory;
     float* decoded = memory.Get<float>(rows * w_.cols);
     const size_t blocks = w_.cols / size_t(BlockOf(w_.format).n);
@@ -128,22 +136,24 @@ class Encoder {
 
 // Calls piece(encoder, begin, end, errors) for all rows, on all threads; errors[i] is of the i-th grain of the piece.
 template <class Piece>
-void ForPieces(const TensorView& w, FormatId to, const QuantizeOptions& options, size_t most_grains, ErrorStats* stats,
+void ForPieces(const TensorView& w, FormatId to, const QuantizeOptions& options, size_t most_tasks, ErrorStats* stats,
                const Piece& piece) {
   if (!CanQuantize(to)) Fail("weights cannot be encoded as ", NameOf(to), " yet");
   const Encoder encoder(w, to, options);
   if (w.rows == 0 || w.cols == 0) return;
   const size_t grain = std::max<size_t>(1, kTask / w.cols);
-  const size_t all = (w.rows + grain - 1) / grain, grains = std::clamp<size_t>(all / kPieces, 1, most_grains);
-  std::vector<ErrorStats> parts(stats ? all : 0);  // summed in order: the same at any thread count
-  ParallelFor(w.rows, grain * grains, [&](size_t begin, size_t end) {
+  // Summed in order: the same at any thread count.
+  std::vector<ErrorStats> parts(stats ? (w.rows + grain - 1) / grain : 0);
+  const size_t at_once = PieceRows(w.rows, w.cols, encoder.rounds() ? kPiece / kTask : most_tasks);
+  ParallelFor(w.rows, at_once, [&](size_t begin, size_t end) {
     piece(encoder, begin, end, grain, stats ? &parts[begin / grain] : nullptr);
   });
   for (const ErrorStats& part : parts) *stats += part;
 }
 
-// Rows [begin, end), a grain at a time.
+// Rows [begin, end), a grain at a time where something is read again.
 void EncodeRows(const Encoder& encoder, size_t begin, size_t end, size_t grain, uint8_t* out, ErrorStats* errors) {
+  if (!errors && encoder.in_place()) grain = end - begin;
   for (size_t r = begin; r < end; r += grain)
     encoder.Rows(r, std::min(end, r + grain), out + (r - begin) * encoder.row_bytes(), errors ? errors++ : nullptr);
 }
@@ -170,8 +180,8 @@ void Quantize(const TensorView& w, FormatId to, const QuantizeOptions& options, 
 
 void ReadAndFill(const TensorView& w, size_t row_bytes, uint8_t* out) {
   constexpr size_t kLine = 64, kStep = 256;  // of ReadMemory
-  const size_t in_bytes = RowBytes(w.format, w.cols), grain = std::max<size_t>(1, kTask / std::max<size_t>(1, w.cols));
-  ParallelFor(w.rows, grain, [&](size_t begin, size_t end) {
+  const size_t in_bytes = RowBytes(w.format, w.cols);
+  ParallelFor(w.rows, PieceRows(w.rows, w.cols, kPiece / kTask), [&](size_t begin, size_t end) {
     const uintptr_t from = reinterpret_cast<uintptr_t>(w.data + begin * in_bytes) / kLine * kLine + kLine;
     const uintptr_t to = reinterpret_cast<uintptr_t>(w.data + end * in_bytes);
     const int32_t sum = to > from ? ReadMemory(reinterpret_cast<const void*>(from), (to - from) / kStep * kStep) : 0;

@@ -40,7 +40,10 @@ static void RuleRows(const Encoder& e, size_t first, size_t rows, size_t code_co
 void EncodeRows(const Encoder& e, SchemeWriter& out) {
   constexpr size_t kInCache = 8192;  // codes
   const size_t groups = e.groups(), code_cols = out.code_cols();
-  out.ForRuns(kTask / e.cols, [&](size_t begin, size_t end) {
+  // Weights that are only rounded are fetched ahead: longer tasks, so that few of these are another thread's.
+  const size_t share = e.rows * e.cols / (4 * size_t(NumThreads()));
+  const size_t task = e.rule ? std::clamp(share, kTask, 8 * kTask) : kTask;
+  out.ForRuns(task / e.cols, [&](size_t begin, size_t end) {
     const size_t count = end - begin;
     const size_t at_once = std::min(count, std::max<size_t>(1, kInCache / code_cols));
     thread_local Scratch scale_memory, shift_memory, code_memory;

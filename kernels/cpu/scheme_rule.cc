@@ -24,46 +24,53 @@ HWY_INLINE void WithRounding(const SchemeSearch& s, const Body& body) {
   }
 }
 
-// Groups whose weights stay in the first cache between the look for their ranges and that for their codes, up to kTiles
-// times 16 of them: what leads from ranges to scales waits for itself in many places, side by side less so.
-constexpr size_t kTiles = 4, kBatch = 4096;  // weights
+constexpr size_t kTile = 1024, kSoon = 2048;  // weights
 
+// `count` groups of n weights, in tiles of up to 16 groups, each in three steps. What leads from ranges to scales waits
+// for itself in many places, so with short groups each step lags a tile behind the one before.
 template <class V, Rounding kRounding>
-HWY_NOINLINE uint32_t GroupsOf(const V& values, const SchemeSearch& s, const float* x, size_t cols, size_t group,
-                               float* scale, float* shift, uint8_t offset, uint8_t* codes) {
-  const size_t fit = HWY_MIN(HWY_MAX(kBatch / group, 1), kTiles * kColumns);
-  const size_t batch = fit > kColumns ? fit / kColumns * kColumns : fit;
-  const bool mean = s.scheme->rule == Rule::kAbsMean;
-  RangeParts parts[kTiles];
-  RuleColumns rule[kTiles];
+HWY_NOINLINE uint32_t TilesOf(const V& values, const SchemeSearch& s, const float* x, size_t n, size_t count,
+                              float* scale, float* shift, uint8_t offset, uint8_t* codes) {
+  struct Tile { RangeParts parts; RuleColumns rule; } ring[3];
+  const size_t groups = HWY_MIN(HWY_MAX(kTile / n, 1), size_t(kColumns)), tiles = (count + groups - 1) / groups;
+  const size_t lag = n > kTile ? 0 : 1, ahead = lag ? 2 * groups * n + kSoon : n;
   uint32_t most = 0;
-  for (size_t first = 0; first < cols;) {
-    const size_t n = HWY_MIN(group, cols - first), count = HWY_MIN(batch, (cols - first) / n);
-    const auto tiles = [&](const auto& body) HWY_ATTR {
-      for (size_t g = 0; g < count; g += kColumns)
-        body(g / kColumns, x + first + g * n, g, HWY_MIN(count - g, size_t(kColumns)));
+  for (size_t t = 0; t < tiles + 2 * lag; ++t) {
+    const auto step = [&](size_t behind, const auto& body) HWY_ATTR {
+      const size_t k = t - behind, g = k * groups;
+      if (k < tiles) body(ring[k % 3], x + g * n, g, HWY_MIN(count - g, groups));
     };
-    tiles([&](size_t t, const float* at, size_t, size_t groups) HWY_ATTR { FindParts(at, n, groups, parts[t]); });
-    tiles([&](size_t t, const float* at, size_t g, size_t groups) HWY_ATTR {
+    step(0, [&](Tile& tile, const float* at, size_t, size_t some) HWY_ATTR { FindParts(at, n, some, tile.parts); });
+    step(lag, [&](Tile& tile, const float* at, size_t g, size_t some) HWY_ATTR {
       Ranges range;
-      most = HWY_MAX(most, RangesOf(at, n, groups, parts[t], range));
-      for (size_t k = 0; mean && k < groups; ++k) {
-        double sum = 0;
-        for (size_t i = 0; i < n; ++i) sum += double(fabsf(at[k * n + i]));
-        range.mean_magnitude[k] = float(sum / double(n));
-      }
-      RuleOfColumns(s, range, rule[t]);
-      memcpy(scale + g, rule[t].scale, groups * sizeof(float));
-      memcpy(shift + g, rule[t].shift, groups * sizeof(float));
+      most = HWY_MAX(most, RangesOf(at, n, some, tile.parts, range));
+      if (s.scheme->rule == Rule::kAbsMean)
+        for (size_t k = 0; k < some; ++k) {
+          double sum = 0;
+          for (size_t i = 0; i < n; ++i) sum += double(fabsf(at[k * n + i]));
+          range.mean_magnitude[k] = float(sum / double(n));
+        }
+      RuleOfColumns(s, range, tile.rule);
+      memcpy(scale + g, tile.rule.scale, some * sizeof(float));
+      memcpy(shift + g, tile.rule.shift, some * sizeof(float));
     });
-    tiles([&](size_t t, const float* at, size_t g, size_t groups) HWY_ATTR {
-      RuleCodes<V, kRounding>(values, s, at, n, groups, rule[t], n * count, offset, codes + first + g * n);
+    step(2 * lag, [&](const Tile& tile, const float* at, size_t g, size_t some) HWY_ATTR {
+      RuleCodes<V, kRounding>(values, s, at, n, some, tile.rule, ahead, offset, codes + g * n);
     });
-    first += n * count;
-    scale += count;
-    shift += count;
   }
   return most;
+}
+
+template <class V, Rounding kRounding>
+HWY_INLINE uint32_t GroupsOf(const V& values, const SchemeSearch& s, const float* x, size_t cols, size_t group,
+                             float* scale, float* shift, uint8_t offset, uint8_t* codes) {
+  const size_t whole = cols / group, rest = cols % group;
+  const auto tiles = [&](size_t n, size_t count, size_t first) HWY_ATTR {
+    return TilesOf<V, kRounding>(values, s, x + first * group, n, count, scale + first, shift + first, offset,
+                                 codes + first * group);
+  };
+  const uint32_t most = whole ? tiles(group, whole, 0) : 0;
+  return rest ? HWY_MAX(most, tiles(rest, 1, whole)) : most;
 }
 
 uint32_t RuleGroupsTargeted(const SchemeSearch& s, const float* x, size_t cols, size_t group, float* scale,
