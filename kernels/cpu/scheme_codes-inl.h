@@ -93,6 +93,34 @@ HWY_INLINE void StoreBytes(VI a, VI b, VI c, VI e, uint8_t offset, uint8_t* HWY_
 #endif
 }
 
+#if EDGEQUANT_FLOAT8
+// One byte of every number in four vectors.
+template <int kByte>
+struct OneOfFour {
+  alignas(64) uint8_t from[64] = {};
+  constexpr OneOfFour() {
+    for (int k = 0; k < 64; ++k) from[k] = uint8_t(k % 32 / 16 * 64 + k % 16 * 4 + kByte);
+  }
+};
+template <int kByte>
+HWY_INLINE __m512i BytesOf(__m512i a, __m512i b, __m512i c, __m512i e) {
+  alignas(64) static constexpr OneOfFour<kByte> kOrder;
+  const __m512i order = _mm512_load_si512(kOrder.from);
+  return _mm512_mask_blend_epi64(0xf0, _mm512_permutex2var_epi8(a, order, b), _mm512_permutex2var_epi8(c, order, e));
+}
+HWY_INLINE void StoreFloats(const Float8Codes& values, const SignedQuotient& a, const SignedQuotient& b,
+                            const SignedQuotient& c, const SignedQuotient& e, uint8_t offset,
+                            uint8_t* HWY_RESTRICT out) {
+  const DI di;
+  const auto sign = [&](const SignedQuotient& q) HWY_ATTR { return hn::BitCast(di, q.sign).raw; };
+  const __m512i codes = BytesOf<0>(values.Steps(a.value), values.Steps(b.value), values.Steps(c.value),
+                                   values.Steps(e.value));
+  const __m512i signs = BytesOf<3>(sign(a), sign(b), sign(c), sign(e));
+  const __m512i both = _mm512_ternarylogic_epi64(_mm512_set1_epi8(127), codes, signs, 0xca);
+  _mm512_storeu_si512(out, _mm512_add_epi8(both, _mm512_set1_epi8(char(offset))));
+}
+#endif
+
 // Bytes: stores end in order, so that one that waits for its line holds up all behind it.
 constexpr size_t kOutAhead = 2048;
 // Weights: into the second cache, for the first would be full of what is not needed yet.
@@ -114,10 +142,13 @@ struct GroupCodes {
     const float by = none ? INFINITY : r.by[g];
     return {hn::Set(d, r.minus[g]), hn::Set(d, r.plus[g]), hn::Set(d, by), hn::Set(d, r.inverse[g])};
   }
+  static HWY_INLINE SignedQuotient Over(const Numbers& g, VF v) {
+    if constexpr (kOrigin != Origin::kPlus) v = hn::Sub(v, g.minus);
+    return Quotient<V, kDivision>(v, g.by, g.inverse);
+  }
   HWY_INLINE VI Code(const Numbers& g, VF v) const {
     const DF d;
-    if constexpr (kOrigin != Origin::kPlus) v = hn::Sub(v, g.minus);
-    const SignedQuotient u = Quotient<V, kDivision>(v, g.by, g.inverse);
+    const SignedQuotient u = Over(g, v);
     if constexpr (V::kWhole && kOrigin == Origin::kMinus) return WholeCode<kRounding>(d, u.value, last);
     else if constexpr (V::kWhole) return WholeCode<kRounding>(d, hn::Add(u.value, g.plus), last);
     else if constexpr (V::kRounded) return values.Code(d, u.value, u.sign);
@@ -130,8 +161,13 @@ struct GroupCodes {
     const size_t lanes = size_t(LanesF());
     for (size_t i = 0; i < 4 * lanes; i += 16) FetchSoon(x + ahead + i);
     hwy::Prefetch(codes + kOutAhead);
-    const auto code = [&](size_t k) HWY_ATTR { return Code(g[k * kGroups / 4], hn::LoadU(d, x + k * lanes)); };
-    StoreBytes(code(0), code(1), code(2), code(3), offset, codes);
+    if constexpr (V::kBytes) {
+      const auto over = [&](size_t k) HWY_ATTR { return Over(g[k * kGroups / 4], hn::LoadU(d, x + k * lanes)); };
+      StoreFloats(values, over(0), over(1), over(2), over(3), offset, codes);
+    } else {
+      const auto code = [&](size_t k) HWY_ATTR { return Code(g[k * kGroups / 4], hn::LoadU(d, x + k * lanes)); };
+      StoreBytes(code(0), code(1), code(2), code(3), offset, codes);
+    }
   }
   template <size_t kGroups>
   HWY_INLINE void Some(const float* HWY_RESTRICT x, size_t count, const RuleColumns& r,

@@ -117,15 +117,15 @@ HWY_INLINE void FindParts(const float* HWY_RESTRICT x, size_t n, size_t count, R
     parts.high[k] = 1, parts.low[k] = 0x80000002;
 }
 
-// The ranges of the same groups, without the means; returns the bits of the largest magnitude, as LargestMagnitude. In
-// groups of one sign the extremes are found again. Some time after FindParts: its stores are read in larger pieces.
-HWY_INLINE uint32_t RangesOf(const float* HWY_RESTRICT x, size_t n, size_t count, const RangeParts& parts, Ranges& r) {
+// The ranges of the same groups, without the means; `most` grows to the bits of the largest magnitude. In groups of one
+// sign the extremes are found again. Some time after FindParts: its stores are read in larger pieces.
+HWY_INLINE void RangesOf(const float* HWY_RESTRICT x, size_t n, size_t count, const RangeParts& parts, Ranges& r,
+                         VI& most) {
   const DF d;
   const DI di;
   const DU du;
   const size_t lanes = size_t(LanesF());
   uint32_t again = 0;
-  VI most = hn::Zero(di);
   for (size_t c = 0; c < size_t(kColumns); c += lanes) {
     const VI top = LargestOfParts(di, parts.high + c * kLaneParts);
     const VU bottom = LargestOfParts(du, parts.low + c * kLaneParts);
@@ -154,7 +154,6 @@ HWY_INLINE uint32_t RangesOf(const float* HWY_RESTRICT x, size_t n, size_t count
             break;
           }
     }
-  return uint32_t(hn::GetLane(hn::MaxOfLanes(di, most)));
 }
 
 }  // namespace HWY_NAMESPACE

@@ -15,6 +15,9 @@ namespace HWY_NAMESPACE {
 template <class Body>
 HWY_INLINE void WithRounding(const SchemeSearch& s, const Body& body) {
   constexpr auto even = std::integral_constant<Rounding, Rounding::kHalfEven>();
+#if EDGEQUANT_FLOAT8
+  if (Float8Codes::Are(*s.values)) return body(Float8Codes(*s.values), even);
+#endif
   if (s.values->kind != Values::kAffine) return WithValues(*s.values, [&](const auto& v) { body(v, even); });
   const WholeCodes v(*s.values);
   switch (s.scheme->rounding) {
@@ -34,7 +37,7 @@ HWY_NOINLINE uint32_t TilesOf(const V& values, const SchemeSearch& s, const floa
   struct Tile { RangeParts parts; RuleColumns rule; } ring[3];
   const size_t groups = HWY_MIN(HWY_MAX(kTile / n, 1), size_t(kColumns)), tiles = (count + groups - 1) / groups;
   const size_t lag = n > kTile ? 0 : 1, ahead = lag ? 2 * groups * n + kSoon : n;
-  uint32_t most = 0;
+  VI most = hn::Zero(DI());
   for (size_t t = 0; t < tiles + 2 * lag; ++t) {
     const auto step = [&](size_t behind, const auto& body) HWY_ATTR {
       const size_t k = t - behind, g = k * groups;
@@ -43,7 +46,7 @@ HWY_NOINLINE uint32_t TilesOf(const V& values, const SchemeSearch& s, const floa
     step(0, [&](Tile& tile, const float* at, size_t, size_t some) HWY_ATTR { FindParts(at, n, some, tile.parts); });
     step(lag, [&](Tile& tile, const float* at, size_t g, size_t some) HWY_ATTR {
       Ranges range;
-      most = HWY_MAX(most, RangesOf(at, n, some, tile.parts, range));
+      RangesOf(at, n, some, tile.parts, range, most);
       if (s.scheme->rule == Rule::kAbsMean)
         for (size_t k = 0; k < some; ++k) {
           double sum = 0;
@@ -58,7 +61,7 @@ HWY_NOINLINE uint32_t TilesOf(const V& values, const SchemeSearch& s, const floa
       RuleCodes<V, kRounding>(values, s, at, n, some, tile.rule, ahead, offset, codes + g * n);
     });
   }
-  return most;
+  return uint32_t(hn::GetLane(hn::MaxOfLanes(DI(), most)));
 }
 
 template <class V, Rounding kRounding>
@@ -125,8 +128,9 @@ GroupRange RangeOfTargeted(const float* x, size_t n, uint32_t* largest) {
   Ranges r;
   RangeParts parts;
   FindParts(x, n, 1, parts);
-  const uint32_t most = RangesOf(x, n, 1, parts, r);
-  if (largest) *largest = most;
+  VI most = hn::Zero(DI());
+  RangesOf(x, n, 1, parts, r, most);
+  if (largest) *largest = uint32_t(hn::GetLane(hn::MaxOfLanes(DI(), most)));
   return {r.low[0], r.high[0], r.extreme[0], 0};
 }
 

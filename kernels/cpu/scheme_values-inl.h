@@ -20,7 +20,7 @@ namespace edgequant {
 namespace HWY_NAMESPACE {
 
 struct WholeCodes {
-  static constexpr bool kWhole = true, kRounded = true;
+  static constexpr bool kWhole = true, kRounded = true, kBytes = false;
   VF high;
   explicit WholeCodes(const CodeValues& v) : high(hn::Set(DF(), float(v.codes - 1))) {}
   HWY_INLINE VF Value(DF d, VF u) const { return hn::Round(hn::Min(hn::Max(u, hn::Zero(d)), high)); }
@@ -47,7 +47,7 @@ HWY_INLINE VF TableValue(DF d, const float* HWY_RESTRICT table, VI i) {
 
 template <int kLevels>
 struct TableCodes {
-  static constexpr bool kWhole = false, kRounded = false;
+  static constexpr bool kWhole = false, kRounded = false, kBytes = false;
   const CodeValues& t;
   explicit TableCodes(const CodeValues& v) : t(v) {}
 
@@ -90,7 +90,7 @@ struct TableCodes {
 #if HWY_ARCH_X86 && HWY_TARGET <= HWY_AVX3
 #define EDGEQUANT_TABLE_CELLS 1
 struct CellCodes {
-  static constexpr bool kWhole = false, kRounded = false;
+  static constexpr bool kWhole = false, kRounded = false, kBytes = false;
   const CodeValues& t;
   explicit CellCodes(const CodeValues& v) : t(v) {}
   HWY_INLINE VI Rank(DF d, VF u) const {
@@ -115,7 +115,7 @@ struct CellCodes {
 // A sign, an exponent, a mantissa: rounded to nearest even by a sum that pushes the lower bits out. The bits of a code
 // in the places of a float's are a number 2^k too small.
 struct MinifloatCodes {
-  static constexpr bool kWhole = false, kRounded = true;
+  static constexpr bool kWhole = false, kRounded = true, kBytes = false;
   int drop, sign_shift, sign_bit, least;  // mantissa bits dropped; from a code's sign to a float's; least exponent
   int32_t highest_bits;
   float highest, infinity, unit;
@@ -158,6 +158,29 @@ struct MinifloatCodes {
     return hn::CopySignToAbs(value, hn::BitCast(d, sign));
   }
 };
+
+// Those of 8 bits with the instructions of AVX3_DL: what is added holds the code of its power of two, and the sum's
+// lowest 7 bits the code of the number. Halves go to even sums, which are even codes if there is a mantissa.
+#undef EDGEQUANT_FLOAT8
+#if HWY_ARCH_X86 && HWY_TARGET <= HWY_AVX3_DL
+#define EDGEQUANT_FLOAT8 1
+struct Float8Codes : MinifloatCodes {
+  static constexpr bool kBytes = true;
+  using MinifloatCodes::MinifloatCodes;
+  static bool Are(const CodeValues& v) { return v.kind == Values::kMinifloat && v.bits == 8 && v.mantissa_bits > 0; }
+  HWY_INLINE __m512i Steps(VF u) const {
+    const DI di;
+    const DF d;
+    const VF magnitude{_mm512_range_ps(u.raw, hn::Set(d, highest).raw, 0b1010)};  // the least of both, without sign
+    const VI exponent = hn::Max(hn::And(hn::BitCast(di, magnitude), hn::Set(di, 0x7f800000)), hn::Set(di, least));
+    const VI to_steps = hn::Set(di, (drop << 23) + 0x400000 - (least >> drop));
+    const VI big = hn::Add(hn::Add(exponent, hn::ShiftRightSame(exponent, drop)), to_steps);
+    return hn::BitCast(di, hn::Add(magnitude, hn::BitCast(d, big))).raw;
+  }
+};
+#else
+#define EDGEQUANT_FLOAT8 0
+#endif
 
 // The codes of a format as one of these types.
 template <class Body>
