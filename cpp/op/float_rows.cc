@@ -23,23 +23,27 @@ size_t SizeOf(FormatId type) { return type == FormatId::kF32 ? 4 : 2; }
 }  // namespace
 
 void FloatRows::Fill(const RowsView& x, const Panel& w) {
-  const size_t lanes = FloatLanes(), steps = (w.cols + lanes - 1) / lanes;
+  const size_t lanes = FloatLanes();
+  pairs_ = x.type == FormatId::kBF16 && w.floats->type == FormatId::kBF16 && w.floats->data && MultipliesPairs();
+  const size_t step = pairs_ ? 2 * lanes : lanes;
+  steps_ = (w.cols + step - 1) / step;
   rows_ = x.rows;
   tiles_ = (rows_ + size_t(FloatTileRows()) - 1) / size_t(FloatTileRows());
   tile_rows_ = tiles_ ? (rows_ + tiles_ - 1) / tiles_ : 0;
   tiles_ = tile_rows_ ? (rows_ + tile_rows_ - 1) / tile_rows_ : 0;
-  padded_ = steps * lanes;
-  x_ = memory_.Get<float>(rows_ * padded_);
+  x_ = memory_.Get<float>(rows_ * steps_ * lanes);
   ParallelFor(tiles_, 1, [&](size_t begin, size_t end) {
     static thread_local Scratch memory;
-    float* const row = memory.Get<float>(padded_);
+    float* const row = memory.Get<float>(steps_ * lanes);
     for (size_t t = begin; t < end; ++t) {
       const size_t first = t * tile_rows_, count = std::min(tile_rows_, rows_ - first);
       for (size_t r = 0; r < count; ++r) {
-        DequantizeRow(x.type, static_cast<const uint8_t*>(x.data) + ptrdiff_t(first + r) * x.stride, w.cols, row);
-        std::fill(row + w.cols, row + padded_, 0.0f);
-        for (size_t s = 0; s < steps; ++s)
-          memcpy(x_ + first * padded_ + (s * count + r) * lanes, row + s * lanes, lanes * sizeof(float));
+        const uint8_t* const from = static_cast<const uint8_t*>(x.data) + ptrdiff_t(first + r) * x.stride;
+        std::fill(row + w.cols / step * lanes, row + steps_ * lanes, 0.0f);
+        if (pairs_) memcpy(row, from, w.cols * SizeOf(x.type));
+        else DequantizeRow(x.type, from, w.cols, row);
+        for (size_t s = 0; s < steps_; ++s)
+          memcpy(x_ + (first * steps_ + s * count + r) * lanes, row + s * lanes, lanes * sizeof(float));
       }
     }
   });
@@ -63,17 +67,23 @@ void FloatRows::Multiply(const Panel& w, size_t task, const Rows& rows, const Mu
   const size_t count = std::min(rows_, last_tile * tile_rows_) - first_row, lanes = FloatLanes();
   const FloatWeights& from = *w.floats;
   const bool in_place = InPlace(w);
-  const size_t row_bytes = w.cols * SizeOf(from.type), piece = in_place ? std::max<size_t>(1, w.cols) : kPiece;
+  const size_t row_bytes = w.cols * SizeOf(from.type);
+  const size_t piece = in_place ? std::max<size_t>(1, w.cols) : pairs_ ? 2 * kPiece : kPiece;
   static thread_local Scratch decoded_memory, sums_memory, out_memory;
   float* const decoded = decoded_memory.Get<float>(kColumns * kPiece);
   float* const sums = sums_memory.Get<float>(count * at_once * lanes);
   float* const out = out_memory.Get<float>(count * at_once);
-  const FormatId type = in_place ? from.type : FormatId::kF32;
+  const bool as_is = in_place || pairs_;  // or turned into f32
+  const FormatId type = as_is ? from.type : FormatId::kF32;
   const size_t last_count = std::min(tile_rows_, rows_ - (tiles_ - 1) * tile_rows_);
   FloatTileFn multiply[2][2];  // [whether it is the last tile of all][whether it is the first of the chunk]
   for (int last = 0; last < 2; ++last)
     for (int first = 0; first < 2; ++first)
-      multiply[last][first] = FindFloatTile(type, int(last ? last_count : tile_rows_), first && from.data);
+    {
+      const int in_tile = int(last ? last_count : tile_rows_);
+      const bool ahead = first && from.data;
+      multiply[last][first] = pairs_ ? FindPairTile(in_tile, ahead) : FindFloatTile(type, in_tile, ahead);
+    }
   FloatTileArgs args{};
   args.out_stride = at_once;
   args.ahead_size = SizeOf(from.type) * (in_place ? kColumns : 1);  // in place: line by line in the order of memory
@@ -85,10 +95,10 @@ void FloatRows::Multiply(const Panel& w, size_t task, const Rows& rows, const Mu
       for (size_t c = 0; c < kColumns; ++c) {  // columns that do not exist repeat the last one
         const size_t row = column + std::min(g + c, n - 1);
         const uint8_t* const at = from.data ? from.data + row * row_bytes + k * SizeOf(from.type) : nullptr;
-        args.weights[c] = in_place ? static_cast<const void*>(at) : decoded + c * kPiece;
+        args.weights[c] = as_is ? static_cast<const void*>(at) : decoded + c * kPiece;
         const uint8_t* const first = in_place ? static_cast<const uint8_t*>(args.weights[0]) + c * kPanelLine : at;
         args.ahead[c] = first ? first + kColumns * row_bytes : nullptr;
-        if (in_place || g + c >= n || args.k == 0) continue;
+        if (as_is || g + c >= n || args.k == 0) continue;
         if (at) DequantizeRow(from.type, at, args.k, decoded + c * kPiece);
         else from.decode(row, k, args.k, decoded + c * kPiece);
       }
@@ -96,7 +106,7 @@ void FloatRows::Multiply(const Panel& w, size_t task, const Rows& rows, const Mu
       for (size_t t = first_tile; t < last_tile; ++t) {
         const bool last = t + 1 == tiles_;
         const size_t in_tile = last ? last_count : tile_rows_;
-        args.x = x_ + t * tile_rows_ * padded_ + k * in_tile;
+        args.x = x_ + t * tile_rows_ * steps_ * lanes + k / (pairs_ ? 2 : 1) * in_tile;
         args.out = out + (t - first_tile) * tile_rows_ * at_once + g;
         multiply[last][t == first_tile](args);
         args.sums += in_tile * kColumns * lanes;

@@ -5,7 +5,7 @@
 
 namespace edgequant {
 
-// All of f32 arithmetic. Products are made in two steps: Fill with rows, on all threads, then Multiply in Tasks, on any
+// All of f32 arithmetic; bf16 times bf16 in pairs where the processor has products of such. Products are made in two steps: Fill with rows, on all threads, then Multiply in Tasks, on any
 // number of threads. A task is some rows of weights times a chunk of rows of x.
 class FloatRows {
  public:
@@ -20,7 +20,8 @@ class FloatRows {
   size_t Chunks() const;
   size_t RowsPerTask(const Panel& w) const;
 
-  size_t rows_ = 0, tiles_ = 0, tile_rows_ = 0, padded_ = 0;
+  bool pairs_ = false;      // of bf16
+  size_t rows_ = 0, tiles_ = 0, tile_rows_ = 0, steps_ = 0;
   Scratch memory_;
   float* x_ = nullptr;  // [tile][step][row][lane]
 };

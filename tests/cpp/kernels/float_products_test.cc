@@ -90,6 +90,44 @@ TEST(FloatProducts, RowsDoNotDependOnTheOthers) {
   }
 }
 
+// Which some processors multiply in pairs.
+TEST(FloatProducts, Bf16TimesBf16OnEveryTarget) {
+  ForEachTarget([] {
+    std::mt19937 rng(14);
+    const auto numbers = [&](size_t count, std::vector<double>* values) {
+      std::vector<uint16_t> made(count);
+      for (uint16_t& v : made) {
+        v = BF16FromF32(std::ldexp(float(int(rng() % 255) - 127), int(rng() % 9) - 12));
+        const uint32_t bits = uint32_t{v} << 16;
+        float value;
+        memcpy(&value, &bits, 4);
+        values->push_back(value);
+      }
+      return made;
+    };
+    for (const auto& [m, n, k] : {std::array<size_t, 3>{1, 37, 517}, {3, 5, 31}, {30, 9, 64}, {101, 70, 2081}}) {
+      std::vector<double> w_values, x_values;
+      const std::vector<uint16_t> w = numbers(n * k, &w_values), x = numbers(m * k, &x_values);
+      const Panel panel = ViewNumbers({FormatId::kBF16, reinterpret_cast<const uint8_t*>(w.data()), n, k});
+      std::vector<float> y(m * n), one(n);
+      Matmul({FormatId::kBF16, x.data(), m, k, ptrdiff_t(2 * k)}, panel,
+             {FormatId::kF32, y.data(), m, n, ptrdiff_t(4 * n)}, Compute::kExact);
+      for (size_t i = 0; i < m; ++i) {
+        Matmul({FormatId::kBF16, &x[i * k], 1, k, 0}, panel, {FormatId::kF32, one.data(), 1, n, 0}, Compute::kExact);
+        for (size_t j = 0; j < n; ++j) {
+          double sum = 0, size = 0;
+          for (size_t c = 0; c < k; ++c) {
+            const double term = w_values[j * k + c] * x_values[i * k + c];
+            sum += term, size += std::fabs(term);
+          }
+          ASSERT_NEAR(y[i * n + j], sum, 1e-6 * size) << m << " " << i << " " << j;
+          ASSERT_EQ(y[i * n + j], one[j]) << "a row depends on the others";
+        }
+      }
+    }
+  });
+}
+
 TEST(FloatProducts, AqlmOnEveryTarget) {
   ForEachTarget([] {
     std::mt19937 rng(5);
