@@ -24,8 +24,8 @@ void FewRows::Quantize(const RowsView& x, Compute compute) {
   block_scale_ = block_scale_memory_.Get<float>(kMaxRows * blocks);
   for (size_t i = 0; i < rows_; ++i) {
     const size_t at = i * size_t(digits_);
-    QuantizeActivations(x.type, static_cast<const uint8_t*>(x.data) + ptrdiff_t(i) * x.stride, cols_, digits_,
-                        q_ + at * padded_, padded_, block_scale_ + at * blocks, blocks);
+    QuantizeActivations(x.type, x.Row(i), cols_, digits_, q_ + at * padded_, padded_, block_scale_ + at * blocks,
+                        blocks);
   }
   memset(q_ + all * padded_, 0, (held_ - all) * padded_);
 }

@@ -38,7 +38,7 @@ void FloatRows::Fill(const RowsView& x, const Panel& w) {
     for (size_t t = begin; t < end; ++t) {
       const size_t first = t * tile_rows_, count = std::min(tile_rows_, rows_ - first);
       for (size_t r = 0; r < count; ++r) {
-        const uint8_t* const from = static_cast<const uint8_t*>(x.data) + ptrdiff_t(first + r) * x.stride;
+        const uint8_t* const from = x.Row(first + r);
         std::fill(row + w.cols / step * lanes, row + steps_ * lanes, 0.0f);
         if (pairs_) memcpy(row, from, w.cols * SizeOf(x.type));
         else DequantizeRow(x.type, from, w.cols, row);
@@ -78,8 +78,7 @@ void FloatRows::Multiply(const Panel& w, size_t task, const Rows& rows, const Mu
   const size_t last_count = std::min(tile_rows_, rows_ - (tiles_ - 1) * tile_rows_);
   FloatTileFn multiply[2][2];  // [whether it is the last tile of all][whether it is the first of the chunk]
   for (int last = 0; last < 2; ++last)
-    for (int first = 0; first < 2; ++first)
-    {
+    for (int first = 0; first < 2; ++first) {
       const int in_tile = int(last ? last_count : tile_rows_);
       const bool ahead = first && from.data;
       multiply[last][first] = pairs_ ? FindPairTile(in_tile, ahead) : FindFloatTile(type, in_tile, ahead);

@@ -78,8 +78,8 @@ void ManyRows::Fill(const RowsView& x, Compute compute, const Panel& w) {
       for (size_t i = 0; i < per_tile; ++i) {
         const size_t from = t * per_tile + i, to = i * size_t(digits_);
         if (from < x.rows) {
-          QuantizeActivations(x.type, static_cast<const uint8_t*>(x.data) + ptrdiff_t(from) * x.stride, w.cols, digits_,
-                              row + to * padded, padded, row_scale + to * blocks_, blocks_);
+          QuantizeActivations(x.type, x.Row(from), w.cols, digits_, row + to * padded, padded, row_scale + to * blocks_,
+                              blocks_);
         } else {
           memset(row + to * padded, 0, padded);
           std::fill_n(row_scale + to * blocks_, blocks_, 0.0f);

@@ -1,7 +1,5 @@
 #include "op/matmul.h"
 
-#include <string.h>
-
 #include <algorithm>
 #include <atomic>
 #include <memory>
@@ -17,10 +15,6 @@
 
 namespace edgequant {
 namespace {
-
-const uint8_t* RowOf(const RowsView& x, size_t i) {
-  return static_cast<const uint8_t*>(x.data) + ptrdiff_t(i) * x.stride;
-}
 
 // ---- A few rows: fused
 
@@ -83,7 +77,7 @@ void MultiplyPrepared(const RowsView& x, const Panel& w, const MutableRowsView& 
   for (size_t first = 0; first < x.rows; first += step) {
     const size_t rows = std::min(step, x.rows - first);
     ParallelFor(rows, 1, [&](size_t begin, size_t end) {
-      for (size_t i = begin; i < end; ++i) w.input->Apply(x.type, RowOf(x, first + i), prepared + i * w.cols);
+      for (size_t i = begin; i < end; ++i) w.input->Apply(x.type, x.Row(first + i), prepared + i * w.cols);
     });
     MultiplyRows({FormatId::kF32, prepared, rows, w.cols, ptrdiff_t(row_bytes)}, w,
                  {y.type, static_cast<uint8_t*>(y.data) + ptrdiff_t(first) * y.stride, rows, y.cols, y.stride}, compute,
@@ -104,6 +98,8 @@ void Matmul(const RowsView& x, const Panel& w, const MutableRowsView& y, Compute
 
 namespace {
 
+constexpr size_t kGroupedAtOnce = 1 << 17;  // numbers of x
+
 // The rows of one expert.
 struct Group {
   const Panel* w;
@@ -116,17 +112,14 @@ struct Group {
   bool is_few;
   size_t tasks;
 
-  // Collects its rows; row i of the results takes row i / per_row of x.
+  // Row i of the results takes row i / per_row of x.
   void Fill(const RowsView& x, size_t per_row, Compute compute) {
-    const FormatId type = w->input ? FormatId::kF32 : x.type;
-    const size_t bytes = w->cols * (type == FormatId::kF32 ? 4 : 2);
-    uint8_t* const own = memory.Get<uint8_t>(rows.count * bytes);
-    for (size_t i = 0; i < rows.count; ++i) {
-      const uint8_t* const from = RowOf(x, rows[i] / per_row);
-      if (w->input) w->input->Apply(x.type, from, reinterpret_cast<float*>(own + i * bytes));
-      else memcpy(own + i * bytes, from, bytes);
+    RowsView mine{x.type, x.data, rows.count, x.cols, x.stride, rows.numbers, per_row};
+    if (w->input) {
+      float* const own = memory.Get<float>(rows.count * w->cols);
+      for (size_t i = 0; i < rows.count; ++i) w->input->Apply(x.type, mine.Row(i), own + i * w->cols);
+      mine = {FormatId::kF32, own, rows.count, w->cols, ptrdiff_t(w->cols * sizeof(float))};
     }
-    const RowsView mine{type, own, rows.count, w->cols, ptrdiff_t(bytes)};
     is_few = !w->floats && FewRows::Hold(rows.count, compute, w->layout.bits);
     if (is_few) {
       few.Quantize(mine, compute);
@@ -170,20 +163,25 @@ void MatmulGrouped(const RowsView& x, const std::vector<const Panel*>& experts, 
   for (size_t i = 0; i < y.rows; ++i) numbers[at[size_t(index[i])]++] = uint32_t(i);
   if (y.rows == 0 || y.cols == 0) return;
   static thread_local std::vector<std::unique_ptr<Group>> kept;  // its memory serves the next call
+  // Some experts at a time, whose activations stay in the cache until they are multiplied.
   std::vector<Group*> groups;
-  for (size_t e = 0; e < experts.size(); ++e) {
-    if (first[e] == first[e + 1]) continue;
-    if (kept.size() == groups.size()) kept.push_back(std::make_unique<Group>());
-    groups.push_back(kept[groups.size()].get());
-    groups.back()->w = experts[e];
-    groups.back()->then = then.Of(e, y.cols);
-    groups.back()->rows = {first[e + 1] - first[e], &numbers[first[e]]};
-  }
-  ParallelFor(groups.size(), 1, [&](size_t g, size_t) { groups[g]->Fill(x, per_row, compute); });
   std::vector<std::pair<const Group*, size_t>> tasks;
-  for (const Group* g : groups)
-    for (size_t t = 0; t < g->tasks; ++t) tasks.emplace_back(g, t);
-  ParallelFor(tasks.size(), 1, [&](size_t t, size_t) { tasks[t].first->Multiply(tasks[t].second, y); });
+  for (size_t e = 0, rows = 0; e < experts.size(); ++e) {
+    if (first[e] < first[e + 1]) {
+      if (kept.size() == groups.size()) kept.push_back(std::make_unique<Group>());
+      groups.push_back(kept[groups.size()].get());
+      groups.back()->w = experts[e];
+      groups.back()->then = then.Of(e, y.cols);
+      groups.back()->rows = {first[e + 1] - first[e], &numbers[first[e]]};
+      rows += groups.back()->rows.count;
+    }
+    if (rows * x.cols < kGroupedAtOnce && e + 1 < experts.size()) continue;
+    ParallelFor(groups.size(), 1, [&](size_t g, size_t) { groups[g]->Fill(x, per_row, compute); });
+    for (const Group* g : groups)
+      for (size_t t = 0; t < g->tasks; ++t) tasks.emplace_back(g, t);
+    ParallelFor(tasks.size(), 1, [&](size_t t, size_t) { tasks[t].first->Multiply(tasks[t].second, y); });
+    groups.clear(), tasks.clear(), rows = 0;
+  }
 }
 
 void ReadPanels(const Panel& w) {

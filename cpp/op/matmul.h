@@ -7,12 +7,17 @@
 namespace edgequant {
 
 // Rows of activations or results: numbers of type f32, f16 or bf16, row i at data + i * stride bytes; no alignment is
-// needed.
+// needed. With `numbers`, row i is that of number numbers[i] / per_row.
 struct RowsView {
   FormatId type;
   const void* data;
   size_t rows, cols;
   ptrdiff_t stride;
+  const uint32_t* numbers = nullptr;
+  size_t per_row = 1;
+  const uint8_t* Row(size_t i) const {
+    return static_cast<const uint8_t*>(data) + ptrdiff_t(numbers ? numbers[i] / per_row : i) * stride;
+  }
 };
 struct MutableRowsView {
   FormatId type;

@@ -61,7 +61,7 @@ TEST(Gemm, ManyRowsInSeveralChunks) {
 // Several experts of each row, some without rows, with few and with many: as one product per row.
 TEST(Gemm, GroupedEqualsOneRowAfterTheOther) {
   std::mt19937 rng(13);
-  const size_t n = 37, k = 512, tokens = 23, per_row = 2;
+  const size_t n = 37, k = 512, tokens = 300, per_row = 2;  // more than are multiplied at once
   std::vector<RandomWeights> q;
   for (FormatId format : {FormatId::kQ4_K, FormatId::kQ2_K, FormatId::kQ5_1, FormatId::kIQ4_XS, FormatId::kQ8_0})
     q.emplace_back(format, n, k, rng);
