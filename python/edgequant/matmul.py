@@ -47,7 +47,7 @@ def _cached(q: QuantizedTensor, owner: np.ndarray, make: Callable[[int, int], An
     return panel
 
 
-def _panel_for(q: QuantizedTensor, compute: str, panel: str) -> Any:
+def panel_for(q: QuantizedTensor, compute: str, panel: str = "auto") -> Any:
     """What is multiplied: the panel, or for exact products another copy where it does not hold the very weights."""
     from edgequant.scheme_tensor import SchemeTensor
 
@@ -115,7 +115,7 @@ def matmul(
         rows = rows.copy()
     bias, scale = _per_column(bias, (n,), "bias"), _per_column(scale, (n,), "scale")
     _check_compute(compute)
-    packed = _panel_for(q, compute, panel)
+    packed = panel_for(q, compute, panel)
     _core.matmul(rows, kind, packed, target.reshape(-1, n), target_kind, compute, bias, scale)
     return out
 
@@ -179,7 +179,7 @@ def matmul_grouped(
     target = target.reshape(-1, n)
     bias, scale = (_per_column(v, (len(experts), n), name) for v, name in ((bias, "bias"), (scale, "scale")))
     _check_compute(compute)
-    panels = [_panel_for(q, compute, panel) for q in experts]
+    panels = [panel_for(q, compute, panel) for q in experts]
     _core.matmul_grouped(rows, kind, panels, flat, per_row, target, target_kind, compute, bias, scale)
     return out
 

@@ -390,3 +390,10 @@ def test_packed_files_that_do_not_fit_their_description(tmp_path: Path) -> None:
 def test_unknown_settings_are_refused() -> None:
     with pytest.raises(eq.Error, match="unknown 'bits'"):
         EdgeQuantConfig("q4_k", bits=4)
+
+
+def test_formats_that_config_json_cannot_name_are_refused() -> None:
+    mine = eq.Format("mine", block=32, codes=2)
+    for config in (EdgeQuantConfig("mlx.affine4.g64"), EdgeQuantConfig("q8_0", {"mlp": mine})):
+        with pytest.raises(eq.Error, match="quantize_module"):
+            config.to_quant_config()

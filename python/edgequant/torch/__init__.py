@@ -21,6 +21,7 @@ from edgequant.torch.modules import QuantEmbedding, QuantLinear
 from edgequant.torch.onnx import for_onnx
 from edgequant.torch.plan import QuantConfig
 from edgequant.torch.quantize import LayerReport, ModuleReport, quantize_module
+from edgequant.torch.schemes import SchemeLinear
 from edgequant.torch.threads import share_openmp
 
 __all__ = [
@@ -30,6 +31,7 @@ __all__ = [
     "QuantConfig",
     "QuantEmbedding",
     "QuantLinear",
+    "SchemeLinear",
     "fake_quantize_module",
     "finish_fake_quantized",
     "for_onnx",

@@ -11,13 +11,15 @@ from edgequant._core import Error
 from edgequant.formats import formats
 from edgequant.models.architectures import ARCHITECTURES, Architecture
 from edgequant.plan import make_plan
+from edgequant.planar import find_scheme
 from edgequant.quantize import writable
+from edgequant.scheme import Format
 
 
 class Choice(NamedTuple):
     """What a preset says of a layer; `instead_of` is the format that its rows do not divide."""
 
-    format: str | None
+    format: str | Format | None
     gguf_name: str | None
     why: str
     instead_of: str | None = None
@@ -72,11 +74,14 @@ def _text_config(model: nn.Module) -> Any:
     return config.get_text_config(decoder=True) if hasattr(config, "get_text_config") else None
 
 
-def choices(model: nn.Module, format: str, importance: bool) -> tuple[str | None, dict[str, Choice]]:
+def choices(
+    model: nn.Module, format: str | Format, importance: bool
+) -> tuple[str | Format | None, dict[str, Choice]]:
     """The format of all layers, None for a preset, and what is known of layers that have a name in GGUF."""
-    preset, known, config = _preset_of(format), _in_gguf(model), _text_config(model)
+    scheme, known, config = find_scheme(format), _in_gguf(model), _text_config(model)
+    preset = _preset_of(str(format)) if scheme is None else None
     if preset is None:
-        default = writable(format)
+        default = scheme or writable(format)
         layers = known.layers if known else {}
         return default, {layer: Choice(default, gguf, "") for gguf, layer in layers.items()}
     if config is None:

@@ -12,6 +12,7 @@ from edgequant._core import Error
 from edgequant.torch import ops
 from edgequant.torch.decoder_cache import CacheState
 from edgequant.torch.modules import QuantLinear
+from edgequant.torch.schemes import SchemeLinear
 
 CLASSES = ("LlamaModel", "MistralModel", "Qwen2Model", "Qwen3Model", "Phi3Model", "Gemma3TextModel")
 """Names of the classes of transformers that the core's arithmetic stands for."""
@@ -99,15 +100,16 @@ class Plan:
         width = {"query": config.num_attention_heads * self.head_dim, "key": self.heads * self.head_dim}
         for key, path in _paths(layer).items():
             module = self._module(layer, path)
-            data = module.qweight
             at = first.setdefault(path, 0)
-            entries[key] = (ops.panel_of(data, module.format, module.out_features, module.in_features), at)
+            entries[key] = (module.panel(), at)
             first[path] += width.get(key, module.out_features // 2)
-            self._remember(module._buffers, "qweight", data)
             self._remember(module._parameters, "scale", None)
             self._remember(module.__dict__, "compute", module.compute)
-            if not data.is_inference():  # those do not count their changes
-                self._packed.append(data)
+            buffers, names = module.packed()
+            for name in names:
+                self._remember(buffers, name, buffers[name])
+                if not buffers[name].is_inference():  # those do not count their changes
+                    self._packed.append(buffers[name])
             if module.bias is not None:
                 address = self._address(module, "bias")
                 entries[f"{key}_bias"] = address + at * module.bias.element_size()
@@ -249,7 +251,7 @@ def is_plain(base: Any) -> bool:
     for layer in base.layers:
         for key, path in _paths(layer).items():
             module = layer.get_submodule(path)
-            if type(module) is not QuantLinear or module.scale is not None or not _core.can_repack(module.format):
+            if type(module) not in (QuantLinear, SchemeLinear) or module.scale is not None:
                 return False
             if module.bias is not None and key in ("gate", "up", "down"):
                 return False

@@ -13,6 +13,7 @@ from torch.nn import functional as F
 from edgequant._core import Error
 from edgequant.formats import BlockFormat, first_bit, lookup
 from edgequant.quantize import quantize, writable
+from edgequant.scheme import Format
 from edgequant.tensor import QuantizedTensor, check_rows
 from edgequant.torch.modules import QuantLinear
 from edgequant.torch.plan import QuantConfig, plan_module
@@ -124,7 +125,12 @@ def fake_quantize_module(model: nn.Module, config: QuantConfig | str) -> list[st
     """
     config = QuantConfig(config) if isinstance(config, str) else config
     names = []
-    for layer in plan_module(model, config).layers:
+    layers = plan_module(model, config).layers
+    for layer in layers:
+        if isinstance(layer.format, Format):
+            raise Error(f"{layer.names[0]}: {layer.format} is planar or one of your own, in which nothing is trained")
+    for layer in layers:
+        assert isinstance(layer.format, str)
         old = model.get_submodule(layer.names[0])
         if len(layer.names) == 1 and isinstance(old, nn.Linear):
             model.set_submodule(layer.names[0], FakeQuantLinear.from_linear(old, layer.format).train(old.training))

@@ -96,7 +96,117 @@ def _unspell(name: torch.Tensor) -> str:
     return bytes(name.tolist()).decode("ascii", "replace").strip()
 
 
-class QuantLinear(_Packed):
+class _Bound:
+    """A panel, and whether the packed weights are still those that it was made from."""
+
+    def __init__(self, buffers: dict[str, Any], names: list[str], compute: str, panel: Any) -> None:
+        self._places, self._names, self._found = [buffers] * len(names), names, [buffers[name] for name in names]
+        self._counted = [data for data in self._found if not data.is_inference()]  # others do not count their changes
+        self._versions = [data._version for data in self._counted]
+        self._compute, self.panel = compute, panel
+
+    def fits(self, compute: str) -> bool:
+        return (
+            self._compute == compute
+            and _core.are_in_place(self._places, self._names, self._found)
+            and [data._version for data in self._counted] == self._versions
+        )
+
+
+class PackedLinear(nn.Module):
+    """What layers that multiply with packed weights share; they say what is multiplied.
+
+    Attributes: in_features (K), out_features (N), compute; bias (N,) and scale (N,), parameters or None.
+    """
+
+    in_features: int
+    out_features: int
+    compute: str
+    bias: nn.Parameter | None
+    scale: nn.Parameter | None
+
+    def _begin(self, n: int, k: int, compute: str) -> None:
+        if compute not in ("int8", "exact"):
+            raise Error(f"compute is 'int8' or 'exact', not '{compute}'")
+        self.in_features, self.out_features, self.compute = k, n, compute
+        self.register_parameter("bias", None)
+        self.register_parameter("scale", None)
+        self._bound: _Bound | None = None
+
+    def packed(self) -> tuple[dict[str, Any], list[str]]:
+        """The dictionary of buffers that holds the packed weights, and the names that they have there."""
+        raise NotImplementedError
+
+    def _make_panel(self) -> Any:
+        raise NotImplementedError
+
+    def _product(self, x: torch.Tensor, bias: torch.Tensor | None) -> torch.Tensor:
+        """The operator's product."""
+        raise NotImplementedError
+
+    def add_scale(self, dtype: torch.dtype | None = None) -> nn.Parameter:
+        """Gives the layer a learnable factor per output, (N,), that begins at 1; returns it."""
+        buffers, names = self.packed()
+        self.scale = nn.Parameter(torch.ones(self.out_features, dtype=dtype, device=buffers[names[0]].device))
+        return self.scale
+
+    def _set_bias(self, bias: Any) -> None:
+        """Takes a parameter as it is, and any other tensor as one; None for no bias."""
+        ops.check_bias(bias, self.out_features)
+        if bias is not None:
+            self.bias = bias if isinstance(bias, nn.Parameter) else nn.Parameter(torch.as_tensor(bias))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        parameters = self._parameters
+        bias, scale = parameters["bias"], parameters["scale"]
+        if scale is None and ops.runs_plainly(x):
+            if not torch.is_grad_enabled() or not (x.requires_grad or (bias is not None and bias.requires_grad)):
+                return self._run(x, bias)
+        y = self._product(x, bias if scale is None else None)
+        if scale is not None:
+            y = y * scale.to(y.dtype)
+            y = y if bias is None else y + bias.to(y.dtype)
+        return y
+
+    def panel(self) -> Any:
+        """The weights in the layout that products read."""
+        bound = self._bound
+        if bound is None or not bound.fits(self.compute):
+            bound = self._bound = _Bound(*self.packed(), self.compute, self._make_panel())
+        return bound.panel
+
+    def _run(self, x: torch.Tensor, bias: torch.Tensor | None) -> torch.Tensor:
+        """The product, without the dispatcher."""
+        panel, k = self.panel(), self.in_features
+        name, shape = ops.TYPES.get(x.dtype), x.shape
+        if name is None or not shape or shape[-1] != k:
+            name = ops.check_input(x, k, type(self).__name__)
+        if not x.is_contiguous():
+            x = x.contiguous()
+        y = x.new_empty((*shape[:-1], self.out_features))
+        if bias is None:
+            _core.matmul_at(panel, x.data_ptr(), name, x.numel() // k, y.data_ptr(), self.compute)
+        else:
+            bias = bias.float()
+            _core.matmul_at(panel, x.data_ptr(), name, x.numel() // k, y.data_ptr(), self.compute, bias.data_ptr())
+        return y
+
+    def _apply(self, fn: Any, recurse: bool = True) -> Any:
+        self._bound = None
+        return super()._apply(fn, recurse)
+
+    def __getstate__(self) -> dict[str, Any]:  # panels are made again in copies
+        return {**self.__dict__, "_bound": None}
+
+    def extra_repr(self) -> str:
+        scale = ", scale=True" if self.scale is not None else ""
+        return (
+            f"in_features={self.in_features}, out_features={self.out_features}, format={self.format}, "
+            f"bias={self.bias is not None}{scale}, compute={self.compute}"
+        )
+
+
+class QuantLinear(_Packed, PackedLinear):
     """x @ w.T + bias with packed weights: a replacement of torch.nn.Linear on the CPU.
 
     The first call repacks the weights into a panel, which stays in memory beside them (`edgequant.torch.map_packed`
@@ -130,15 +240,11 @@ class QuantLinear(_Packed):
         dtype: torch.dtype | None = None,
     ) -> None:
         super().__init__(out_features, in_features, format, device)
-        if compute not in ("int8", "exact"):
-            raise Error(f"compute is 'int8' or 'exact', not '{compute}'")
-        self.in_features, self.out_features, self.compute = in_features, out_features, compute
-        zeros = torch.zeros(out_features, device=device, dtype=dtype) if bias else None
-        self.register_parameter("bias", None if zeros is None else nn.Parameter(zeros))
-        self.register_parameter("scale", None)
+        self._begin(out_features, in_features, compute)
+        if bias:
+            self.bias = nn.Parameter(torch.zeros(out_features, device=device, dtype=dtype))
         if scale:
             self.add_scale(dtype)
-        self._bound: tuple[torch.Tensor, int, Any] | None = None
 
     @classmethod
     def from_linear(cls, linear: nn.Linear, format: str, *, compute: str = "int8", **options: Any) -> QuantLinear:
@@ -160,67 +266,20 @@ class QuantLinear(_Packed):
         n, k, format, data = _parts(q, format, k)
         layer = cls(k, n, format, bias=False, compute=compute, device="meta")
         layer._take(data)
-        if bias is not None:
-            ops.check_bias(bias, n)
-            layer.bias = bias if isinstance(bias, nn.Parameter) else nn.Parameter(torch.as_tensor(bias))
+        layer._set_bias(bias)
         return layer
 
-    def add_scale(self, dtype: torch.dtype | None = None) -> nn.Parameter:
-        """Gives the layer a learnable factor per output, (N,), that begins at 1; returns it."""
-        self.scale = nn.Parameter(torch.ones(self.out_features, dtype=dtype, device=self.qweight.device))
-        return self.scale
+    def packed(self) -> tuple[dict[str, Any], list[str]]:
+        return self._buffers, ["qweight"]
 
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        parameters = self._parameters
-        bias, scale = parameters["bias"], parameters["scale"]
-        if scale is None and ops.runs_plainly(x):
-            if not torch.is_grad_enabled() or not (x.requires_grad or (bias is not None and bias.requires_grad)):
-                return self._run(x, bias)
-        inner = bias if scale is None else None
-        y = torch.ops.edgequant.matmul(x, self.qweight, self.format, self._n, self._k, inner, self.compute)
-        if scale is not None:
-            y = y * scale.to(y.dtype)
-            y = y if bias is None else y + bias.to(y.dtype)
-        return y
+    def _make_panel(self) -> Any:
+        return ops.panel_of(self.qweight, self.format, self._n, self._k)
 
-    def panel(self) -> Any:
-        """The weights in the layout that products read."""
-        data, bound = self._buffers["qweight"], self._bound
-        assert data is not None
-        if bound is None or bound[0] is not data or (bound[1] >= 0 and data._version != bound[1]):
-            panel = ops.panel_of(data, self.format, self._n, self._k)
-            bound = self._bound = (data, ops.version_of(data), panel)
-        return bound[2]
-
-    def _run(self, x: torch.Tensor, bias: torch.Tensor | None) -> torch.Tensor:
-        """The product, without the dispatcher."""
-        panel, k = self.panel(), self._k
-        name, shape = ops.TYPES.get(x.dtype), x.shape
-        if name is None or not shape or shape[-1] != k:
-            name = ops.check_input(x, k, "QuantLinear")
-        if not x.is_contiguous():
-            x = x.contiguous()
-        y = x.new_empty((*shape[:-1], self._n))
-        if bias is None:
-            _core.matmul_at(panel, x.data_ptr(), name, x.numel() // k, y.data_ptr(), self.compute)
-        else:
-            bias = bias.float()
-            _core.matmul_at(panel, x.data_ptr(), name, x.numel() // k, y.data_ptr(), self.compute, bias.data_ptr())
-        return y
-
-    def _apply(self, fn: Any, recurse: bool = True) -> Any:
-        self._bound = None
-        return super()._apply(fn, recurse)
-
-    def __getstate__(self) -> dict[str, Any]:  # panels are made again in copies
-        return {**self.__dict__, "_bound": None}
-
-    def extra_repr(self) -> str:
-        scale = ", scale=True" if self.scale is not None else ""
-        return (
-            f"in_features={self.in_features}, out_features={self.out_features}, format={self.format}, "
-            f"bias={self.bias is not None}{scale}, compute={self.compute}"
+    def _product(self, x: torch.Tensor, bias: torch.Tensor | None) -> torch.Tensor:
+        y: torch.Tensor = torch.ops.edgequant.matmul(
+            x, self.qweight, self.format, self._n, self._k, bias, self.compute
         )
+        return y
 
 
 class QuantEmbedding(_Packed):

@@ -18,6 +18,7 @@ from edgequant.quantize import quantize, writable
 from edgequant.tensor import QuantizedTensor
 from edgequant.torch.levels import has_levels, split_levels
 from edgequant.torch.modules import QuantEmbedding, QuantLinear
+from edgequant.torch.schemes import SchemeLinear
 
 STYLES = ("matmulnbits", "qdq")
 
@@ -52,6 +53,9 @@ def for_onnx(model: nn.Module, style: str = "matmulnbits", requantize: str | Non
         for name, module in model.named_modules(remove_duplicate=False)
         if isinstance(module, QuantLinear | QuantEmbedding)
     }
+    schemes = [f"{name} ({m.format})" for name, m in model.named_modules() if isinstance(m, SchemeLinear)]
+    if schemes:
+        raise Error(f"layers in planar formats or formats of your own cannot be exported to ONNX: {schemes[0]}")
     lost = [f"{name} ({m.format})" for name, m in layers.items() if not has_levels(m.format)]
     if lost and requantize is None:
         some = ", ".join(lost[:4]) + (f" and {len(lost) - 4} more" if len(lost) > 4 else "")

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 from torch import nn
 
@@ -14,6 +15,9 @@ from edgequant import presets
 from edgequant._core import Error
 from edgequant.formats import lookup
 from edgequant.plan import FLOATS, Rule, parse_rules
+from edgequant.planar import find_scheme
+from edgequant.quantize import quantize
+from edgequant.scheme import Format
 from edgequant.torch.choices import Choice, choices
 from edgequant.torch.experts import PARTS, are_experts
 
@@ -26,9 +30,10 @@ class QuantConfig:
       format: a format for all layers, such as "q4_k"; or, for models of transformers whose architecture edgequant
         knows, a preset such as "q4_k_m", which chooses for each layer what it would in a GGUF file. Where a name is
         both, as q4_0 is, "gguf:q4_0" is the preset. Where a layer's rows do not divide a format's blocks, the
-        fallback of the presets takes its place (q4_k -> q5_0 and so on).
+        fallback of the presets takes its place (q4_k -> q5_0 and so on). Or a `Format` of your own, or the name of a
+        planar one: Linear layers become SchemeLinear, if their shape suits it; embeddings stay.
       rules: 'REGEX=FORMAT' strings or a mapping; the first whose expression is found in a layer's name, or in its
-        GGUF name where it has one, decides instead. FORMAT may be `keep`.
+        GGUF name where it has one, decides instead. FORMAT may be `keep`; in a mapping also a `Format`.
       skip: expressions; layers in whose name one is found stay as they are.
       embeddings: whether Embedding layers are quantized too.
       compute: "int8" or "exact"; see QuantLinear.
@@ -36,8 +41,8 @@ class QuantConfig:
       importance: mapping of layer names (or GGUF tensor names) to vectors (K,), or None.
     """
 
-    format: str
-    rules: Iterable[str | Rule] | Mapping[str, str] | None = None
+    format: str | Format
+    rules: Iterable[str | Rule] | Mapping[str, str | Format] | None = None
     skip: Iterable[str] = ()
     embeddings: bool = True
     compute: str = "int8"
@@ -52,7 +57,7 @@ class LayerPlan:
 
     names: tuple[str, ...]
     shape: tuple[int, int]
-    format: str
+    format: str | Format
     wanted: str | None
     gguf_name: str | None
 
@@ -81,7 +86,7 @@ def plan_module(model: nn.Module, config: QuantConfig) -> ModulePlan:
 
     Raises Error for unknown formats and presets, bad rules, rules that decide nothing, presets without an architecture.
     """
-    rules, skip = parse_rules(config.rules), [_compile(pattern) for pattern in config.skip]
+    rules, skip = _rules(config.rules), [_compile(pattern, "skip") for pattern in config.skip]
     unused: set[Any] = {*rules, *skip}
     default, table = choices(model, config.format, config.importance is not None)
     plan = ModulePlan()
@@ -95,9 +100,12 @@ def plan_module(model: nn.Module, config: QuantConfig) -> ModulePlan:
             wanted, why = None, "skipped"
         elif rule is not None:
             unused.discard(rule)
-            wanted, why = (None if rule.format == "keep" else lookup(rule.format).name), f"rule {rule}"
+            wanted, why = None if rule.format == "keep" else rule.format, f"rule {rule}"
         elif keep is not None:
             wanted, why = None, keep
+        if isinstance(wanted, Format):
+            return _Decision(wanted, None, "", False)
+        wanted = None if wanted is None else lookup(wanted).name
         if wanted is None or wanted in FLOATS:
             return _Decision(None, None, why, False)
         format = presets.fallback(wanted, cols, lambda name: int(lookup(name).block))
@@ -118,6 +126,8 @@ def plan_module(model: nn.Module, config: QuantConfig) -> ModulePlan:
         known_as = [*names, *([choice.gguf_name] if choice.gguf_name else [])]
         embedded = any(isinstance(layer, nn.Embedding) for layer in layers)
         found = decide(known_as, choice, cols, "embeddings are kept" if embedded and not config.embeddings else None)
+        if isinstance(found.format, Format):
+            found = _suited(found.format, (rows, cols), embedded)
         if found.format is None:
             (plan.unsupported if found.failed else plan.kept).update(dict.fromkeys(names, found.why))
             continue
@@ -136,10 +146,51 @@ def plan_module(model: nn.Module, config: QuantConfig) -> ModulePlan:
 class _Decision(NamedTuple):
     """The format of a layer, and the one that its rows do not divide; or None, why, and whether that is a failure."""
 
-    format: str | None
+    format: str | Format | None
     wanted: str | None
     why: str
     failed: bool
+
+
+@dataclass(frozen=True)
+class _SchemeRule:
+    """As Rule, for a planar format or one of your own."""
+
+    pattern: re.Pattern[str]
+    format: Format
+
+    def __str__(self) -> str:
+        return f"{self.pattern.pattern}={self.format}"
+
+
+def _rules(rules: Iterable[str | Rule] | Mapping[str, str | Format] | None) -> list[Rule | _SchemeRule]:
+    """As parse_rules, with planar formats, and in mappings formats of your own."""
+    if isinstance(rules, str):
+        rules = [rules]
+    parsed: list[Rule | _SchemeRule] = []
+    for rule in rules.items() if isinstance(rules, Mapping) else rules or ():
+        if isinstance(rule, Rule):
+            parsed.append(rule)
+            continue
+        pattern, format = rule if isinstance(rule, tuple) else rule.rpartition("=")[::2]
+        scheme = find_scheme(format)
+        if scheme is not None:
+            parsed.append(_SchemeRule(_compile(pattern, "rule"), scheme))
+        else:
+            parsed += parse_rules([rule if isinstance(rule, str) else f"{pattern}={format}"])
+    return parsed
+
+
+def _suited(format: Format, shape: tuple[int, int], embedded: bool) -> _Decision:
+    """Whether a layer can have a planar format or one of your own."""
+    if embedded:
+        return _Decision(None, None, f"embeddings stay as they are: {format} is for products", False)
+    rows, cols = shape
+    try:  # what it says to zeros, of as many rows as show whether they divide
+        quantize(np.zeros((min(rows, rows % 256 + 256), cols), np.float32), format, effort="fast")
+    except Error as e:
+        return _Decision(None, None, str(e), True)
+    return _Decision(format, None, "", False)
 
 
 def _plan_experts(plan: ModulePlan, name: str, module: Any, decide: Callable[[list[str], int], _Decision]) -> None:
@@ -148,6 +199,9 @@ def _plan_experts(plan: ModulePlan, name: str, module: Any, decide: Callable[[li
     for part, parameter in PARTS.items():
         count, rows, cols = getattr(module, parameter).shape
         found = decide([f"{name}.{parameter}"], cols)
+        if isinstance(found.format, Format):
+            plan.unsupported[name] = f"{parameter}: experts have no layers in the format {found.format}"
+            return
         if found.format is None:
             (plan.unsupported if found.failed else plan.kept)[name] = f"{parameter}: {found.why or 'not in the preset'}"
             return
@@ -157,11 +211,11 @@ def _plan_experts(plan: ModulePlan, name: str, module: Any, decide: Callable[[li
     plan.experts.append(ExpertsPlan(name, parts))
 
 
-def _compile(pattern: str) -> re.Pattern[str]:
+def _compile(pattern: str, what: str) -> re.Pattern[str]:
     try:
         return re.compile(pattern)
     except re.error as e:
-        raise Error(f"skip '{pattern}': {e} in the regular expression") from None
+        raise Error(f"{what} '{pattern}': {e} in the regular expression") from None
 
 
 def shared_layers(model: nn.Module) -> Iterable[list[str]]:

@@ -12,10 +12,13 @@ from torch import nn
 from edgequant._core import Error
 from edgequant.importance import Importance
 from edgequant.quantize import quantize
+from edgequant.scheme import Format
+from edgequant.scheme_tensor import SchemeTensor
 from edgequant.tensor import Comparison, QuantizedTensor
 from edgequant.torch.experts import PARTS, QuantExperts
 from edgequant.torch.modules import QuantEmbedding, QuantLinear
 from edgequant.torch.plan import ExpertsPlan, LayerPlan, QuantConfig, embedding_scale, plan_module
+from edgequant.torch.schemes import SchemeLinear
 
 
 @dataclass(frozen=True)
@@ -76,7 +79,7 @@ class ModuleReport:
 
 
 @torch.no_grad()
-def quantize_module(model: nn.Module, config: QuantConfig | str) -> ModuleReport:
+def quantize_module(model: nn.Module, config: QuantConfig | Format | str) -> ModuleReport:
     """Replaces the Linear and Embedding layers of a model, and experts of mixtures, by quantized ones, in place.
 
     One layer is quantized at a time, so memory grows by one layer at most. Layers that share their weights go on
@@ -84,7 +87,7 @@ def quantize_module(model: nn.Module, config: QuantConfig | str) -> ModuleReport
 
     Args:
       model: any module; of a layer itself use `QuantLinear.from_linear`.
-      config: QuantConfig, or the name of a format or preset.
+      config: QuantConfig, or the name of a format or preset, or a Format.
 
     Returns: ModuleReport: every layer's format and error, what was kept, and all that could not be quantized.
 
@@ -95,7 +98,7 @@ def quantize_module(model: nn.Module, config: QuantConfig | str) -> ModuleReport
       >>> quantize_module(model, QuantConfig("q4_0", skip=["2"])).kept
       {'2': 'skipped'}
     """
-    config = QuantConfig(config) if isinstance(config, str) else config
+    config = config if isinstance(config, QuantConfig) else QuantConfig(config)
     plan = plan_module(model, config)
     report = ModuleReport(kept=plan.kept, unsupported=plan.unsupported)
     for layer in plan.layers:
@@ -136,7 +139,7 @@ def quantize_layer(layer: LayerPlan, weight: torch.Tensor, config: QuantConfig) 
     except Error as e:
         raise Error(f"{name}: {e}") from None
     error = q.compare(weight)
-    return q, LayerReport(layer.names, layer.shape, layer.format, layer.wanted, q.nbytes, error)
+    return q, LayerReport(layer.names, layer.shape, q.format, layer.wanted, q.nbytes, error)
 
 
 def _importance_of(layer: LayerPlan, given: Mapping[str, Any] | None) -> Any:
@@ -154,7 +157,10 @@ def replace_layers(model: nn.Module, names: tuple[str, ...], q: QuantizedTensor,
     for name in names:
         old = model.get_submodule(name)
         new = made.get(id(old))
-        if new is None:
+        if new is None and isinstance(q, SchemeTensor):
+            assert isinstance(old, nn.Linear)
+            new = made[id(old)] = SchemeLinear.from_quantized(q, old.bias, compute=compute).train(old.training)
+        elif new is None:
             new = made[id(old)] = layer_like(old, q if first is None else first.qweight, q.format, compute)
             first = first or new
             new.qformat = first.qformat

@@ -20,6 +20,7 @@ from transformers.core_model_loading import ConversionOps
 from transformers.quantizers import HfQuantizer, register_quantization_config, register_quantizer
 from transformers.utils.quantization_config import QuantizationConfigMixin
 
+from edgequant.planar import find_scheme
 from edgequant.torch.decoder import speed_up
 from edgequant.torch.experts import PARTS, QuantExperts, owner_of
 from edgequant.torch.memory import drop_pages
@@ -76,7 +77,14 @@ class EdgeQuantConfig(QuantizationConfigMixin):
         return copy.deepcopy({key: value for key, value in self.__dict__.items() if key != "importance"})
 
     def to_quant_config(self) -> QuantConfig:
-        """The same for `edgequant.torch.quantize_module`."""
+        """The same for `edgequant.torch.quantize_module`. Raises Error for formats that config.json cannot name."""
+        rules = self.rules.values() if isinstance(self.rules, dict) else [r.rpartition("=")[2] for r in self.rules]
+        scheme = next(filter(None, map(find_scheme, [self.format, *rules])), None)
+        if scheme is not None:
+            raise Error(
+                f"'{scheme}' is a planar format or one of your own, in which models of transformers are not saved: "
+                "load the model without it, then edgequant.torch.quantize_module(model, ...)"
+            )
         return QuantConfig(
             self.format,
             self.rules,

@@ -212,12 +212,12 @@ def test_packed_weights_move_to_a_file(tmp_path: Path) -> None:
     tokens = torch.tensor([[1, 2, 3]])
     with torch.no_grad():
         y = model(tokens)
-        panel = model.head._bound[2]
+        panel = model.head._bound.panel
         before = model.state_dict()
         moved = map_packed(model, tmp_path)
         assert moved == sum({t.data_ptr(): t.numel() for k, t in before.items() if "qweight" in k}.values())
         assert model.head.qweight is model.embed.qweight and not list(tmp_path.iterdir())
-        assert torch.equal(model(tokens), y) and model.head._bound[2] is panel
+        assert torch.equal(model(tokens), y) and model.head._bound.panel is panel
         for name, tensor in model.state_dict().items():
             assert torch.equal(tensor, before[name])
         model.load_state_dict({k: v.clone() for k, v in before.items()})  # writing goes to memory, not to the file
