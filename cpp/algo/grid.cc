@@ -79,6 +79,7 @@ GridProblem GridProblemOf(FormatId to, const QuantizeOptions& options) {
   p.tuning = TuningOf(p, options.effort);
   p.mirror = options.effort == Effort::kBest && p.signs == GridSigns::kNone;
   if (options.effort == Effort::kBest) p.also = TuningOf(p, Effort::kDefault);  // never worse than less effort
+  else if (p.signs != GridSigns::kNone) p.even = TuningOf(p, Effort::kBest);
   return p;
 }
 

@@ -138,41 +138,24 @@ class Encoded {
  public:
   Encoded(const Scheme& s, const float* x, size_t rows, size_t cols, const float* importance, Effort effort,
           float* decoded)
-      : s_(s), rows_(rows), cols_(cols) {
-    SchemeArrays<uint8_t> own;
-    for (int k = 0; k < kParts; ++k) {
-      if (s.interleaved ? Part(k) != Part::kCode : !PlaneOf(s, Part(k)).present()) continue;
-      const PlaneShape shape = ArrayOf(s, Part(k), rows, cols);
-      memory_[k].resize(shape.outer * shape.inner * size_t(s.interleaved ? 8 : PlaneOf(s, Part(k)).word) / 8);
-      own[Part(k)] = memory_[k].data();
-    }
+      : memory_(s, rows, cols) {
     SchemeOptions options;
     options.effort = effort;
     options.importance = importance;
-    QuantizeScheme(s, x, rows, cols, options, own, nullptr);
-    DequantizeScheme(View(), 0, rows, decoded);
+    QuantizeScheme(s, x, rows, cols, options, memory_.arrays, nullptr);
+    DequantizeScheme(memory_.view, 0, rows, decoded);
   }
-  const uint8_t* bytes() const { return memory_[int(Part::kCode)].data(); }  // of blocks
+  const uint8_t* bytes() const { return memory_.bytes[int(Part::kCode)].data(); }  // of blocks
   // Of planes with one level of scales: rows [first, first + count), to rows of `stride` codes and `groups` scales.
   void Read(size_t first, size_t count, uint8_t* codes, size_t stride, float* scale, float* shift,
             size_t groups) const {
-    const SchemeView view = View();
-    ReadCodes(view, first, count, codes, stride);
-    ScaleReader scales(view);
+    ReadCodes(memory_.view, first, count, codes, stride);
+    ScaleReader scales(memory_.view);
     for (size_t r = 0; r < count; ++r) scales.Read(first + r, scale + r * groups, shift + r * groups, nullptr);
   }
 
  private:
-  SchemeView View() const {
-    SchemeView view{&s_, rows_, cols_, {}, nullptr};
-    for (int k = 0; k < kParts; ++k)
-      if (!memory_[k].empty()) view.arrays[Part(k)] = memory_[k].data();
-    return view;
-  }
-
-  const Scheme& s_;
-  size_t rows_, cols_;
-  std::vector<uint8_t> memory_[kParts];
+  SchemeMemory memory_;
 };
 
 // R^T H R for rotated weights.

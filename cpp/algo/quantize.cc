@@ -91,10 +91,12 @@ class Encoder {
     if (IsGrid(to_)) {
       QuantizeGrid(GridProblemOf(to_, options_), to_, x, rows, cols, importance, result);
     } else if (search_) {
-      // Never worse than less effort; than fast only where scales and minima make that likely.
+      // Never worse than less effort; than fast only where scales and minima make that likely. There fast needs more
+      // starts, too.
       const Shape s = ShapeOf(BlockOf(to_));
       const Tuning* also = options_.effort == Effort::kBest ? &default_ : nullptr;
-      const Tuning* uneven = options_.effort != Effort::kFast && s.affine && s.two_level ? &fast_ : nullptr;
+      const Tuning& other = options_.effort == Effort::kFast ? default_ : fast_;
+      const Tuning* uneven = s.affine && s.two_level ? &other : nullptr;
       SearchRows(to_, {x, rows, cols, importance, weighting_, &tuning_, also, result, uneven});
     }
     if (error)

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <numeric>
 
 #include "algo/scheme_encoder.h"
 #include "algo/scheme_tuning.h"
@@ -104,7 +105,53 @@ void QuantizeRotated(const Scheme& s, const float* x, size_t rows, size_t cols, 
   QuantizeScheme(plain, rotated.data(), rows, cols, options, arrays, table);
 }
 
+// Weighted squared error of rows as stored.
+double ErrorOf(const SchemeView& q, const float* x, const float* importance) {
+  const size_t step = std::max<size_t>(1, 8 * kTask / q.cols);
+  std::vector<float> decoded(step * q.cols);
+  double sum = 0;
+  for (size_t first = 0; first < q.rows; first += step) {
+    const size_t count = std::min(step, q.rows - first);
+    DequantizeScheme(q, first, count, decoded.data());
+    for (size_t r = 0; r < count; ++r)
+      for (size_t c = 0; c < q.cols; ++c) {
+        const float gap = decoded[r * q.cols + c] - x[(first + r) * q.cols + c];
+        sum += double((importance ? importance[c] : 1) * gap * gap);
+      }
+  }
+  return sum;
+}
+
+// A table that was learned with more effort need not be the better one: that of the default effort, and what is encoded
+// with it, takes its place where it is.
+void KeepBetterTable(const Scheme& s, const float* x, size_t rows, size_t cols, const SchemeOptions& options,
+                     const SchemeArrays<uint8_t>& arrays, std::vector<float>* table) {
+  const std::vector<float> importance = ColumnsOf(s, cols, options);
+  SchemeMemory other(s, rows, cols);
+  std::vector<float> other_table;
+  SchemeOptions less = options;
+  less.effort = Effort::kDefault;
+  QuantizeScheme(s, x, rows, cols, less, other.arrays, &other_table);
+  SchemeView view = other.view;
+  view.table = other_table.data();
+  const double of_other = ErrorOf(view, x, DataOrNull(importance));
+  view.table = table->data();
+  for (int k = 0; k < kParts; ++k) view.arrays[Part(k)] = arrays[Part(k)];
+  if (!(of_other < ErrorOf(view, x, DataOrNull(importance)))) return;
+  for (int k = 0; k < kParts; ++k) std::copy(other.bytes[k].begin(), other.bytes[k].end(), arrays[Part(k)]);
+  *table = other_table;
+}
+
 }  // namespace
+
+SchemeMemory::SchemeMemory(const Scheme& s, size_t rows, size_t cols) : view{&s, rows, cols, {}, nullptr} {
+  for (int k = 0; k < kParts; ++k) {
+    if (s.interleaved ? Part(k) != Part::kCode : !PlaneOf(s, Part(k)).present()) continue;
+    const PlaneShape shape = ArrayOf(s, Part(k), rows, cols);
+    bytes[k].resize(shape.outer * shape.inner * size_t(s.interleaved ? 8 : PlaneOf(s, Part(k)).word) / 8);
+    view.arrays[Part(k)] = arrays[Part(k)] = bytes[k].data();
+  }
+}
 
 std::vector<float> RotatedRows(const Scheme& s, const float* x, size_t rows, size_t cols) {
   const Hadamard rotation(s.transform, cols, s.name);
@@ -146,6 +193,7 @@ void QuantizeScheme(const Scheme& s, const float* x, size_t rows, size_t cols, c
   else if (s.two_level()) EncodeLevels(e, out);
   else EncodeRegions(e, out);
   out.Finish();
+  if (s.learned && options.effort == Effort::kBest) KeepBetterTable(s, x, rows, cols, options, arrays, table);
 }
 
 void WriteScheme(const Scheme& s, const uint8_t* codes, const float* scale, const float* shift, size_t rows,

@@ -12,6 +12,15 @@ struct SchemeOptions {
   Effort effort = Effort::kDefault;
 };
 
+// Arrays of a matrix in memory of their own.
+struct SchemeMemory {
+  std::vector<uint8_t> bytes[kParts];
+  SchemeArrays<uint8_t> arrays;
+  SchemeView view;
+
+  SchemeMemory(const Scheme& s, size_t rows, size_t cols);
+};
+
 // Encodes x, rows x cols finite floats, into the arrays of the format (ArrayOf gives their sizes), and the learned
 // table, codes x dim floats, into `table`. Effort fast is the rule of the format's reference encoder where it has one;
 // the others search, and are never above its error. The same input gives the same bytes at any thread count.

@@ -179,29 +179,54 @@ void WriteLevel(const Encoder& e, SchemeWriter& out, Part part, const std::vecto
 // Rows whose sets of groups are theirs alone, or all rows.
 class LevelRows {
  public:
-  LevelRows(const Encoder& e, SchemeWriter& out)
+  LevelRows(const Encoder& e, SchemeWriter& out, Effort effort)
       : e_(e),
         s_(e.s),
         out_(out),
+        effort_(effort),
         groups_(e.groups()),
         per_(size_t(e.s.super_group)),
         grain_(std::max<size_t>(1, kTask / e.cols)),
         minima_(s_.zeros == Zero::kMinimum && s_.super_shift.present()),
         apart_(s_.super_group != 0 && !s_.super.flat),
-        tuning_(e.tuning),
+        tuning_(effort == e.effort ? e.tuning : SchemeTuningOf(s_, e.values, effort)),
         search_(e.search),
-        scale_search_(s_, s_.scale, s_.super, false, Candidates(e.effort)) {
-    if (e.effort == Effort::kDefault) tuning_.rounds = 1;  // the last is that of Settle
+        scale_search_(s_, s_.scale, s_.super, false, Candidates(effort)) {
+    if (effort == Effort::kDefault) tuning_.rounds = 1;  // the last is that of Settle
     search_.tuning = &tuning_;
     search_.any_shift = minima_;
     search_.minimum_below_zero = minima_;
-    if (minima_) minimum_search_.emplace(s_, s_.shift, s_.super_shift, true, Candidates(e.effort));
+    if (minima_) minimum_search_.emplace(s_, s_.shift, s_.super_shift, true, Candidates(effort));
   }
 
   bool apart() const { return apart_; }  // sets are within a row
   size_t grain() const { return grain_; }
 
   void Encode(size_t first, size_t rows) {
+    Find(first, rows);
+    Write();
+  }
+
+ private:
+  static int Candidates(Effort effort) { return effort == Effort::kFast ? 8 : effort == Effort::kDefault ? 16 : 32; }
+
+  // Scales and minima of these rows. Rounded to two levels, more effort can end above less: each set keeps the better.
+  void Find(size_t first, size_t rows) {
+    Search(first, rows);
+    if (effort_ == Effort::kFast || (effort_ == Effort::kDefault && (s_.rule != Rule::kNone || Settled()))) return;
+    LevelRows less(e_, out_, Effort(int(effort_) - 1));
+    less.Find(first, rows);
+    KeepBetter(std::move(less));
+  }
+
+  // Whether what fast finds is hardly ever better than what default does: integers of many steps, settled and tried.
+  bool Settled() const { return Refines() && s_.scale.bits > 4 && CellBits(s_.super.cell) > 8; }
+  bool Refines() const {
+    const bool counts_from_0 = s_.zeros == Zero::kNone || (minima_ && s_.zero == 0);
+    return apart_ && !e_.rule && counts_from_0 && scale_search_.whole();
+  }
+
+  void Search(size_t first, size_t rows) {
     const size_t row = apart_ ? groups_ : 0;
     first_ = first, rows_ = rows;
     scale_.value.resize(rows * groups_);
@@ -212,26 +237,67 @@ class LevelRows {
       RefitScales();
     }
     const bool offsets = s_.super_shift.present() && !minima_;
-    float offset = FitScales(offsets, scale_);
-    if (!e_.rule && s_.rule != Rule::kNone) {  // what is best for each group need not be so under the second level
-      Level other;
-      other.value.resize(rows * groups_);
-      std::vector<float> unused(rows * groups_);
-      ByRule(other.value.data(), unused.data());
-      const float other_offset = FitScales(offsets, other);
-      if (Error(other.value) < Error(scale_.value)) scale_ = std::move(other), offset = other_offset;
+    offset_ = FitScales(offsets, scale_);
+    if (!e_.rule && !minima_ && s_.rule != Rule::kNone) {  // what is best for each group need not be so under the second level
+      LevelRows other(e_, out_, effort_);
+      other.first_ = first, other.rows_ = rows;
+      other.scale_.value.resize(rows * groups_);
+      other.shift_.value.resize(rows * groups_);
+      ByRule(other.scale_.value.data(), other.shift_.value.data());
+      other.offset_ = FitScales(offsets, other.scale_);
+      KeepBetter(std::move(other));
     }
-    if (offsets) out_.PutNumbers(Part::kSuperShift, 0, &offset);
-    const int rounds = e_.effort == Effort::kFast ? 0 : e_.effort == Effort::kDefault ? 1 : 4;
-    const bool counts_from_0 = s_.zeros == Zero::kNone || (minima_ && s_.zero == 0);
-    const bool refines = apart_ && !e_.rule && counts_from_0 && scale_search_.whole();
-    for (int k = 0; k < rounds && refines; ++k) Settle();
-    if (rounds > 0 && refines && (s_.bits >= s_.scale.bits || e_.effort == Effort::kBest)) TryNeighbours();
-    Write();
+    const int rounds = effort_ == Effort::kFast ? 0 : effort_ == Effort::kDefault ? 1 : 4;
+    for (int k = 0; k < rounds && Refines(); ++k) Settle();
+    if (rounds > 0 && Refines() && (s_.bits >= s_.scale.bits || effort_ == Effort::kBest)) TryNeighbours();
   }
 
- private:
-  static int Candidates(Effort effort) { return effort == Effort::kFast ? 8 : effort == Effort::kDefault ? 16 : 32; }
+  // Of each set that is a row's own the better of two results, else of all rows at once.
+  void KeepBetter(LevelRows&& other) {
+    const std::vector<double> own = Errors(), others = other.Errors();
+    if (!apart_) {
+      if (!(std::accumulate(others.begin(), others.end(), 0.0) < std::accumulate(own.begin(), own.end(), 0.0))) return;
+      scale_ = std::move(other.scale_), shift_ = std::move(other.shift_), offset_ = other.offset_;
+      return;
+    }
+    const size_t sets = s_.SupersOf(e_.cols);
+    for (size_t set = 0; set < own.size(); ++set) {
+      if (!(others[set] < own[set])) continue;
+      const size_t g = set / sets * groups_ + set % sets * per_, n = std::min(per_, groups_ - set % sets * per_);
+      for (Level LevelRows::* level : {&LevelRows::scale_, &LevelRows::shift_}) {
+        Level &to = this->*level, &from = other.*level;
+        std::copy_n(&from.value[g], n, &to.value[g]);
+        if (!to.element.empty()) std::copy_n(&from.element[g], n, &to.element[g]);
+        if (!to.super.empty()) to.super[set] = from.super[set];
+      }
+    }
+  }
+
+  // Weighted squared errors with the best codes, of each set of each row.
+  std::vector<double> Errors() const {
+    const size_t sets = apart_ ? s_.SupersOf(e_.cols) : 1, per = apart_ ? per_ : groups_;
+    const bool minima = s_.zeros == Zero::kMinimum, zeros = s_.zeros != Zero::kNone && !minima;
+    std::vector<double> errors(rows_ * sets);
+    ParallelFor(rows_, grain_, [&](size_t begin, size_t end) {
+      std::vector<uint8_t> codes(s_.CodeCols(e_.cols));
+      for (size_t r = begin; r < end; ++r) {
+        const float* const x = Row(r);
+        const float *const scale = &scale_.value[r * groups_], *const shift = &shift_.value[r * groups_];
+        CodeRow(e_, x, scale, shift, codes.data());
+        for (size_t g = 0; g < groups_; ++g) {
+          const float zero = zeros ? shift[g] - s_.zero : 0, minimum = minima ? shift[g] : 0;
+          const size_t first = g * e_.group(), n = std::min(e_.group(), e_.cols - first);
+          float sum = 0;
+          for (size_t c = first; c < first + n; ++c) {
+            const float gap = x[c] - ((e_.values.value[codes[c]] - zero) * scale[g] + minimum);
+            sum += (e_.importance ? e_.importance[c] : 1) * gap * gap;
+          }
+          errors[r * sets + g / per] += double(sum);
+        }
+      }
+    });
+    return errors;
+  }
 
   const float* Row(size_t r) const { return e_.x + (first_ + r) * e_.cols; }
 
@@ -264,30 +330,6 @@ class LevelRows {
     level.Fit(scale_search_, apart_ ? groups_ : 0, per_);
     for (float& v : level.value) v += offset;
     return offset;
-  }
-
-  // Weighted squared error of the rows with the best codes for these scales of all groups, of a format without zeros.
-  double Error(const std::vector<float>& scale) const {
-    const std::vector<float> none(groups_);
-    std::vector<double> of_rows(rows_);
-    ParallelFor(rows_, grain_, [&](size_t begin, size_t end) {
-      std::vector<uint8_t> codes(s_.CodeCols(e_.cols));
-      for (size_t r = begin; r < end; ++r) {
-        const float* const x = Row(r);
-        CodeRow(e_, x, &scale[r * groups_], none.data(), codes.data());
-        for (size_t g = 0; g < groups_; ++g) {
-          const float of_group = scale[r * groups_ + g];
-          const size_t first = g * e_.group(), n = std::min(e_.group(), e_.cols - first);
-          float sum = 0;
-          for (size_t c = first; c < first + n; ++c) {
-            const float gap = x[c] - e_.values.value[codes[c]] * of_group;
-            sum += (e_.importance ? e_.importance[c] : 1) * gap * gap;
-          }
-          of_rows[r] += double(sum);
-        }
-      }
-    });
-    return std::accumulate(of_rows.begin(), of_rows.end(), 0.0);
   }
 
   // After the minima were rounded: the scales that fit the codes best.
@@ -352,6 +394,7 @@ class LevelRows {
   }
 
   void Write() {
+    if (s_.super_shift.present() && !minima_) out_.PutNumbers(Part::kSuperShift, 0, &offset_);
     WriteLevel(e_, out_, Part::kSuper, scale_.super, first_, rows_);
     if (minima_) WriteLevel(e_, out_, Part::kSuperShift, shift_.super, first_, rows_);
     ParallelFor(rows_, grain_, [&](size_t begin, size_t end) {
@@ -379,6 +422,7 @@ class LevelRows {
   const Encoder& e_;
   const Scheme& s_;
   SchemeWriter& out_;
+  Effort effort_;
   size_t groups_, per_, grain_, first_ = 0, rows_ = 0;
   bool minima_, apart_;  // minima over a second level, too
   SchemeTuning tuning_;
@@ -386,14 +430,16 @@ class LevelRows {
   LevelSearch scale_search_;
   std::optional<LevelSearch> minimum_search_;
   Level scale_, shift_;
+  float offset_ = 0;  // of all scales
 };
 
 }  // namespace
 
 void EncodeLevels(const Encoder& e, SchemeWriter& out) {
-  const LevelRows all(e, out);
-  if (!all.apart()) return LevelRows(e, out).Encode(0, e.rows);
-  ParallelFor(e.rows, all.grain(), [&](size_t begin, size_t end) { LevelRows(e, out).Encode(begin, end - begin); });
+  const LevelRows all(e, out, e.effort);
+  if (!all.apart()) return LevelRows(e, out, e.effort).Encode(0, e.rows);
+  ParallelFor(e.rows, all.grain(),
+              [&](size_t begin, size_t end) { LevelRows(e, out, e.effort).Encode(begin, end - begin); });
 }
 
 }  // namespace edgequant

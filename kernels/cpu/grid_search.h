@@ -77,6 +77,7 @@ struct GridProblem {
   GridTuning tuning = {};
   bool mirror = false;              // without signs: also with all weights negated, which makes d negative
   std::optional<GridTuning> also;  // a second search: each block keeps the better result
+  std::optional<GridTuning> even;  // the same for blocks whose weights are of nearly one magnitude
 };
 
 inline constexpr int kGridBlock = 256;

@@ -47,6 +47,8 @@ def weights(kind: str, rows: int = 12) -> np.ndarray:
         return (rng.standard_normal(shape) * 0.02).astype(np.float32)
     if kind == "student":
         return (rng.standard_t(4, shape) * 3).astype(np.float32)
+    if kind == "offset":  # in most rows magnitudes are much alike
+        return ((rng.standard_normal(shape) + 3 * rng.standard_normal((rows, 1))) * 0.02).astype(np.float32)
     low_rank = rng.standard_normal((rows, 4)) @ rng.standard_normal((4, COLS)) * rng.lognormal(0, 1, COLS)
     return (low_rank * 1e-3).astype(np.float32)
 
@@ -59,7 +61,7 @@ def importance(kind: str) -> np.ndarray | None:
 
 
 @pytest.mark.parametrize("effort", ["fast", "default", "best"])
-@pytest.mark.parametrize("kind", ["gauss", "student", "channels"])
+@pytest.mark.parametrize("kind", ["gauss", "student", "channels", "offset"])
 @pytest.mark.parametrize("to", GRIDS)
 def test_never_above_ggml(to: str, kind: str, effort: str) -> None:
     x = weights(kind, 4 if effort == "best" else 12)
