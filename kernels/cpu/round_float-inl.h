@@ -222,7 +222,7 @@ HWY_INLINE void EmitFloats(const float* HWY_RESTRICT x, const Numbers& n, uint8_
   constexpr int S = ShapeOf(kB).group, groups = ShapeOf(kB).groups;
 #if EDGEQUANT_ROUND_WORDS
   for (int q = 0; q < kColumns / 4; ++q) {
-    for (int j = 4 * q; j < 4 * q + 4; ++j) PrefetchGroupSoon<S, kAhead * kColumns * S>(x + j * S);
+    for (int j = 4 * q; j < 4 * q + 4; ++j) PrefetchGroup<S, kAhead * kColumns * S>(x + j * S);
     EmitPart<kB>(x, n, q, out);
   }
 #else
@@ -230,7 +230,7 @@ HWY_INLINE void EmitFloats(const float* HWY_RESTRICT x, const Numbers& n, uint8_
   alignas(64) uint8_t codes[kColumns * S];
   for (int j = 0; j < kColumns; ++j) {
     const VF inverse = hn::Set(d, n.inverse[j]);
-    PrefetchGroupSoon<S, kAhead * kColumns * S>(x + j * S);
+    PrefetchGroup<S, kAhead * kColumns * S>(x + j * S);
 #pragma GCC unroll 8
     for (int i = 0; i < S; i += LanesF())
       StoreBytes(Truncated(hn::Mul(hn::LoadU(d, x + j * S + i), inverse)), codes + j * S + i);

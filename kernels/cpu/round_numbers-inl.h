@@ -43,16 +43,12 @@ struct alignas(64) Numbers {
 HWY_INLINE void Settle(const void* p) { asm volatile("" : : "r"(p) : "memory"); }
 
 // Fetches the lines of a group to come, some turns before the first pass reads it: called once per group, in the midst
-// of the work, which spreads the reads. x is where a pass reads that lags kLag weights behind the first. What takes
-// longer to encode is fetched sooner, and into the second cache: the first would be full of it.
-constexpr size_t kPrefetch = 1024, kPrefetchSoon = 2048;  // weights
+// of the work, which spreads the reads. x is where a pass reads that lags kLag weights behind the first. They go to the
+// second cache: the first would be full of what is not needed yet.
+constexpr size_t kPrefetch = 2048;  // weights
 template <int S, size_t kLag>
 HWY_INLINE void PrefetchGroup(const float* x) {
-  for (int i = 0; i < S; i += 16) hwy::Prefetch(x + kLag + kPrefetch + i);
-}
-template <int S, size_t kLag>
-HWY_INLINE void PrefetchGroupSoon(const float* x) {
-  for (int i = 0; i < S; i += 16) __builtin_prefetch(x + kLag + kPrefetchSoon + i, 0, 2);
+  for (int i = 0; i < S; i += 16) __builtin_prefetch(x + kLag + kPrefetch + i, 0, 2);
 }
 
 // v without its fraction, for |v| < 2^31. (Highway's ConvertTo also minds what lies beyond, at four operations.)

@@ -152,7 +152,7 @@ HWY_INLINE void FindPart(const float* HWY_RESTRICT x, int q, Unfolded& u) {
 #pragma GCC unroll 4
   for (int k = 0; k < 4; ++k) {
     const float* group = x + (4 * q + k) * 16;
-    PrefetchGroupSoon<16, 0>(group);
+    PrefetchGroup<16, 0>(group);
     v[k] = hn::BitCast(DF(), hn::And(LoadInOrder(group), magnitude));
   }
   hn::Store(FoldFour(GreatestBits(), v), DF(), u.most[q]);
