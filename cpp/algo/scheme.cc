@@ -26,15 +26,15 @@ static void CodeRows(const Encoder& e, size_t first, size_t rows, size_t code_co
 }
 // The same and the scales by the reference's rule, `offset` added to codes. Rows of whole groups are as good as one.
 static void RuleRows(const Encoder& e, size_t first, size_t rows, size_t code_cols, float* scale, float* shift,
-                     uint8_t offset, uint8_t* codes) {
+                     const CodePlace& codes) {
   const bool one = e.cols % e.group() == 0 && code_cols == e.cols;
   const size_t at_once = one ? rows : 1;
   for (size_t r = 0; r < rows; r += at_once) {
     const uint32_t largest = RuleGroups(e.search, e.x + (first + r) * e.cols, at_once * e.cols, e.group(),
-                                        scale + r * e.groups(), shift + r * e.groups(), offset, codes + r * code_cols);
+                                        scale + r * e.groups(), shift + r * e.groups(), codes.From(r * code_cols));
     CheckMagnitudes(e, first + r, at_once, largest);
     if (code_cols > e.cols)  // stored, but no weights
-      std::fill_n(codes + r * code_cols + e.cols, code_cols - e.cols, offset);
+      std::fill_n(codes.at + r * code_cols + e.cols, code_cols - e.cols, codes.offset);
   }
 }
 
@@ -50,10 +50,9 @@ void EncodeRows(const Encoder& e, SchemeWriter& out) {
     thread_local Scratch scale_memory, shift_memory, code_memory;
     float* const scale = scale_memory.Get<float>(count * groups);
     float* const shift = shift_memory.Get<float>(count * groups);
-    uint8_t offset = 0;
-    uint8_t* const in_place = e.rule ? out.CodesInPlace(begin, &offset) : nullptr;
-    if (in_place) {
-      RuleRows(e, begin, count, code_cols, scale, shift, offset, in_place);
+    const CodePlace in_place = e.rule ? out.CodesInPlace(begin) : CodePlace();
+    if (in_place.at) {
+      RuleRows(e, begin, count, code_cols, scale, shift, in_place);
       out.PutScales(begin, scale, shift, count);
       return;
     }
@@ -66,7 +65,7 @@ void EncodeRows(const Encoder& e, SchemeWriter& out) {
     for (size_t first = begin; first < end; first += at_once) {
       const size_t rows = std::min(at_once, end - first);
       float *const some_scale = scale + (first - begin) * groups, *const some_shift = shift + (first - begin) * groups;
-      if (e.rule) RuleRows(e, first, rows, code_cols, some_scale, some_shift, 0, codes);
+      if (e.rule) RuleRows(e, first, rows, code_cols, some_scale, some_shift, {codes});
       else CodeRows(e, first, rows, code_cols, some_scale, some_shift, codes);
       run.Put(first, codes, rows);
     }

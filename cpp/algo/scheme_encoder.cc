@@ -148,12 +148,13 @@ void SchemeWriter::PutCodes(size_t row, const uint8_t* codes, size_t rows) {
   else WriteIntegers(e_.s, Part::kCode, codes, code_cols_, e_.rows, e_.cols, row, rows, Base(Part::kCode));
 }
 
-uint8_t* SchemeWriter::CodesInPlace(size_t row, uint8_t* offset) const {
+CodePlace SchemeWriter::CodesInPlace(size_t row) const {
   const Plane& p = e_.s.code;
-  if (e_.s.interleaved || p.bits != 8 || p.trits || !RowsAreApart(p, code_cols_)) return nullptr;
-  if (RowBytesApart(p, code_cols_) != code_cols_) return nullptr;
-  *offset = uint8_t(p.offset);
-  return Base(Part::kCode) + row * code_cols_;
+  const bool pairs = p.bits == 4 && !p.high_first && p.offset == 0 && code_cols_ == e_.cols &&
+                     CodePlace::MayPair(e_.cols, e_.group());
+  if (e_.s.interleaved || (p.bits != 8 && !pairs) || p.trits || !RowsAreApart(p, code_cols_)) return {};
+  const CodePlace all = {Base(Part::kCode), uint8_t(p.offset), pairs};
+  return RowBytesApart(p, code_cols_) == all.Bytes(code_cols_) ? all.From(row * code_cols_) : CodePlace();
 }
 
 void SchemeWriter::PutScales(size_t row, const float* scale, const float* shift, size_t rows) {

@@ -69,8 +69,8 @@ class SchemeWriter {
     std::optional<PlaneTile> tile_;
     std::optional<RowSlots> slots_;
   };
-  // Where codes of whole rows may be written without a run, `offset` added to each; null if they are not stored so.
-  uint8_t* CodesInPlace(size_t row, uint8_t* offset) const;
+  // Where codes of whole rows may be written without a run; nowhere if they are not stored so.
+  CodePlace CodesInPlace(size_t row) const;
   void PutScales(size_t row, const float* scale, const float* shift, size_t rows = 1);  // of a single level
   void PutIntegers(Part part, size_t row, const float* values, size_t rows = 1);
   void PutNumbers(Part part, size_t row, const float* values, size_t rows = 1);

@@ -314,7 +314,7 @@ class LevelRows {
     ParallelFor(rows_, grain_, [&](size_t begin, size_t end) {
       std::vector<uint8_t> unused(e_.cols);
       for (size_t r = begin; r < end; ++r)
-        RuleGroups(search_, Row(r), e_.cols, e_.group(), scale + r * groups_, shift + r * groups_, 0, unused.data());
+        RuleGroups(search_, Row(r), e_.cols, e_.group(), scale + r * groups_, shift + r * groups_, {unused.data()});
     });
   }
 
@@ -404,7 +404,7 @@ class LevelRows {
       for (size_t r = begin; r < end; ++r) {
         const float *const scale = &scale_.value[r * groups_], *const shift = &shift_.value[r * groups_];
         if (e_.rule && !s_.rounded_scale)
-          RuleGroups(e_.search, Row(r), e_.cols, e_.group(), unused_scale.data(), unused_shift.data(), 0, codes.data());
+          RuleGroups(e_.search, Row(r), e_.cols, e_.group(), unused_scale.data(), unused_shift.data(), {codes.data()});
         else CodeRow(e_, Row(r), scale, shift, codes.data());
         std::fill(codes.begin() + ptrdiff_t(e_.cols), codes.end(), uint8_t{0});
         run.Put(first_ + r, codes.data(), 1);

@@ -93,6 +93,21 @@ HWY_INLINE void StoreBytes(VI a, VI b, VI c, VI e, uint8_t offset, uint8_t* HWY_
 #endif
 }
 
+// Codes of 4 bits from four vectors, two to a byte.
+HWY_INLINE void StorePairs(VI a, VI b, VI c, VI e, uint8_t* HWY_RESTRICT out) {
+#if EDGEQUANT_BYTES_SATURATE
+  alignas(64) static constexpr uint16_t kOrder[32] = {0, 8, 16, 24, 1, 9, 17, 25, 2, 10, 18, 26, 3, 11, 19, 27};
+  const __m512i bytes = _mm512_packus_epi16(_mm512_packs_epi32(a.raw, b.raw), _mm512_packs_epi32(c.raw, e.raw));
+  const __m512i pairs = _mm512_maddubs_epi16(bytes, _mm512_set1_epi16(0x1001));  // a word each: first + 16 * second
+  const __m512i in_order = _mm512_permutexvar_epi16(_mm512_load_si512(kOrder), _mm512_packus_epi16(pairs, pairs));
+  _mm256_storeu_si256(reinterpret_cast<__m256i*>(out), _mm512_castsi512_si256(in_order));
+#else
+  alignas(64) uint8_t bytes[4 * kColumns];
+  StoreBytes(a, b, c, e, 0, bytes);
+  for (size_t i = 0; i < 2 * size_t(LanesF()); ++i) out[i] = uint8_t(bytes[2 * i] | bytes[2 * i + 1] << 4);
+#endif
+}
+
 #if EDGEQUANT_FLOAT8
 // One byte of every number in four vectors.
 template <int kByte>
@@ -133,7 +148,7 @@ struct GroupCodes {
   V values;  // not a reference: bytes that are written could change what it refers to
   VF last;
   size_t ahead;  // meanwhile weights come from memory whose range will be looked for next: this far behind
-  uint8_t offset;
+  CodePlace out;
 
   struct Numbers { VF minus, plus, by, inverse; };
   static HWY_INLINE Numbers NumbersOf(const RuleColumns& r, size_t g) {
@@ -163,40 +178,40 @@ struct GroupCodes {
     hwy::Prefetch(codes + kOutAhead);
     if constexpr (V::kBytes) {
       const auto over = [&](size_t k) HWY_ATTR { return Over(g[k * kGroups / 4], hn::LoadU(d, x + k * lanes)); };
-      StoreFloats(values, over(0), over(1), over(2), over(3), offset, codes);
+      StoreFloats(values, over(0), over(1), over(2), over(3), out.offset, codes);
     } else {
       const auto code = [&](size_t k) HWY_ATTR { return Code(g[k * kGroups / 4], hn::LoadU(d, x + k * lanes)); };
-      StoreBytes(code(0), code(1), code(2), code(3), offset, codes);
+      const VI a = code(0), b = code(1), c = code(2), e = code(3);
+      if (out.pairs) StorePairs(a, b, c, e, codes);
+      else StoreBytes(a, b, c, e, out.offset, codes);
     }
   }
   template <size_t kGroups>
-  HWY_INLINE void Some(const float* HWY_RESTRICT x, size_t count, const RuleColumns& r,
-                       uint8_t* HWY_RESTRICT codes) const {
+  HWY_INLINE void Some(const float* HWY_RESTRICT x, size_t count, const RuleColumns& r) const {
     const size_t four = 4 * size_t(LanesF());
-    for (size_t g = 0; g < count; g += kGroups, x += four, codes += four) {
+    uint8_t* HWY_RESTRICT codes = out.at;
+    for (size_t g = 0; g < count; g += kGroups, x += four, codes += out.Bytes(four)) {
       Numbers numbers[kGroups];
       for (size_t k = 0; k < kGroups; ++k) numbers[k] = NumbersOf(r, g + k);
       Four<kGroups>(numbers, x, codes);
     }
   }
-  HWY_INLINE void All(const float* HWY_RESTRICT x, size_t n, size_t count, const RuleColumns& r,
-                      uint8_t* HWY_RESTRICT codes) const {
+  HWY_INLINE void All(const float* HWY_RESTRICT x, size_t n, size_t count, const RuleColumns& r) const {
     const DF d;
     const size_t lanes = size_t(LanesF());
-    if (n == 2 * lanes && count % 2 == 0) return Some<2>(x, count, r, codes);
-    if (n == lanes && count % 4 == 0) return Some<4>(x, count, r, codes);
-    for (size_t g = 0; g < count; ++g, x += n, codes += n) {
+    if (n == 2 * lanes && count % 2 == 0) return Some<2>(x, count, r);
+    if (n == lanes && count % 4 == 0) return Some<4>(x, count, r);
+    uint8_t* HWY_RESTRICT codes = out.at;
+    for (size_t g = 0; g < count; ++g, x += n, codes += out.Bytes(n)) {
       const Numbers numbers = NumbersOf(r, g);
       size_t i = 0;
-      for (; i + 4 * lanes <= n; i += 4 * lanes) Four<1>(&numbers, x + i, codes + i);
-      for (; i + lanes <= n; i += lanes) {
-        StoreBytes(Code(numbers, hn::LoadU(d, x + i)), offset, codes + i);
-      }
+      for (; i + 4 * lanes <= n; i += 4 * lanes) Four<1>(&numbers, x + i, codes + out.Bytes(i));
+      for (; i + lanes <= n; i += lanes) StoreBytes(Code(numbers, hn::LoadU(d, x + i)), out.offset, codes + i);
       if (i < n) {
         alignas(64) float rest[kColumns] = {};
         alignas(64) uint8_t c[kColumns];
         memcpy(rest, x + i, (n - i) * sizeof(float));
-        StoreBytes(Code(numbers, hn::Load(d, rest)), offset, c);
+        StoreBytes(Code(numbers, hn::Load(d, rest)), out.offset, c);
         memcpy(codes + i, c, n - i);
       }
     }
@@ -214,11 +229,11 @@ HWY_INLINE Division DivisionOf(const SchemeSearch& s, const RuleColumns& r) {
 
 template <class V, Division kDivision, Rounding kRounding>
 HWY_INLINE void RuleCodes(const V& values, const SchemeSearch& s, const float* x, size_t n, size_t count,
-                          const RuleColumns& r, size_t ahead, uint8_t offset, uint8_t* codes) {
+                          const RuleColumns& r, size_t ahead, const CodePlace& codes) {
   const VF last = hn::Set(DF(), float(s.values->codes - 1));
   const auto with = [&](auto origin) HWY_ATTR {
-    const GroupCodes<V, kDivision, kRounding, decltype(origin)::value> groups{values, last, ahead, offset};
-    groups.All(x, n, count, r, codes);
+    const GroupCodes<V, kDivision, kRounding, decltype(origin)::value> groups{values, last, ahead, codes};
+    groups.All(x, n, count, r);
   };
   if (s.scheme->zeros != Zero::kMinimum) with(std::integral_constant<Origin, Origin::kPlus>());
   else if (s.scheme->zero == 0) with(std::integral_constant<Origin, Origin::kMinus>());
@@ -226,10 +241,10 @@ HWY_INLINE void RuleCodes(const V& values, const SchemeSearch& s, const float* x
 }
 template <class V, Rounding kRounding>
 HWY_INLINE void RuleCodes(const V& values, const SchemeSearch& s, const float* x, size_t n, size_t count,
-                          const RuleColumns& r, size_t ahead, uint8_t offset, uint8_t* codes) {
+                          const RuleColumns& r, size_t ahead, const CodePlace& codes) {
   using enum Division;
   const auto with = [&](auto division) HWY_ATTR {
-    RuleCodes<V, decltype(division)::value, kRounding>(values, s, x, n, count, r, ahead, offset, codes);
+    RuleCodes<V, decltype(division)::value, kRounding>(values, s, x, n, count, r, ahead, codes);
   };
   switch (DivisionOf(s, r)) {
     case kProduct: return with(std::integral_constant<Division, kProduct>());

@@ -33,7 +33,7 @@ constexpr size_t kTile = 1024, kSoon = 2048;  // weights
 // for itself in many places, so with short groups each step lags a tile behind the one before.
 template <class V, Rounding kRounding>
 HWY_NOINLINE uint32_t TilesOf(const V& values, const SchemeSearch& s, const float* x, size_t n, size_t count,
-                              float* scale, float* shift, uint8_t offset, uint8_t* codes) {
+                              float* scale, float* shift, const CodePlace& codes) {
   struct Tile { RangeParts parts; RuleColumns rule; } ring[3];
   const size_t groups = HWY_MIN(HWY_MAX(kTile / n, 1), size_t(kColumns)), tiles = (count + groups - 1) / groups;
   const size_t lag = n > kTile ? 0 : 1, ahead = lag ? 2 * groups * n + kSoon : n;
@@ -58,7 +58,7 @@ HWY_NOINLINE uint32_t TilesOf(const V& values, const SchemeSearch& s, const floa
       memcpy(shift + g, tile.rule.shift, some * sizeof(float));
     });
     step(2 * lag, [&](const Tile& tile, const float* at, size_t g, size_t some) HWY_ATTR {
-      RuleCodes<V, kRounding>(values, s, at, n, some, tile.rule, ahead, offset, codes + g * n);
+      RuleCodes<V, kRounding>(values, s, at, n, some, tile.rule, ahead, codes.From(g * n));
     });
   }
   return uint32_t(hn::GetLane(hn::MaxOfLanes(DI(), most)));
@@ -66,22 +66,22 @@ HWY_NOINLINE uint32_t TilesOf(const V& values, const SchemeSearch& s, const floa
 
 template <class V, Rounding kRounding>
 HWY_INLINE uint32_t GroupsOf(const V& values, const SchemeSearch& s, const float* x, size_t cols, size_t group,
-                             float* scale, float* shift, uint8_t offset, uint8_t* codes) {
+                             float* scale, float* shift, const CodePlace& codes) {
   const size_t whole = cols / group, rest = cols % group;
   const auto tiles = [&](size_t n, size_t count, size_t first) HWY_ATTR {
-    return TilesOf<V, kRounding>(values, s, x + first * group, n, count, scale + first, shift + first, offset,
-                                 codes + first * group);
+    return TilesOf<V, kRounding>(values, s, x + first * group, n, count, scale + first, shift + first,
+                                 codes.From(first * group));
   };
   const uint32_t most = whole ? tiles(group, whole, 0) : 0;
   return rest ? HWY_MAX(most, tiles(rest, 1, whole)) : most;
 }
 
 uint32_t RuleGroupsTargeted(const SchemeSearch& s, const float* x, size_t cols, size_t group, float* scale,
-                            float* shift, uint8_t offset, uint8_t* codes) {
+                            float* shift, const CodePlace& codes) {
   uint32_t most = 0;
   WithRounding(s, [&](const auto& v, auto rounding) {
     using V = std::decay_t<decltype(v)>;
-    most = GroupsOf<V, decltype(rounding)::value>(v, s, x, cols, group, scale, shift, offset, codes);
+    most = GroupsOf<V, decltype(rounding)::value>(v, s, x, cols, group, scale, shift, codes);
   });
   return most;
 }
@@ -103,7 +103,7 @@ void CodesByRuleTargeted(const SchemeSearch& s, const GroupScale* scale, const f
     const size_t n = g < whole ? group : cols - g * group;
     WithRounding(s, [&](const auto& v, auto rounding) {
       using V = std::decay_t<decltype(v)>;
-      RuleCodes<V, decltype(rounding)::value>(v, s, x + g * group, n, count, r, n * count, 0, codes + g * group);
+      RuleCodes<V, decltype(rounding)::value>(v, s, x + g * group, n, count, r, n * count, {codes + g * group});
     });
   }
 }
@@ -150,8 +150,8 @@ HWY_EXPORT(RangeOfTargeted);
 HWY_EXPORT(WriteCellsTargeted);
 
 uint32_t RuleGroups(const SchemeSearch& s, const float* x, size_t cols, size_t group, float* scale, float* shift,
-                    uint8_t offset, uint8_t* codes) {
-  return HWY_DYNAMIC_DISPATCH(RuleGroupsTargeted)(s, x, cols, group, scale, shift, offset, codes);
+                    const CodePlace& codes) {
+  return HWY_DYNAMIC_DISPATCH(RuleGroupsTargeted)(s, x, cols, group, scale, shift, codes);
 }
 GroupScale ScaleByRule(const SchemeSearch& s, const GroupRange& range) {
   return HWY_DYNAMIC_DISPATCH(ScaleByRuleTargeted)(s, range);

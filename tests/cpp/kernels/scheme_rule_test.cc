@@ -169,7 +169,7 @@ TEST_P(RulesOnEachTarget, RoundsEachGroupLikeItsReference) {
       const std::vector<float> x = Weights(cols, group, uint32_t(kind));
       std::vector<float> scale(groups), shift(groups);
       std::vector<uint8_t> codes(cols + 1, 99);
-      const uint32_t most = RuleGroups(search, x.data(), cols, group, scale.data(), shift.data(), offset, codes.data());
+      const uint32_t most = RuleGroups(search, x.data(), cols, group, scale.data(), shift.data(), {codes.data(), offset});
       const float largest =
           std::abs(*std::max_element(x.begin(), x.end(), [](float a, float b) { return std::abs(a) < std::abs(b); }));
       ASSERT_EQ(memcmp(&most, &largest, sizeof most), 0);
@@ -186,6 +186,13 @@ TEST_P(RulesOnEachTarget, RoundsEachGroupLikeItsReference) {
           ASSERT_EQ(int(uint8_t(codes[i] - offset)), CodeOf(s, values, t, x[i])) << what() << ", weight " << x[i];
       }
       ASSERT_EQ(codes[cols], 99);
+      const size_t whole = 40 * group;
+      if (s.bits != 4 || !CodePlace::MayPair(whole, group)) continue;
+      std::vector<uint8_t> pairs(whole / 2 + 1, 99);
+      RuleGroups(search, x.data(), whole, group, scale.data(), shift.data(), {pairs.data(), 0, true});
+      for (size_t i = 0; i < whole; ++i)
+        ASSERT_EQ(pairs[i / 2] >> (i % 2 * 4) & 15, uint8_t(codes[i] - offset)) << "weight " << i;
+      ASSERT_EQ(pairs[whole / 2], 99);
     }
 }
 
@@ -200,7 +207,7 @@ TEST_P(RulesOnEachTarget, FindsWhatIsNotFinite) {
       std::vector<float> x(77, at % 2 ? -1.0f : 1.0f), scale(3), shift(3);
       std::vector<uint8_t> codes(77);
       x[at] = bad;
-      const uint32_t most = RuleGroups(search, x.data(), 77, 32, scale.data(), shift.data(), 0, codes.data());
+      const uint32_t most = RuleGroups(search, x.data(), 77, 32, scale.data(), shift.data(), {codes.data()});
       EXPECT_GE(most, 0x7f800000u) << bad << " at " << at;
     }
 }
