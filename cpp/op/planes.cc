@@ -124,8 +124,10 @@ void UnpackRows(const Plane& plane, const uint8_t* data, size_t rows, size_t col
       size_t i = p.flat ? r * cols : 0;
       for (size_t c = 0; c < cols;) {
         const size_t lane = i % s.lanes, n = std::min(s.lanes - lane, cols - c);
-        ReadSlot(p.word, words + (i / (s.lanes * s.slots) * s.lanes + lane) * bytes, bytes, n,
-                 BitOfSlot(p, int(i / s.lanes % s.slots)), p.offset, (1 << p.bits) - 1, out + c);
+        const uint8_t* const from = words + (i / (s.lanes * s.slots) * s.lanes + lane) * bytes;
+        const int bit = BitOfSlot(p, int(i / s.lanes % s.slots));
+        if (p.word == 8 && 8 % p.bits == 0) TakeSlot(from, n, p.bits, bit, p.offset, out + c);
+        else ReadSlot(p.word, from, bytes, n, bit, p.offset, (1 << p.bits) - 1, out + c);
         i += n;
         c += n;
       }

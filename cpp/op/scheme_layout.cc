@@ -7,7 +7,7 @@
 #include <optional>
 
 #include "kernels/cpu/round.h"
-#include "kernels/cpu/scheme_values.h"
+#include "op/scheme_rows.h"
 
 namespace edgequant {
 namespace {
@@ -172,6 +172,7 @@ SchemeLayout PanelLayoutOf(const SchemeView& q, bool exact) {
       made.exact_values = SetTable(values.value, size_t(s.codes), layout);
     }
   }
+  if (!recipe.numbers.empty() && s.dim == 1) recipe.meaning = std::make_shared<const CodeMeaning>(q);
   layout.min_factor = 1;
   made.one_scale = HasOneScale(q) && !layout.minima && recipe.numbers.empty();
   const PanelScale stored = recipe.numbers.empty() && whole_zeros ? StoredScale(s) : PanelScale::kF32;

@@ -1,5 +1,6 @@
 // Which panel weights of a run-time format get, and what becomes of their codes.
 #pragma once
+#include <memory>
 #include <vector>
 
 #include "format/panel.h"
@@ -7,12 +8,15 @@
 
 namespace edgequant {
 
+struct CodeMeaning;
+
 // What a row of the panel is: codes as stored there, scales and minima of the panel's groups.
 struct RowRecipe {
   float zero = 0;              // what the panel subtracts from the codes it is given
   int code_offset = 0;         // subtracted from codes that are stored as signed bytes
   std::vector<uint8_t> bytes;  // not empty: what each code becomes, `dim` codes of the panel
   std::vector<float> numbers;  // not empty: the `dim` numbers of each code, of which the largest in a group becomes 127
+  std::shared_ptr<const CodeMeaning> meaning;  // of `numbers`, one to a code
   bool own_tables = false;     // of groups: entries become signed bytes, their largest the scale
   bool steps = false;          // or numbers of 6 bits, even steps from the lowest entry on
 

@@ -18,6 +18,7 @@
 #include "op/plane_tiles.h"
 #include "op/planes.h"
 #include "op/scheme_layout.h"
+#include "op/scheme_rows.h"
 
 namespace edgequant {
 namespace {
@@ -27,24 +28,30 @@ constexpr int kLeastGroup = 4;  // smaller ones, filled up to 16, would take mor
 // The largest magnitude, as a number.
 float MostOf(const float* values, size_t n) { return std::bit_cast<float>(LargestMagnitude(values, n)); }
 
+constexpr float kNoFraction = 12582912;  // added to a small number, it leaves no place for one
+
+// The nearest whole number.
+float Whole(float v) { return (v + kNoFraction) - kNoFraction; }
+
 // Whole numbers nearest to v * by, within 127: the lowest byte of a sum in which nothing else has a place.
 void RoundToBytes(const float* v, size_t n, float by, uint8_t* out) {
-  for (size_t k = 0; k < n; ++k) out[k] = uint8_t(std::bit_cast<uint32_t>(v[k] * by + 12582912.0f));
+  for (size_t k = 0; k < n; ++k) out[k] = uint8_t(std::bit_cast<uint32_t>(v[k] * by + kNoFraction));
 }
 
 // Of few entries: the step that brings them nearest to whole ones from the lowest entry up to 63.
 float BestStep(const float* entries, size_t n, float low, float high) {
-  float best = 0, least = INFINITY;
-  for (int last = 63; last >= 32; --last) {
-    const float step = (high - low) / float(last), inverse = step > 0 ? 1 / step : 0;
-    float error = 0;
-    for (size_t k = 0; k < n; ++k) {
-      const float u = (entries[k] - low) * inverse, gap = (u - std::nearbyint(u)) * step;
-      error += gap * gap;
-    }
-    if (error < least) least = error, best = step;
+  constexpr int kSteps = 32, kMost = 63;  // numbers of steps up to the highest entry
+  float step[kSteps], inverse[kSteps], error[kSteps] = {};
+  for (int i = 0; i < kSteps; ++i) {
+    step[i] = (high - low) / float(kMost - i);
+    inverse[i] = step[i] > 0 ? 1 / step[i] : 0;
   }
-  return best;
+  for (size_t k = 0; k < n; ++k)
+    for (int i = 0; i < kSteps; ++i) {
+      const float u = (entries[k] - low) * inverse[i], gap = (u - Whole(u)) * step[i];
+      error[i] += gap * gap;
+    }
+  return step[std::min_element(error, error + kSteps) - error];
 }
 
 using Members = std::vector<std::vector<uint32_t>>;  // the columns of each group
@@ -156,7 +163,7 @@ class RowReader {
   void Recode(const uint8_t* codes, uint8_t* out, float* factor) {
     if (recipe_.own_tables) return RecodeTables(codes, out);
     if (recipe_.numbers.empty()) return LookUp(recipe_.bytes.data(), codes, out);
-    LookUp(recipe_.numbers.data(), codes, numbers_.data());
+    Numbers(codes);
     for (size_t begin = 0; begin < cols_; begin += panel_group_) {
       const size_t end = std::min(cols_, begin + panel_group_);
       const float most = MostOf(&numbers_[begin], end - begin), by = most > 0 ? 127 / most : 0;
@@ -166,17 +173,32 @@ class RowReader {
   }
 
  private:
+  // numbers_, those of the codes.
+  void Numbers(const uint8_t* codes) {
+    if (!recipe_.meaning) return LookUp(recipe_.numbers.data(), codes, numbers_.data());
+    DecodeRow row = recipe_.meaning->row;
+    row.zeros = Zero::kNone;
+    row.code = codes;
+    row.cols = row.group = cols_;
+    DecodeCodes(row, numbers_.data());
+  }
   template <class T>
   void LookUp(const T* table, const uint8_t* codes, T* out) const {
-    const size_t dim = size_t(q_.scheme->dim), n = cols_ / dim;
     const int digit = q_.scheme->bits / 2;
-    if (dim == 1)
-      for (size_t c = 0; c < n; ++c) out[c] = table[codes[c]];
-    else if (q_.scheme->digits() == 1)
-      for (size_t c = 0; c < n; ++c) std::copy_n(table + codes[c] * dim, dim, out + c * dim);
-    else
-      for (size_t c = 0; c < n; ++c)
-        std::copy_n(table + size_t(codes[2 * c] | codes[2 * c + 1] << digit) * dim, dim, out + c * dim);
+    const auto look_up = [&](auto dim) {
+      const size_t n = cols_ / dim;
+      if (q_.scheme->digits() == 1)
+        for (size_t c = 0; c < n; ++c) memcpy(out + c * dim, table + codes[c] * dim, dim * sizeof(T));
+      else
+        for (size_t c = 0; c < n; ++c)
+          memcpy(out + c * dim, table + size_t(codes[2 * c] | codes[2 * c + 1] << digit) * dim, dim * sizeof(T));
+    };
+    switch (q_.scheme->dim) {
+      case 1: return look_up(std::integral_constant<size_t, 1>());
+      case 2: return look_up(std::integral_constant<size_t, 2>());
+      case 4: return look_up(std::integral_constant<size_t, 4>());
+      default: return look_up(std::integral_constant<size_t, 8>());
+    }
   }
   void RecodeTables(const uint8_t* codes, uint8_t* out) const {
     const size_t count = size_t(q_.scheme->codes);
@@ -185,7 +207,7 @@ class RowReader {
       const size_t g = group_of_[p];
       const float unit = scale[g] > 0 ? (recipe_.steps ? 1 : 127) / scale[g] : 0, from = recipe_.steps ? shift[g] : 0;
       for (size_t k = 0; k < count && (p == 0 || g != group_of_[p - 1]); ++k)
-        bytes[k] = uint8_t(int8_t(std::nearbyint((entries_[g * count + k] - from) * unit)));
+        bytes[k] = uint8_t(int8_t(Whole((entries_[g * count + k] - from) * unit)));
       for (size_t c = p * panel_group_; c < std::min(cols_, (p + 1) * panel_group_); ++c) out[c] = bytes[codes[c]];
     }
   }
@@ -212,7 +234,9 @@ struct CodesInPlace {
     const Plane& p = s.code;
     const size_t code_cols = s.CodeCols(q.cols);
     if (s.dim != 1 || p.trits || (p.offset != 0 && p.bits != 8)) return;
-    CodeStream stream{.bits = p.bits, .high_first = p.high_first, .block_bytes = kPackChunk * p.bits / 8};
+    const bool in_bytes = p.word == 8 && p.slots == 1 && p.lanes == 1 && !p.down && !p.cols_first;
+    const int bits = in_bytes ? 8 : p.bits;
+    CodeStream stream{.bits = bits, .high_first = p.high_first && !in_bytes, .block_bytes = kPackChunk * bits / 8};
     codes = q.arrays[Part::kCode];
     if (s.interleaved) {
       const BlockLayout block = LayoutOf(s);
@@ -220,6 +244,8 @@ struct CodesInPlace {
       stream.block_weights = s.block, stream.block_bytes = int(block.bytes);
       stream.begin = int(block.begin[int(Part::kCode)]);
       row_bytes = stride = q.cols / size_t(s.block) * block.bytes;
+    } else if (in_bytes) {
+      row_bytes = q.cols, stride = code_cols;
     } else if (RowsAreApart(p, code_cols)) {
       row_bytes = BytesOfBits(q.cols, p.bits);
       stride = RowBytesApart(p, code_cols);
@@ -387,18 +413,18 @@ bool HoldsNumbersOnly(const SchemeView& q) {
   const Scheme& s = *q.scheme;
   if (s.values != Values::kMinifloat) return true;
   const CodeValues values = ValuesOf(s, nullptr);
-  uint8_t no_number[256];
-  for (int code = 0; code < 256; ++code)
-    no_number[code] = code < s.codes && !(std::abs(values.value[code]) <= s.highest);
+  const uint8_t magnitude = uint8_t((1 << (s.bits - 1)) - 1);  // which grows with the code's
+  uint8_t last = magnitude;
+  while (last > 0 && !(values.value[last] <= s.highest)) --last;
   const size_t code_cols = s.CodeCols(q.cols);
   std::atomic<bool> all{true};
   ParallelFor(q.rows, 64, [&](size_t begin, size_t end) {
     std::vector<uint8_t> codes(code_cols);
     for (size_t r = begin; r < end; ++r) {
       ReadCodes(q, r, 1, codes.data(), code_cols);
-      uint8_t found = 0;
-      for (size_t c = 0; c < q.cols; ++c) found |= no_number[codes[c]];
-      if (found) all = false;
+      uint8_t most = 0;
+      for (size_t c = 0; c < q.cols; ++c) most = std::max(most, uint8_t(codes[c] & magnitude));
+      if (most > last) all = false;
     }
   });
   return all;

@@ -67,7 +67,7 @@ class Tiles:
         self.kind, *tile = description["tile"]
         self.tile = dict(zip(("bm", "bk", "bmm"), tile, strict=True))
         self.scheme = _plain(description, bits=8, code_plane={"bits": 8})
-        self.two_bits = _plain(description, bits=2, code_plane={"bits": 2, "word": 8})
+        self.two_bits = _plain(description, bits=2, code_plane={"bits": 2, "word": 8, "slots": 1})
 
     def quantize(self, x: np.ndarray, importance: np.ndarray | None, effort: str) -> Arrays:
         return self._packed(self.scheme.quantize(x, importance, effort))
@@ -92,8 +92,7 @@ class Tiles:
         return self._packed(self.scheme.write(codes, scale, shift))
 
     def repack(self, arrays: Mapping[str, np.ndarray], rows: int, cols: int) -> tuple[_core.Panel, bool] | None:
-        plain = self._plain_arrays(arrays, rows, cols)
-        return self.two_bits.repack({**plain, "codes": _joined(plain["codes"].reshape(rows, cols), 2)}, rows, cols)
+        return self.two_bits.repack(self._plain_arrays(arrays, rows, cols), rows, cols)
 
     def check(self, arrays: Mapping[str, np.ndarray], rows: int, cols: int) -> None:
         _sized(self.name, arrays, {"scale": 1})
