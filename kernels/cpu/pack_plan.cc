@@ -109,26 +109,27 @@ void ForBits(const Field& f, int at, int i, const F& move) {
 
 }  // namespace
 
-PackPlan PlanOfCodes(const CodeStream& s, int panel_bits) {
-  PackPlan plan(kPackChunk / s.block_weights * s.block_bytes);
-  const auto at = [&](int k) { return k / s.block_weights * s.block_bytes + s.begin; };
-  if (s.bits <= 2 && !s.high_first && s.block_weights * s.bits % 32 == 0)
-    for (int k = 0; k < kPackChunk; k += 32 / s.bits)
-      plan.Reorder(at(k) + k % s.block_weights * s.bits / 8, s.bits);
-  for (int k = 0; k < kPackChunk; ++k) {
-    const int first = k % s.block_weights * s.bits, place = s.high_first ? first ^ (8 - s.bits) : first;
-    for (int bit = 0; bit < std::min(s.bits, panel_bits); ++bit)
-      MoveCodeBit(plan, 8 * at(k) + place + bit, at(k), panel_bits, k, bit);
+PackPlan PlanOfCodes(const CodePlaces& at, int panel_bits) {
+  PackPlan plan(at.chunk_bytes);
+  const int per_word = 32 / at.bits;
+  for (int k = 0; k < kPackChunk && at.bits <= 2; k += per_word) {
+    bool is_stream = (at.first[k] - 8 * at.phase[k]) % 32 == 0;
+    for (int i = 1; i < per_word; ++i) is_stream = is_stream && at.first[k + i] == at.first[k] + i * at.bits;
+    if (is_stream) plan.Reorder(at.first[k] / 8, at.bits);
   }
+  for (int k = 0; k < kPackChunk; ++k)
+    for (int bit = 0; bit < std::min(at.bits, panel_bits); ++bit)
+      MoveCodeBit(plan, at.first[k] + bit, at.phase[k], panel_bits, k, bit);
   plan.Finish(kPackChunk / kPanelUnit * panel_bits);
   return plan;
 }
 
 const PackPlan& BytePlan(int bits) {
   static const std::vector<PackPlan> plans = [] {
+    CodePlaces bytes;
+    for (int k = 0; k < kPackChunk; ++k) bytes.first[k] = 8 * k;
     std::vector<PackPlan> made(8, PackPlan(kPackChunk));
-    for (int n : {1, 2, 3, 4, 5, 6, 8})
-      made[size_t(n - 1)] = PlanOfCodes({.bits = 8, .block_bytes = kPackChunk}, n);
+    for (int n : {1, 2, 3, 4, 5, 6, 8}) made[size_t(n - 1)] = PlanOfCodes(bytes, n);
     return made;
   }();
   return plans[size_t(bits - 1)];

@@ -68,15 +68,13 @@ class PackPlan {
 // From one byte per code, as they lie in a row, to the lines of a chunk's units.
 const PackPlan& BytePlan(int bits);
 
-// Codes in streams of bits: from the lowest of each byte up, or (1, 2 and 4 bits) from the highest down; in blocks of
-// so many weights (a divisor of a chunk) and bytes, `begin` bytes behind their first.
-struct CodeStream {
-  int bits;
-  bool high_first = false;
-  int block_weights = kPackChunk, block_bytes = 0, begin = 0;
+// Where the codes of a chunk lie: the lowest bit of each, and a byte from which on words are best read.
+struct CodePlaces {
+  int bits = 8, chunk_bytes = kPackChunk;
+  int first[kPackChunk], phase[kPackChunk] = {};
 };
-// From these to the lines of a chunk's units of panels with `panel_bits` per code.
-PackPlan PlanOfCodes(const CodeStream& stream, int panel_bits);
+// From there to the lines of a chunk's units of panels with `panel_bits` per code.
+PackPlan PlanOfCodes(const CodePlaces& at, int panel_bits);
 
 // Codes that stand for several weights: a row of up to 16 bits for each, as two planes of bytes.
 struct PackRows {

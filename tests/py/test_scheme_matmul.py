@@ -81,6 +81,35 @@ def test_which_panels_hold_the_very_weights(f: eq.Format) -> None:
         assert found is not None and found[0].nbytes == 16 * 1536 * (2 + 16 / 64) / 8
 
 
+IN_PLACE = [
+    *(f"hqq.int{bits}.g64" for bits in (1, 2, 3, 4, 8)),
+    *(f"gptq.int{bits}.g128" for bits in (2, 3, 4, 8)),
+    *(f"ct.int{bits}.g128" for bits in range(1, 9)),
+    *(f"mlx.affine{bits}.g64" for bits in (2, 3, 4, 5, 6, 8)),
+    *(f"onnx.nbits{bits}.g64.zp" for bits in (2, 4, 8)),
+    *(f"bitnet.{kind}" for kind in ("hf", "i2_s.x86", "i2_s.arm", "i2_s.rows4")),
+    *("awq.int4.g64", "ct.int8", "openvino.u4.g64", "openvino.i8.g64", "paretoq.int2", "fp8.e4m3.channel"),
+]
+BLOCKS = [eq.Format(f"blocks{n}x{bits}", block=n, codes=bits) for n in (16, 64, 128) for bits in (1, 2, 3, 4, 5, 8)]
+
+
+@pytest.mark.parametrize(("rows", "cols"), [(128, 1152), (64, 640), (71, 1280)])
+def test_panels_of_codes_wherever_they_lie(rows: int, cols: int) -> None:
+    rng = np.random.default_rng(11)
+    w = rng.standard_normal((rows, cols), dtype=np.float32)
+    x = rng.standard_normal((2, cols), dtype=np.float32)
+    for f in [*BLOCKS, *(eq.planar_formats[name] for name in IN_PLACE)]:
+        try:
+            q = eq.quantize(w, f, effort="fast")
+        except eq.Error:  # rows or columns that the format cannot have
+            assert rows == 71 or f.name.startswith("bitnet") or cols == 640, f.name
+            continue
+        want = x.astype(np.float64) @ q.dequantize().T.astype(np.float64)
+        got = eq.matmul(x, q, compute="exact" if "fp8" not in f.name else "int8")
+        tolerance = 1e-5 if "fp8" not in f.name else 0.1
+        np.testing.assert_allclose(got, want, rtol=0, atol=tolerance * np.sqrt(np.mean(want**2)), err_msg=f.name)
+
+
 @pytest.mark.parametrize(
     ("name", "bits"),
     [("bitnet.tl1.128x64x32", 2), ("bitnet.tl2.128x96x32", 2), ("torchao.int4.g64", 4.5), ("quip.e8p", 4)],
