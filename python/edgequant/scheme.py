@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import json
 import math
+import operator
 from collections.abc import Mapping, Sequence
 from functools import cached_property
 from typing import Any
@@ -83,9 +84,12 @@ class Format:
         base3: bool = False,
         transform: str | tuple[str, int] | tuple[str, int, int] | None = None,
     ) -> None:
-        d: dict[str, Any] = {"name": str(name), "interleaved": True, "group": int(block), "block": int(block)}
+        block, codes = (_whole(name, what, v) for what, v in (("block", block), ("codes", codes)))
+        d: dict[str, Any] = {"name": str(name), "interleaved": True, "group": block, "block": block}
         if block < 1:
             raise Error(f"format '{name}': a block has at least one weight, not {block}")
+        if not 1 <= codes <= 8:
+            raise Error(f"format '{name}': codes have 1 to 8 bits, not {codes} (those of a codebook 1 to 16)")
         d["bits"] = int(codes) if not base3 else 2
         if base3:
             d["codes"] = 3
@@ -102,7 +106,7 @@ class Format:
             self._add_codebook(d, codebook, learned, table is not None or base3)
             code_plane = {"bits": d["bits"] // _digits(d)}
         elif table is not None:
-            d.update(values="table", table=[float(v) for v in np.asarray(table, np.float64).reshape(-1)])
+            d.update(values="table", table=_numbers(name, table))
         elif learned == "tensor":
             d.update(values="table", learned=True)
         elif learned == "group":
@@ -396,6 +400,20 @@ def _transform(name: str, what: Any) -> dict[str, Any]:
     if parts[:1] != ("hadamard",) or len(numbers) > 2 or not all(isinstance(n, int) and n >= 0 for n in numbers):
         raise Error(f"format '{name}': a transform is 'hadamard' or ('hadamard', columns, seed), not {what!r}")
     return {"kind": "hadamard", **dict(zip(("block", "seed"), (*numbers, *(0, 1)[len(numbers) :]), strict=True))}
+
+
+def _whole(name: str, what: str, value: Any) -> int:
+    try:
+        return operator.index(value)
+    except TypeError:
+        raise Error(f"format '{name}': {what} is a whole number, not {value!r}") from None
+
+
+def _numbers(name: str, table: Any) -> list[float]:
+    try:
+        return [float(v) for v in np.asarray(table, np.float64).reshape(-1)]
+    except (TypeError, ValueError):
+        raise Error(f"format '{name}': the table is a list of numbers or 'learned', not {table!r}") from None
 
 
 def _number(name: str, kind: str) -> str:

@@ -9,6 +9,7 @@ Example:
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from functools import cache
 from typing import Any, Literal
@@ -85,7 +86,11 @@ def _loss(a: BlockFormat | Format, b: BlockFormat | Format) -> TranscodeLoss:
 def _measure(a: BlockFormat | Format, b: BlockFormat | Format) -> float:
     from edgequant.quantize import quantize
 
-    for shape in ((64, 1024), (1280, 768)):  # the second suits BitNet's tiles
+    whole = math.lcm(16, a.block or 1, b.block or 1)  # transforms mix 16 columns and more
+    shapes = [(64, 1024), (1280, 768)]  # the second suits BitNet's tiles
+    if whole <= 1 << 16:
+        shapes.append((64, -(-1024 // whole) * whole))
+    for shape in shapes:
         w = np.random.default_rng(0).standard_normal(shape, np.float32)
         try:
             q = quantize(w, a)

@@ -118,6 +118,10 @@ def test_a_format_travels() -> None:
     ("arguments", "message"),
     [
         ({"codes": 9}, "1 to 8 bits, not 9"),
+        ({"codes": 0}, "1 to 8 bits, not 0"),
+        ({"codes": 2.5}, "codes is a whole number, not 2.5"),
+        ({"block": "32"}, "block is a whole number, not '32'"),
+        ({"table": ["low", "high"], "codes": 1}, "a list of numbers"),
         ({"block": 0}, "at least one weight, not 0"),
         ({"table": [1, 2, 3]}, "the table has 3 values"),
         ({"table": [0, 1, 2, float("nan")], "codes": 2}, "the table holds nan"),

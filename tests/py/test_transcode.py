@@ -179,3 +179,10 @@ def test_the_table_is_printed(capsys: pytest.CaptureFixture[str]) -> None:
     lines = capsys.readouterr().out.splitlines()
     assert lines[2].split() == ["q4_0", "exact", "exact", "exact"] and lines[-1] == "3: onnx.nbits4.g32"
     assert lines[3].split()[0] == "q5_0" and 15 < float(lines[3].split()[1]) < 25
+
+
+def test_loss_of_blocks_that_divide_no_usual_row() -> None:
+    for block in (20, 36, 100):
+        f = eq.Format("odd", block=block, base3=True, scale="e8m0")
+        loss = eq.transcode_loss(f, "q4_0")
+        assert loss.kind == "lossy" and loss.db is not None and 15 < loss.db < 60
