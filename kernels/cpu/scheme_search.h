@@ -48,8 +48,8 @@ size_t BestEnd(const float* v, size_t n, float inverse, const float* ends, size_
 
 // Codes of one group of n weights.
 void ChooseCodes(const SchemeSearch& s, const float* x, size_t n, float scale, float shift, uint8_t* codes);
-// Where codes go, one byte each with `offset` added (modulo 256), or in pairs: two of 4 bits to a byte, the first in its
-// low bits.
+// Where codes go, one byte each with `offset` added (modulo 256), or in pairs: two of 4 bits to a byte, the first in
+// its low bits.
 struct CodePlace {
   uint8_t* at = nullptr;
   uint8_t offset = 0;
@@ -61,9 +61,9 @@ struct CodePlace {
     return cols % 64 == 0 && cols % group == 0 && (group % 64 == 0 || group == 32 || group == 16);
   }
 };
-// Codes as the reference encoder rounds them, and its scale and shift, for `cols` weights in groups of `group`, of which
-// the last may be shorter. Returns the bits of the largest magnitude, as LargestMagnitude; what is written for NaN and
-// infinity has no meaning.
+// Codes as the reference encoder rounds them, and its scale and shift, for `cols` weights in groups of `group`, of
+// which the last may be shorter. Returns the bits of the largest magnitude, as LargestMagnitude; what is written for
+// NaN and infinity has no meaning.
 uint32_t RuleGroups(const SchemeSearch& s, const float* x, size_t cols, size_t group, float* scale, float* shift,
                     const CodePlace& codes);
 

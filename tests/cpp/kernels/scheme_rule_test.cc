@@ -169,7 +169,8 @@ TEST_P(RulesOnEachTarget, RoundsEachGroupLikeItsReference) {
       const std::vector<float> x = Weights(cols, group, uint32_t(kind));
       std::vector<float> scale(groups), shift(groups);
       std::vector<uint8_t> codes(cols + 1, 99);
-      const uint32_t most = RuleGroups(search, x.data(), cols, group, scale.data(), shift.data(), {codes.data(), offset});
+      const uint32_t most =
+          RuleGroups(search, x.data(), cols, group, scale.data(), shift.data(), {codes.data(), offset});
       const float largest =
           std::abs(*std::max_element(x.begin(), x.end(), [](float a, float b) { return std::abs(a) < std::abs(b); }));
       ASSERT_EQ(memcmp(&most, &largest, sizeof most), 0);
