@@ -108,6 +108,12 @@ def float_products(q: eq.QuantizedTensor, x: np.ndarray, copies: int, threads: i
     return {**found, "numpy": run_numpy} if q.format == "f32" else found
 
 
+def to_bf16(x: np.ndarray) -> np.ndarray:
+    """Bits of the nearest bf16, ties to even."""
+    bits = x.view(np.uint32)
+    return ((bits + 0x7FFF + (bits >> 16 & 1)) >> 16).astype(np.uint16)
+
+
 def make_panels(
     name: str, n: int, k: int, megabytes: float, panel: str
 ) -> tuple[eq.QuantizedTensor, list[_core.Panel]]:
@@ -129,6 +135,7 @@ def make_panels(
 
 def measure(name: str, n: int, k: int, m: int, options: argparse.Namespace) -> dict[str, Any]:
     x = np.random.default_rng(1).standard_normal((m, k), dtype=np.float32)
+    given, given_type = (to_bf16(x), "bf16") if name == "bf16" else (x, "f32")  # as others have them
     q, panels = make_panels(name, n, k, options.megabytes if m <= 16 else 0, options.panel)
     copies = len(panels)
     out = np.empty((m, n), np.float32)
@@ -137,7 +144,7 @@ def measure(name: str, n: int, k: int, m: int, options: argparse.Namespace) -> d
 
     def own() -> None:
         for panel in panels:
-            _core.matmul(x, "f32", panel, out, "f32", options.compute)
+            _core.matmul(given, given_type, panel, out, "f32", options.compute)
 
     def read() -> None:
         for panel in panels:

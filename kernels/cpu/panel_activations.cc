@@ -11,6 +11,7 @@
 #undef HWY_TARGET_INCLUDE
 #define HWY_TARGET_INCLUDE "kernels/cpu/panel_activations.cc"
 #include <hwy/foreach_target.h>  // keep order
+#include <hwy/cache_control.h>
 #include <hwy/highway.h>
 
 HWY_BEFORE_NAMESPACE();
@@ -79,6 +80,7 @@ void QuantizeRow(FormatId type, const void* x, size_t k, int digits, int8_t* q, 
   const size_t size = type == FormatId::kF32 ? 4 : 2;
   for (size_t at = 0, b = 0; at < k; at += kActivationBlock, ++b, q += kActivationBlock) {
     const uint8_t* const from = static_cast<const uint8_t*>(x) + at * size;
+    for (size_t i = 0; i < kActivationBlock * size; i += 64) hwy::Prefetch(from + 4 * kActivationBlock * size + i);
     const bool whole = type == FormatId::kF32 && k - at >= kActivationBlock;
     if (!whole) LoadBlock(type, from, std::min(k - at, kActivationBlock), copy);
     const float* const block = whole ? reinterpret_cast<const float*>(from) : copy;
