@@ -24,13 +24,13 @@ static void CodeRows(const Encoder& e, size_t first, size_t rows, size_t code_co
     std::fill(row + e.cols, row + code_cols, uint8_t{0});  // stored, but no weights
   }
 }
-// The same and the scales by the reference's rule, `offset` added to codes. Rows of whole groups are as good as one.
-static void RuleRows(const Encoder& e, size_t first, size_t rows, size_t code_cols, float* scale, float* shift,
-                     const CodePlace& codes) {
+// Rows of whole groups are as good as one.
+void RuleRows(const Encoder& e, const SchemeSearch& search, size_t first, size_t rows, size_t code_cols, float* scale,
+              float* shift, const CodePlace& codes) {
   const bool one = e.cols % e.group() == 0 && code_cols == e.cols;
   const size_t at_once = one ? rows : 1;
   for (size_t r = 0; r < rows; r += at_once) {
-    const uint32_t largest = RuleGroups(e.search, e.x + (first + r) * e.cols, at_once * e.cols, e.group(),
+    const uint32_t largest = RuleGroups(search, e.x + (first + r) * e.cols, at_once * e.cols, e.group(),
                                         scale + r * e.groups(), shift + r * e.groups(), codes.From(r * code_cols));
     CheckMagnitudes(e, first + r, at_once, largest);
     if (code_cols > e.cols)  // stored, but no weights
@@ -52,7 +52,7 @@ void EncodeRows(const Encoder& e, SchemeWriter& out) {
     float* const shift = shift_memory.Get<float>(count * groups);
     const CodePlace in_place = e.rule ? out.CodesInPlace(begin) : CodePlace();
     if (in_place.at) {
-      RuleRows(e, begin, count, code_cols, scale, shift, in_place);
+      RuleRows(e, e.search, begin, count, code_cols, scale, shift, in_place);
       out.PutScales(begin, scale, shift, count);
       return;
     }
@@ -65,7 +65,7 @@ void EncodeRows(const Encoder& e, SchemeWriter& out) {
     for (size_t first = begin; first < end; first += at_once) {
       const size_t rows = std::min(at_once, end - first);
       float *const some_scale = scale + (first - begin) * groups, *const some_shift = shift + (first - begin) * groups;
-      if (e.rule) RuleRows(e, first, rows, code_cols, some_scale, some_shift, {codes});
+      if (e.rule) RuleRows(e, e.search, first, rows, code_cols, some_scale, some_shift, {codes});
       else CodeRows(e, first, rows, code_cols, some_scale, some_shift, codes);
       run.Put(first, codes, rows);
     }

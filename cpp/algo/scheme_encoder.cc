@@ -152,7 +152,7 @@ CodePlace SchemeWriter::CodesInPlace(size_t row) const {
   const Plane& p = e_.s.code;
   const bool pairs = p.bits == 4 && !p.high_first && p.offset == 0 && code_cols_ == e_.cols &&
                      CodePlace::MayPair(e_.cols, e_.group());
-  if (e_.s.interleaved || (p.bits != 8 && !pairs) || p.trits || !RowsAreApart(p, code_cols_)) return {};
+  if (e_.s.interleaved || (p.bits != 8 && !pairs) || p.trits || !RowsAreStreams(p, code_cols_)) return {};
   const CodePlace all = {Base(Part::kCode), uint8_t(p.offset), pairs};
   return RowBytesApart(p, code_cols_) == all.Bytes(code_cols_) ? all.From(row * code_cols_) : CodePlace();
 }

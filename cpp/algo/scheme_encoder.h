@@ -49,6 +49,9 @@ void CheckMagnitudes(const Encoder& e, size_t first, size_t rows, uint32_t large
 // Scale and shift of each group of these rows.
 void FindRows(const Encoder& e, const SchemeSearch& search, const float* x, size_t rows, float* scale, float* shift);
 void CodeRow(const Encoder& e, const float* x, const float* scale, const float* shift, uint8_t* codes);
+// Codes and scales of rows [first, first + rows) by the reference's rule; throws as CheckMagnitudes does.
+void RuleRows(const Encoder& e, const SchemeSearch& search, size_t first, size_t rows, size_t code_cols, float* scale,
+              float* shift, const CodePlace& codes);
 
 // Integers that share words with other rows are gathered, and packed in the end.
 class SchemeWriter {
@@ -56,7 +59,7 @@ class SchemeWriter {
   SchemeWriter(const Encoder& e, const SchemeArrays<uint8_t>& arrays);
 
   size_t code_cols() const { return code_cols_; }
-  // Calls body(first, end) for the rows of all runs, on all threads; a run has about as many rows as are wanted, or more.
+  // Calls body(first, end) for the rows of all runs, on all threads: of about as many rows as are wanted, or more.
   void ForRuns(size_t rows, const std::function<void(size_t first, size_t end)>& body) const;
   // The rows of codes of a run, in order.
   class Run {

@@ -1,6 +1,5 @@
 // Scales over a second level.
 #include <algorithm>
-#include <bit>
 #include <cmath>
 #include <numeric>
 #include <optional>
@@ -8,13 +7,15 @@
 
 #include "algo/scheme_encoder.h"
 #include "algo/scheme_tuning.h"
+#include "core/scratch.h"
 #include "core/threads.h"
 #include "format/cell.h"
 
 namespace edgequant {
 namespace {
 
-constexpr size_t kTask = 1 << 15;  // weights of one task
+constexpr size_t kTask = 1 << 15;     // weights of one task
+constexpr size_t kInCache = 1 << 13;  // codes
 
 // To the nearest whole number, below 2^22: without a call of the library.
 float Rounded(float v) { return v + 12582912.0f - 12582912.0f; }
@@ -31,6 +32,12 @@ class LevelSearch {
     table_ = minimum || s.sub_table.empty() ? nullptr : &s.sub_table;
     for (size_t k = 0; table_ && k < table_->size(); ++k) sorted_.push_back({(*table_)[k], k});
     std::sort(sorted_.begin(), sorted_.end());
+    if (table_) {
+      pieces_per_one_ = kPieces / std::max(sorted_.back().first - sorted_.front().first, 1e-30f);
+      below_.resize(kPieces);
+      for (size_t k = 0, piece = 0; k < sorted_.size(); ++k)
+        for (; piece <= PieceOf(sorted_[k].first); ++piece) below_[piece] = std::max<size_t>(k, 1) - 1;
+    }
     if (!whole()) return;
     const bool positive = super.cell == Cell::kE8M0 && low_ < 0;  // the number of the set
     for (const bool below : {false, true}) {
@@ -74,15 +81,21 @@ class LevelSearch {
   float Element(float u) const {
     if (whole()) return Rounded(std::min(std::max(u, low_), high_)) + zero_;
     if (!table_) return AsStored(plane_.cell, u);
-    size_t at = 0;  // the last that is below u, or the first; then the nearer neighbour
-    for (size_t step = std::bit_floor(sorted_.size() - 1); step > 0; step /= 2)
-      if (at + step < sorted_.size() && sorted_[at + step].first < u) at += step;
+    size_t at = below_[PieceOf(u)];  // the last that is below u, or the first; then the nearer neighbour
+    while (at + 1 < sorted_.size() && sorted_[at + 1].first < u) ++at;
     if (at + 1 < sorted_.size() && std::abs(sorted_[at + 1].first - u) < std::abs(sorted_[at].first - u)) ++at;
     return float(sorted_[at].second);
   }
   float Value(float element) const { return table_ ? (*table_)[size_t(element)] : element - zero_; }
 
  private:
+  static constexpr int kPieces = 1024;
+  // Where between the ends of the table u lies: never more for less.
+  size_t PieceOf(float u) const {
+    const float from_first = (u - sorted_.front().first) * pieces_per_one_;
+    return size_t(std::min(std::max(0.0f, from_first), float(kPieces - 1)));
+  }
+
   float BestEndOf(const float* v, size_t n, float extreme) const {
     const std::vector<float>& ends = ends_[extreme < 0];
     return ends[BestEnd(v, n, 1 / extreme, ends.data(), ends.size(), low_, high_)];
@@ -108,6 +121,8 @@ class LevelSearch {
   float zero_, high_, low_;
   const std::vector<float>* table_;
   std::vector<std::pair<float, size_t>> sorted_;  // the values of the table, and where they are
+  float pieces_per_one_ = 0;
+  std::vector<size_t> below_;  // of each piece: the last value in those before it, or the first of all
   std::vector<float> ends_[2];  // for a number of largest magnitude above 0, and below
 };
 
@@ -302,19 +317,28 @@ class LevelRows {
   const float* Row(size_t r) const { return e_.x + (first_ + r) * e_.cols; }
 
   void FindScales() {
+    if (e_.rule) return ByRule(scale_.value.data(), shift_.value.data());
     ParallelFor(rows_, grain_, [&](size_t begin, size_t end) {
       CheckMagnitudes(e_, first_ + begin, end - begin);
       float *const scale = &scale_.value[begin * groups_], *const shift = &shift_.value[begin * groups_];
-      if (!e_.rule) FindRows(e_, search_, Row(begin), end - begin, scale, shift);
+      FindRows(e_, search_, Row(begin), end - begin, scale, shift);
     });
-    if (e_.rule) ByRule(scale_.value.data(), shift_.value.data());
   }
 
+  // Codes of the rule follow from scales that are not rounded: they are known before the second level.
+  bool codes_first() const { return e_.rule && !s_.rounded_scale; }
+
   void ByRule(float* scale, float* shift) const {
+    const size_t at_once = std::max<size_t>(1, kInCache / out_.code_cols());
     ParallelFor(rows_, grain_, [&](size_t begin, size_t end) {
-      std::vector<uint8_t> unused(e_.cols);
-      for (size_t r = begin; r < end; ++r)
-        RuleGroups(search_, Row(r), e_.cols, e_.group(), scale + r * groups_, shift + r * groups_, {unused.data()});
+      SchemeWriter::Run run(out_);
+      thread_local Scratch memory;
+      uint8_t* const codes = memory.Get<uint8_t>(at_once * out_.code_cols());
+      for (size_t r = begin, n; r < end; r += n) {
+        n = std::min(at_once, end - r);
+        RuleRows(e_, search_, first_ + r, n, out_.code_cols(), scale + r * groups_, shift + r * groups_, {codes});
+        if (codes_first()) run.Put(first_ + r, codes, n);
+      }
     });
   }
 
@@ -400,14 +424,13 @@ class LevelRows {
     ParallelFor(rows_, grain_, [&](size_t begin, size_t end) {
       SchemeWriter::Run run(out_);
       std::vector<uint8_t> codes(out_.code_cols());
-      std::vector<float> unused_scale(groups_), unused_shift(groups_);
       for (size_t r = begin; r < end; ++r) {
         const float *const scale = &scale_.value[r * groups_], *const shift = &shift_.value[r * groups_];
-        if (e_.rule && !s_.rounded_scale)
-          RuleGroups(e_.search, Row(r), e_.cols, e_.group(), unused_scale.data(), unused_shift.data(), {codes.data()});
-        else CodeRow(e_, Row(r), scale, shift, codes.data());
-        std::fill(codes.begin() + ptrdiff_t(e_.cols), codes.end(), uint8_t{0});
-        run.Put(first_ + r, codes.data(), 1);
+        if (!codes_first()) {
+          CodeRow(e_, Row(r), scale, shift, codes.data());
+          std::fill(codes.begin() + ptrdiff_t(e_.cols), codes.end(), uint8_t{0});
+          run.Put(first_ + r, codes.data(), 1);
+        }
         const float* const element = &scale_.element[r * groups_];
         if (s_.scale.cell == Cell::kInteger) out_.PutIntegers(Part::kScale, first_ + r, element);
         else out_.PutNumbers(Part::kScale, first_ + r, element);

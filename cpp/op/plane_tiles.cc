@@ -20,8 +20,8 @@ bool IsAcross(const Plane& p) {
 }
 // Words down the rows, stored column by column, where no byte holds parts of a slot (AWQ, torchao).
 bool IsDown(const Plane& p) {
-  return p.down && p.cols_first && WithSlots(p).slots > 0 && p.lanes > 0 && p.lanes * p.word / 8 <= int(kMostLines) && !p.trits &&
-         !p.flat && 8 % p.bits == 0;
+  return p.down && p.cols_first && WithSlots(p).slots > 0 && p.lanes > 0 && p.lanes * p.word / 8 <= int(kMostLines) &&
+         !p.trits && !p.flat && 8 % p.bits == 0;
 }
 
 }  // namespace
@@ -100,7 +100,7 @@ void PlaneTile::Read(const uint8_t* data, size_t first, size_t count) {
 void PlaneTile::Take(size_t row, uint8_t* codes) const {
   if (!p_.down) return UnpackBits(Stream(row), cols_, p_.bits, false, p_.offset, codes);
   const Slot& slot = slots_[row / shape_.lanes % shape_.slots];
-  TakeSlot(LineOf(row, slot.byte), cols_, p_.bits, slot.bit, p_.offset, codes);
+  TakeSlot(LineOf(row, slot.byte), cols_, 1, cols_, p_.bits, slot.bit, p_.offset, codes);
 }
 
 RowSlots::RowSlots(const Plane& p, size_t rows, size_t cols) : p_(p), cols_(cols) {
@@ -111,8 +111,12 @@ RowSlots::RowSlots(const Plane& p, size_t rows, size_t cols) : p_(p), cols_(cols
 }
 
 void RowSlots::Put(size_t row, const uint8_t* codes, uint8_t* data) const {
-  const size_t slot = row / lanes_ % slots(), line = row / (lanes_ * slots()) * lanes_ + row % lanes_;
-  PutSlot(codes, cols_, 1, cols_, p_.bits, BitOfSlot(p_, int(slot)), p_.offset, slot > 0, data + line * cols_);
+  const size_t slot = SlotOf(row);
+  PutSlot(codes, cols_, 1, cols_, p_.bits, BitOfSlot(p_, int(slot)), p_.offset, slot > 0, data + LineOf(row) * cols_);
+}
+
+void RowSlots::Take(const uint8_t* data, size_t row, uint8_t* codes) const {
+  TakeSlot(data + LineOf(row) * cols_, cols_, 1, cols_, p_.bits, BitOfSlot(p_, int(SlotOf(row))), p_.offset, codes);
 }
 
 }  // namespace edgequant

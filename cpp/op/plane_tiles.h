@@ -10,8 +10,8 @@
 
 namespace edgequant {
 
-// The rows of a tile share lines of bytes, or have lines of words of their own; the columns of these lines are pieces of
-// the plane. A transposition leads from one to the other.
+// The rows of a tile share lines of bytes, or have lines of words of their own; the columns of these lines are pieces
+// of the plane. A transposition leads from one to the other.
 class PlaneTile {
  public:
   static bool Fits(const Plane& p);
@@ -58,18 +58,22 @@ class PlaneTile {
   Scratch& memory_;
 };
 
-// Rows that share bytes with rows further on, column by column (HF BitNet; HQQ, whose rows follow one another): they are
-// put into the plane as they come.
+// Rows that share bytes with rows further on, column by column (HF BitNet; HQQ, whose rows follow one another): they
+// are put into the plane as they come.
 class RowSlots {
  public:
   RowSlots(const Plane& p, size_t rows, size_t cols);
 
-  // Rows r, r + lanes() ... share bytes, `slots()` of them; those after as many rows share others. 0: the plane is none such.
+  // Of slots() times as many rows r and r + lanes() share bytes, those that follow share others. 0: no such plane.
   size_t lanes() const { return lanes_; }
   size_t slots() const { return size_t(p_.slots); }
-  void Put(size_t row, const uint8_t* codes, uint8_t* data) const;  // of those that share bytes, the first before others
+  void Put(size_t row, const uint8_t* codes, uint8_t* data) const;  // the first of those that share bytes before others
+  void Take(const uint8_t* data, size_t row, uint8_t* codes) const;
 
  private:
+  size_t SlotOf(size_t row) const { return row / lanes_ % slots(); }
+  size_t LineOf(size_t row) const { return row / (lanes_ * slots()) * lanes_ + row % lanes_; }
+
   const Plane& p_;
   size_t cols_, lanes_ = 0;
 };

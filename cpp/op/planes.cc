@@ -115,6 +115,14 @@ void UnpackRows(const Plane& plane, const uint8_t* data, size_t rows, size_t col
       tile.Read(data, r, n);
       for (size_t k = 0; k < n; ++k, out += stride) tile.Take(r + k, out);
     }
+  } else if (HasOwnChunks(p, cols)) {
+    const size_t n = s.lanes, step = n * s.slots, row_bytes = RowBytesOf(p, s, cols);
+    for (size_t r = first; r < first + count; ++r, out += stride)
+      for (size_t slot = 0; slot < s.slots; ++slot)
+        TakeSlot(data + r * row_bytes, n, cols / step, step, p.bits, BitOfSlot(p, int(slot)), p.offset,
+                 out + slot * n);
+  } else if (const RowSlots shared(p, rows, cols); shared.lanes() > 0) {
+    for (size_t r = first; r < first + count; ++r, out += stride) shared.Take(data, r, out);
   } else if (p.down && p.slots > 0 && !p.trits) {
     UnpackDown(p, s, data, cols, first, count, out, stride);
   } else if (IsSpread(p, s)) {
@@ -126,7 +134,7 @@ void UnpackRows(const Plane& plane, const uint8_t* data, size_t rows, size_t col
         const size_t lane = i % s.lanes, n = std::min(s.lanes - lane, cols - c);
         const uint8_t* const from = words + (i / (s.lanes * s.slots) * s.lanes + lane) * bytes;
         const int bit = BitOfSlot(p, int(i / s.lanes % s.slots));
-        if (p.word == 8 && 8 % p.bits == 0) TakeSlot(from, n, p.bits, bit, p.offset, out + c);
+        if (p.word == 8 && 8 % p.bits == 0) TakeSlot(from, n, 1, n, p.bits, bit, p.offset, out + c);
         else ReadSlot(p.word, from, bytes, n, bit, p.offset, (1 << p.bits) - 1, out + c);
         i += n;
         c += n;
@@ -236,14 +244,18 @@ void WriteNumbers(const Plane& p, const float* numbers, size_t rows, size_t cols
                   uint8_t* data) {
   const size_t bytes = size_t(p.bits) / 8;
   const size_t every = size_t(p.every), row_step = p.cols_first ? 1 : cols, col_step = p.cols_first ? rows : 1;
-  if (every == 1 && (!p.cols_first || cols == 1)) return WriteCells(p.cell, numbers, count * cols, data + first * cols * bytes);
+  if (every == 1 && (!p.cols_first || cols == 1))
+    return WriteCells(p.cell, numbers, count * cols, data + first * cols * bytes);
   uint8_t cells[256];  // columns of the stored matrix: the numbers of a row go to lines of their own
   const size_t at_once = sizeof cells / bytes;
   for (size_t r = first; r < first + count; ++r, numbers += cols)
     for (size_t c = 0; c < cols; c += at_once) {
       const size_t n = std::min(at_once, cols - c);
       WriteCells(p.cell, numbers + c, n, cells);
-      for (size_t k = 0; k < n; ++k) memcpy(data + ((r * row_step + (c + k) * col_step) * every + size_t(p.at)) * bytes, cells + k * bytes, bytes);
+      for (size_t k = 0; k < n; ++k) {
+        const size_t i = (r * row_step + (c + k) * col_step) * every + size_t(p.at);
+        memcpy(data + i * bytes, cells + k * bytes, bytes);
+      }
     }
 }
 

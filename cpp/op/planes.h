@@ -8,10 +8,10 @@ namespace edgequant {
 void UnpackRows(const Plane& p, const uint8_t* data, size_t rows, size_t cols, size_t first, size_t count,
                 uint8_t* out, size_t stride);
 
-// True if the words of a row hold nothing of other rows: PackRows may then be given any rows, in any order. Streams: and
-// their bits follow one another.
-bool RowsAreStreams(const Plane& p, size_t cols);
+// True if the words of a row hold nothing of other rows: PackRows may then be given any rows, in any order.
 bool RowsAreApart(const Plane& p, size_t cols);
+// And if a row's codes follow one another.
+bool RowsAreStreams(const Plane& p, size_t cols);
 // From one row to the next of such a plane.
 size_t RowBytesApart(const Plane& p, size_t cols);
 // Integers of rows [first, first + count), one byte each, `stride` bytes a row, to their places in the plane.

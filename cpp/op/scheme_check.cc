@@ -78,8 +78,8 @@ void CheckScheme(const Scheme& s) {
       fail("base-3 digits run along the rows, in bytes");
     if (p.chunks_first && (!p.down || !p.cols_first || p.slots == 0 || p.lanes == 0 || p.flat))
       fail("only words down the rows, stored column by column, have chunks of rows one after another");
-    const bool second = part == Part::kShift && p.at == 1 && p.every == 2 && s.scale.every == 2 && s.scale.cell == p.cell &&
-                        s.scale.cols_first == p.cols_first;
+    const bool second = part == Part::kShift && p.at == 1 && p.every == 2 && s.scale.every == 2 &&
+                        s.scale.cell == p.cell && s.scale.cols_first == p.cols_first;
     const bool first = part == Part::kScale && p.at == 0 && p.every == 2 && s.shift.every == 2;
     const bool numbers = p.cell != Cell::kInteger && !s.interleaved && s.group_rows == 1;
     if ((p.every != 1 || p.at != 0) && !((first || second) && numbers))

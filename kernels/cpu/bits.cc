@@ -292,7 +292,8 @@ HWY_INLINE void TransposeSquare(const uint8_t* HWY_RESTRICT from, size_t from_st
 // A column is soon to be read, or written.
 template <bool kWrite>
 HWY_INLINE void FetchColumn(const uint8_t* column, size_t bytes) {
-  for (size_t at = 0; at < bytes + kLine - 1; at += kLine) __builtin_prefetch(column + HWY_MIN(at, bytes - 1), kWrite, 3);
+  for (size_t at = 0; at < bytes + kLine - 1; at += kLine)
+    __builtin_prefetch(column + HWY_MIN(at, bytes - 1), kWrite, 3);
 }
 
 // Whole lines of the cache may go to memory past it, so that they need not be read first.
@@ -378,19 +379,26 @@ void Put(const uint8_t* HWY_RESTRICT codes, size_t n, size_t runs, size_t step, 
     for (; i < n; ++i) out[i] = uint8_t((add ? out[i] : 0) | ((codes[i] + offset) & mask) << bit);
   }
 }
-void Take(const uint8_t* HWY_RESTRICT bytes, size_t n, int bits, int bit, int offset, uint8_t* HWY_RESTRICT out) {
-  const int mask = (1 << bits) - 1;
-  size_t i = 0;
 #if HWY_TARGET != HWY_SCALAR
-  const D8 d;
-  const V8 less = hn::Set(d, uint8_t(offset)), ones = hn::Set(d, uint8_t(mask));
-  const hn::Repartition<uint16_t, D8> d2;
-  for (; i + hn::Lanes(d) <= n; i += hn::Lanes(d)) {  // bits of the neighbour are masked
-    const V8 low = hn::BitCast(d, hn::ShiftRightSame(hn::BitCast(d2, hn::LoadU(d, bytes + i)), bit));
-    hn::StoreU(hn::And(hn::Sub(low, less), ones), d, out + i);
-  }
+template <class D>
+HWY_INLINE void TakeVector(D d, const uint8_t* HWY_RESTRICT bytes, int bits, int bit, int offset,
+                           uint8_t* HWY_RESTRICT out) {
+  const hn::Repartition<uint16_t, D> d2;  // bits of the neighbour are masked
+  const auto low = hn::BitCast(d, hn::ShiftRightSame(hn::BitCast(d2, hn::LoadU(d, bytes)), bit));
+  hn::StoreU(hn::And(hn::Sub(low, hn::Set(d, uint8_t(offset))), hn::Set(d, uint8_t((1 << bits) - 1))), d, out);
+}
 #endif
-  for (; i < n; ++i) out[i] = uint8_t(((bytes[i] >> bit) - offset) & mask);
+void Take(const uint8_t* HWY_RESTRICT bytes, size_t n, size_t runs, size_t step, int bits, int bit, int offset,
+          uint8_t* HWY_RESTRICT out) {
+  const int mask = (1 << bits) - 1;
+  for (; runs > 0; --runs, bytes += n, out += step) {
+    size_t i = 0;
+#if HWY_TARGET != HWY_SCALAR
+    for (; i + hn::Lanes(D8()) <= n; i += hn::Lanes(D8())) TakeVector(D8(), bytes + i, bits, bit, offset, out + i);
+    for (; i + 16 <= n; i += 16) TakeVector(D16(), bytes + i, bits, bit, offset, out + i);
+#endif
+    for (; i < n; ++i) out[i] = uint8_t(((bytes[i] >> bit) - offset) & mask);
+  }
 }
 
 }  // namespace HWY_NAMESPACE
@@ -439,9 +447,9 @@ void PutSlot(const uint8_t* codes, size_t n, size_t runs, size_t step, int width
   using namespace bits;
   HWY_DYNAMIC_DISPATCH(Put)(codes, n, runs, step, width, bit, offset, add, out);
 }
-void TakeSlot(const uint8_t* bytes, size_t n, int width, int bit, int offset, uint8_t* out) {
+void TakeSlot(const uint8_t* bytes, size_t n, size_t runs, size_t step, int width, int bit, int offset, uint8_t* out) {
   using namespace bits;
-  HWY_DYNAMIC_DISPATCH(Take)(bytes, n, width, bit, offset, out);
+  HWY_DYNAMIC_DISPATCH(Take)(bytes, n, runs, step, width, bit, offset, out);
 }
 
 namespace {

@@ -20,10 +20,10 @@ void UnpackBlocks(const uint8_t* src, size_t step, size_t blocks, size_t n, int 
 void PackBits(const uint8_t* codes, size_t n, int bits, bool high_first, int offset, uint8_t* out);
 
 // Codes of one slot of bytes, from bit `bit` on: with `add` beside what the bytes hold, else alone. `runs` runs of n
-// bytes follow one another, their codes are `step` apart. bits: 1, 2, 4 or 8. TakeSlot is the inverse of one run.
+// bytes follow one another, their codes are `step` apart. bits: 1, 2, 4 or 8. TakeSlot is the inverse.
 void PutSlot(const uint8_t* codes, size_t n, size_t runs, size_t step, int bits, int bit, int offset, bool add,
              uint8_t* out);
-void TakeSlot(const uint8_t* bytes, size_t n, int bits, int bit, int offset, uint8_t* out);
+void TakeSlot(const uint8_t* bytes, size_t n, size_t runs, size_t step, int bits, int bit, int offset, uint8_t* out);
 
 // `count` lines of n elements of 1, 2 or 4 bytes, and the n columns that they have together, count elements each; steps
 // are in bytes. There must be room for WholeSquares(count) lines of WholeSquares(n) elements.

@@ -29,8 +29,7 @@ std::vector<uint8_t> PackSlowly(const std::vector<uint8_t>& codes, int bits, boo
   return out;
 }
 
-// Few and many lines, columns apart from each other and one behind the other, at the beginning of a line of the cache and
-// not.
+// Few and many lines, columns apart from each other and one behind the other, from a line of the cache on and not.
 TEST_P(BitsOnEachTarget, LinesAndTheirColumns) {
   std::mt19937 random(1);
   for (size_t size : {1u, 2u, 4u})
@@ -51,7 +50,7 @@ TEST_P(BitsOnEachTarget, LinesAndTheirColumns) {
             ASSERT_EQ(memory, want) << size << " x " << count << " x " << n << ", " << apart << " apart, at " << at;
             ColumnsToLines(int(size), columns, column_step, count, n, back.data(), step);
             for (size_t k = 0; k < count; ++k)
-              for (size_t i = 0; i < n * size; ++i) ASSERT_EQ(back[k * step + i], lines[k * step + i]) << k << ", " << i;
+              for (size_t i = k * step; i < k * step + n * size; ++i) ASSERT_EQ(back[i], lines[i]) << k << ", " << i;
           }
 }
 
@@ -69,7 +68,8 @@ TEST_P(BitsOnEachTarget, SlotsOfBytes) {
           else PutSlot(from, n, 1, n, bits, bit, offset, bit > 0, bytes.data());
         }
         for (int bit = 0; bit < 8; bit += bits) {
-          TakeSlot(bytes.data(), n, bits, bit, offset, back.data());
+          if (n % 8 == 0) TakeSlot(bytes.data(), n / 8, 8, n / 8, bits, bit, offset, back.data());
+          else TakeSlot(bytes.data(), n, 1, n, bits, bit, offset, back.data());
           for (size_t i = 0; i < n; ++i) {
             const int code = codes[size_t(bit / bits)][i], mask = (1 << bits) - 1;
             ASSERT_EQ(bytes[i] >> bit & mask, (code + offset) & mask) << bits << ", " << bit << ", " << i;
