@@ -186,6 +186,15 @@ void PackPlane(const Plane& plane, const uint8_t* codes, size_t rows, size_t col
     });
     return;
   }
+  if (p.down && p.slots == 0 && !p.flat) {  // elements in two words: streams along the rows of the transposed grid
+    std::vector<uint8_t> turned(rows * cols);
+    for (size_t r = 0; r < rows; ++r)
+      for (size_t c = 0; c < cols; ++c) turned[c * rows + r] = codes[r * cols + c];
+    Plane along = p;
+    along.down = false;
+    along.cols_first = !p.cols_first;
+    return PackPlane(along, turned.data(), cols, rows, data);
+  }
   const size_t bytes = size_t(p.word) / 8;
   if (PlaneTile::Fits(p)) {
     Scratch unused;
