@@ -97,24 +97,34 @@ HWY_INLINE Extremes ExtremesOfGroup(const float* HWY_RESTRICT x, size_t n) {
   }
 }
 
-// Of `count` groups of n weights that follow one another, in parts.
+HWY_INLINE Extremes ExtremesOfAny(const float* HWY_RESTRICT x, size_t n) {
+  const size_t lanes = size_t(LanesF());
+  if (n % (4 * lanes) == 0) return ExtremesOfGroup<4>(x, n);
+  if (n % (2 * lanes) == 0) return ExtremesOfGroup<2>(x, n);
+  return ExtremesOfGroup<0>(x, n);
+}
+
+// Of up to 16 groups, in parts: get(g) for each. Of those that are missing none needs a second look.
 struct alignas(64) RangeParts { int32_t high[kColumns * kLaneParts]; uint32_t low[kColumns * kLaneParts]; };
+template <class Get>
+HWY_INLINE void StoreExtremes(size_t count, RangeParts& parts, const Get& get) {
+  for (size_t g = 0; g < count; ++g) {
+    const Extremes e = get(g);
+    StoreParts(DI(), e.high, parts.high + g * kLaneParts);
+    StoreParts(DU(), e.low, parts.low + g * kLaneParts);
+  }
+  for (size_t k = count * kLaneParts; k < kColumns * kLaneParts; ++k) parts.high[k] = 1, parts.low[k] = 0x80000002;
+}
+// Groups of n weights that follow one another.
 HWY_INLINE void FindParts(const float* HWY_RESTRICT x, size_t n, size_t count, RangeParts& parts) {
-  const DI di;
-  const DU du;
   const size_t lanes = size_t(LanesF());
   const auto find = [&](auto vectors) HWY_ATTR {
-    for (size_t g = 0; g < count; ++g) {
-      const Extremes e = ExtremesOfGroup<decltype(vectors)::value>(x + g * n, n);
-      StoreParts(di, e.high, parts.high + g * kLaneParts);
-      StoreParts(du, e.low, parts.low + g * kLaneParts);
-    }
+    StoreExtremes(count, parts,
+                  [&](size_t g) HWY_ATTR { return ExtremesOfGroup<decltype(vectors)::value>(x + g * n, n); });
   };
   if (n % (4 * lanes) == 0) find(std::integral_constant<size_t, 4>());
   else if (n % (2 * lanes) == 0) find(std::integral_constant<size_t, 2>());
   else find(std::integral_constant<size_t, 0>());
-  for (size_t k = count * kLaneParts; k < kColumns * kLaneParts; ++k)  // no group needs a second look
-    parts.high[k] = 1, parts.low[k] = 0x80000002;
 }
 
 // The ranges of the same groups, without the means; `most` grows to the bits of the largest magnitude. In groups of one

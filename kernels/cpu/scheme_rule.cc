@@ -29,37 +29,65 @@ HWY_INLINE void WithRounding(const SchemeSearch& s, const Body& body) {
 
 constexpr size_t kTile = 1024, kSoon = 2048;  // weights
 
+// The rule for the groups whose ranges these are; `most` grows to the bits of the largest magnitude.
+HWY_INLINE void RuleOfGroups(const SchemeSearch& s, const float* x, size_t n, size_t count, const RangeParts& parts,
+                             RuleColumns& rule, float* scale, float* shift, VI& most) {
+  Ranges range;
+  RangesOf(x, n, count, parts, range, most);
+  if (s.scheme->rule == Rule::kAbsMean)
+    for (size_t k = 0; k < count; ++k) {
+      double sum = 0;
+      for (size_t i = 0; i < n; ++i) sum += double(fabsf(x[k * n + i]));
+      range.mean_magnitude[k] = float(sum / double(n));
+    }
+  RuleOfColumns(s, range, rule);
+  memcpy(scale, rule.scale, count * sizeof(float));
+  memcpy(shift, rule.shift, count * sizeof(float));
+}
+
 // `count` groups of n weights, in tiles of up to 16 groups, each in three steps. What leads from ranges to scales waits
-// for itself in many places, so with short groups each step lags a tile behind the one before.
+// for itself in many places, so each step lags a tile behind the one before.
 template <class V, Rounding kRounding>
 HWY_NOINLINE uint32_t TilesOf(const V& values, const SchemeSearch& s, const float* x, size_t n, size_t count,
                               float* scale, float* shift, const CodePlace& codes) {
   struct Tile { RangeParts parts; RuleColumns rule; } ring[3];
-  const size_t groups = HWY_MIN(HWY_MAX(kTile / n, 1), size_t(kColumns)), tiles = (count + groups - 1) / groups;
-  const size_t lag = n > kTile ? 0 : 1, ahead = lag ? 2 * groups * n + kSoon : n;
+  const size_t groups = HWY_MIN(kTile / n, size_t(kColumns)), tiles = (count + groups - 1) / groups;
   VI most = hn::Zero(DI());
-  for (size_t t = 0; t < tiles + 2 * lag; ++t) {
+  for (size_t t = 0; t < tiles + 2; ++t) {
     const auto step = [&](size_t behind, const auto& body) HWY_ATTR {
       const size_t k = t - behind, g = k * groups;
       if (k < tiles) body(ring[k % 3], x + g * n, g, HWY_MIN(count - g, groups));
     };
     step(0, [&](Tile& tile, const float* at, size_t, size_t some) HWY_ATTR { FindParts(at, n, some, tile.parts); });
-    step(lag, [&](Tile& tile, const float* at, size_t g, size_t some) HWY_ATTR {
-      Ranges range;
-      RangesOf(at, n, some, tile.parts, range, most);
-      if (s.scheme->rule == Rule::kAbsMean)
-        for (size_t k = 0; k < some; ++k) {
-          double sum = 0;
-          for (size_t i = 0; i < n; ++i) sum += double(fabsf(at[k * n + i]));
-          range.mean_magnitude[k] = float(sum / double(n));
-        }
-      RuleOfColumns(s, range, tile.rule);
-      memcpy(scale + g, tile.rule.scale, some * sizeof(float));
-      memcpy(shift + g, tile.rule.shift, some * sizeof(float));
+    step(1, [&](Tile& tile, const float* at, size_t g, size_t some) HWY_ATTR {
+      RuleOfGroups(s, at, n, some, tile.parts, tile.rule, scale + g, shift + g, most);
     });
-    step(2 * lag, [&](const Tile& tile, const float* at, size_t g, size_t some) HWY_ATTR {
-      RuleCodes<V, kRounding>(values, s, at, n, some, tile.rule, ahead, codes.From(g * n));
+    step(2, [&](const Tile& tile, const float* at, size_t g, size_t some) HWY_ATTR {
+      RuleCodes<V, kRounding>(values, s, at, n, some, tile.rule, 2 * groups * n + kSoon, codes.From(g * n));
     });
+  }
+  return uint32_t(hn::GetLane(hn::MaxOfLanes(DI(), most)));
+}
+
+// Groups longer than a tile, one by one: between the pieces of a group's codes lie those of the look for the range of
+// the next, so that memory is never idle.
+template <class V, Rounding kRounding>
+HWY_NOINLINE uint32_t LongGroupsOf(const V& values, const SchemeSearch& s, const float* x, size_t n, size_t count,
+                                   float* scale, float* shift, const CodePlace& codes) {
+  RangeParts parts;
+  RuleColumns rule;
+  VI most = hn::Zero(DI());
+  for (size_t g = 0; g <= count; ++g) {
+    const float *const next = x + g * n, *const at = next - n;
+    Extremes e = {hn::Zero(DI()), hn::Zero(DU())};
+    for (size_t i = 0; i < n; i += kTile) {
+      const size_t some = HWY_MIN(kTile, n - i);
+      if (g < count) e = i ? ExtremesOf(e, ExtremesOfAny(next + i, some)) : ExtremesOfAny(next, some);
+      if (g > 0) RuleCodes<V, kRounding>(values, s, at + i, some, 1, rule, n + kSoon, codes.From((g - 1) * n + i));
+    }
+    if (g == count) break;
+    StoreExtremes(1, parts, [&](size_t) HWY_ATTR { return e; });
+    RuleOfGroups(s, next, n, 1, parts, rule, scale + g, shift + g, most);
   }
   return uint32_t(hn::GetLane(hn::MaxOfLanes(DI(), most)));
 }
@@ -69,8 +97,8 @@ HWY_INLINE uint32_t GroupsOf(const V& values, const SchemeSearch& s, const float
                              float* scale, float* shift, const CodePlace& codes) {
   const size_t whole = cols / group, rest = cols % group;
   const auto tiles = [&](size_t n, size_t count, size_t first) HWY_ATTR {
-    return TilesOf<V, kRounding>(values, s, x + first * group, n, count, scale + first, shift + first,
-                                 codes.From(first * group));
+    const auto of = n > kTile ? LongGroupsOf<V, kRounding> : TilesOf<V, kRounding>;
+    return of(values, s, x + first * group, n, count, scale + first, shift + first, codes.From(first * group));
   };
   const uint32_t most = whole ? tiles(group, whole, 0) : 0;
   return rest ? HWY_MAX(most, tiles(rest, 1, whole)) : most;
