@@ -13,7 +13,8 @@
 
 namespace edgequant {
 
-constexpr size_t kTask = 1 << 15;  // weights of one task
+constexpr size_t kTask = 1 << 15;     // weights of one task
+constexpr size_t kFewPerEntry = 64;  // weights for each number of a table
 
 // Codes of these rows, one byte each.
 static void CodeRows(const Encoder& e, size_t first, size_t rows, size_t code_cols, const float* scale,
@@ -121,15 +122,15 @@ double ErrorOf(const SchemeView& q, const float* x, const float* importance) {
   return sum;
 }
 
-// A table that was learned with more effort need not be the better one: that of the default effort, and what is encoded
-// with it, takes its place where it is.
+// A table that was learned with more effort need not be the better one: that of less, and what is encoded with it, takes
+// its place where it is.
 void KeepBetterTable(const Scheme& s, const float* x, size_t rows, size_t cols, const SchemeOptions& options,
                      const SchemeArrays<uint8_t>& arrays, std::vector<float>* table) {
   const std::vector<float> importance = ColumnsOf(s, cols, options);
   SchemeMemory other(s, rows, cols);
   std::vector<float> other_table;
   SchemeOptions less = options;
-  less.effort = Effort::kDefault;
+  less.effort = Effort(int(options.effort) - 1);
   QuantizeScheme(s, x, rows, cols, less, other.arrays, &other_table);
   SchemeView view = other.view;
   view.table = other_table.data();
@@ -192,7 +193,10 @@ void QuantizeScheme(const Scheme& s, const float* x, size_t rows, size_t cols, c
   else if (s.two_level()) EncodeLevels(e, out);
   else EncodeRegions(e, out);
   out.Finish();
-  if (s.learned && options.effort == Effort::kBest) KeepBetterTable(s, x, rows, cols, options, arrays, table);
+  if (!s.learned) return;
+  const bool few = rows * cols < kFewPerEntry * table->size();  // k-means of few weights ends anywhere
+  if (options.effort == Effort::kBest || (options.effort == Effort::kDefault && few))
+    KeepBetterTable(s, x, rows, cols, options, arrays, table);
 }
 
 void WriteScheme(const Scheme& s, const uint8_t* codes, const float* scale, const float* shift, size_t rows,
