@@ -18,6 +18,7 @@ import statistics
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -196,20 +197,32 @@ def show(row: dict[str, Any]) -> str:
     return text
 
 
+def copies_of(data: np.ndarray, options: argparse.Namespace) -> range:
+    """As many as take up the memory that was asked for, but at least one."""
+    return range(max(1, round(options.megabytes * 1e6 / data.nbytes)))
+
+
 def measure_repack(name: str, n: int, k: int, options: argparse.Namespace) -> dict[str, Any]:
     """Time of repacking over that of a copy of the encoded weights, and of one that writes as much as the panel.
 
     All into new memory and on all threads. What was made is kept until the round ends, as when a model is loaded:
     memory that was just given back would be in the caches, or need no clearing, depending on its size.
     """
-    rows = eq.quantize(np.random.default_rng(0).standard_normal((16, k), dtype=np.float32), name, effort="fast")
-    data = np.tile(rows.data.reshape(16, -1), (-(-n // 16), 1))[:n]
-    copies = [data.copy() for _ in range(max(1, round(options.megabytes * 1e6 / data.nbytes)))]
-
-    nbytes = _core.repack(data, name, n, k, options.panel).nbytes
+    rng = np.random.default_rng(0)
+    if name in eq.formats:
+        rows = eq.quantize(rng.standard_normal((16, k), dtype=np.float32), name, effort="fast")
+        data = np.tile(rows.data.reshape(16, -1), (-(-n // 16), 1))[:n]
+        nbytes = _core.repack(data, name, n, k, options.panel).nbytes
+        makers = [partial(_core.repack, data.copy(), name, n, k, options.panel) for _ in copies_of(data, options)]
+    else:  # described at run time
+        q = eq.quantize(rng.standard_normal((n, k), dtype=np.float32), name, effort="fast")
+        data, nbytes = np.ones(q.nbytes, np.uint8), q.repack(n, k)[0].nbytes
+        again = [{part: a.copy() for part, a in q.planes.items()} for _ in copies_of(data, options)]
+        makers = [partial(eq.SchemeTensor(planes, q.scheme, q.shape).repack, n, k) for planes in again]
+    copies = [data.copy() for _ in makers]
 
     def own() -> object:
-        return [_core.repack(q, name, n, k, options.panel) for q in copies]
+        return [make() for make in makers]
 
     def copy() -> object:
         return [_core.copy_to_new_memory(q) for q in copies]
@@ -301,7 +314,7 @@ def main() -> None:
                     continue
                 print(show(rows[-1]), flush=True)
         for name in options.formats if options.repack else ():
-            if name not in eq.formats:
+            if name in FLOATS:
                 continue
             rows.append(measure_repack(name, n, k, options))
             row = rows[-1]
