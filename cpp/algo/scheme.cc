@@ -122,8 +122,8 @@ double ErrorOf(const SchemeView& q, const float* x, const float* importance) {
   return sum;
 }
 
-// A table that was learned with more effort need not be the better one: that of less, and what is encoded with it, takes
-// its place where it is.
+// A table that was learned with more effort need not be the better one: that of less, and what is encoded with it,
+// takes its place where it is.
 void KeepBetterTable(const Scheme& s, const float* x, size_t rows, size_t cols, const SchemeOptions& options,
                      const SchemeArrays<uint8_t>& arrays, std::vector<float>* table) {
   const std::vector<float> importance = ColumnsOf(s, cols, options);

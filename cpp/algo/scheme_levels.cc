@@ -253,7 +253,7 @@ class LevelRows {
     }
     const bool offsets = s_.super_shift.present() && !minima_;
     offset_ = FitScales(offsets, scale_);
-    if (!e_.rule && !minima_ && s_.rule != Rule::kNone) {  // what is best for each group need not be so under the second level
+    if (!e_.rule && !minima_ && s_.rule != Rule::kNone) {  // what is best for each group need not be so any more
       LevelRows other(e_, out_, effort_);
       other.first_ = first, other.rows_ = rows;
       other.scale_.value.resize(rows * groups_);
