@@ -19,18 +19,12 @@ namespace {
 
 constexpr int kLeastGroup = 4;  // smaller ones, filled up to 16, would take more memory than numbers
 
-// Codes of `dim` columns and `digits` bytes each in that order; what fills a group up repeats a code of it.
-void Reorder(const std::vector<uint32_t>& order, size_t cols, size_t dim, size_t digits, const uint8_t* codes,
-             uint8_t* out) {
-  const auto reorder = [&](auto bytes) {
-    uint32_t from = 0;
-    for (size_t k = 0; k < order.size(); k += dim, out += bytes) {
-      from = order[k] < cols ? order[k] / uint32_t(dim) : from;
-      memcpy(out, codes + from * bytes, bytes);
-    }
-  };
-  if (digits == 1) reorder(std::integral_constant<size_t, 1>());
-  else reorder(std::integral_constant<size_t, 2>());
+// Codes of one or two bytes in another order.
+template <class Code>
+void Reorder(const std::vector<uint32_t>& source, const uint8_t* codes, uint8_t* out) {
+  const size_t n = source.size(), size = sizeof(Code);
+  const uint32_t* const from = source.data();
+  for (size_t i = 0; i < n; ++i) memcpy(out + i * size, codes + from[i] * size, size);
 }
 
 // n scales or minima as the panel has them.
@@ -131,7 +125,8 @@ class PanelMaker {
   void MakeCodes(const uint8_t* row, size_t r) {
     if (!ordered_.empty()) {
       uint8_t* const to = &ordered_[r * OrderedCols()];
-      Reorder(places_.order, q_.cols, size_t(s_.dim), size_t(s_.digits()), row, to);
+      if (s_.digits() == 1) Reorder<uint8_t>(places_.source, row, to);
+      else Reorder<uint16_t>(places_.source, row, to);
       row = to;
     }
     if (!own_.empty()) reader_.Recode(row, &own_[r * places_.cols], factor_.data());

@@ -83,6 +83,8 @@ RowPlaces::RowPlaces(const SchemeView& q, const int32_t* groups, int* panel_grou
     group_of.resize(order.size() / unit, g);
   }
   cols = order.size();
+  for (size_t k = 0; k < cols; k += size_t(q.scheme->dim))
+    source.push_back(order[k] < q.cols ? order[k] / uint32_t(q.scheme->dim) : source.back());
 }
 
 void RowReader::Read(size_t row) {

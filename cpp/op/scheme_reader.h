@@ -19,6 +19,7 @@ struct RowPlaces {
 
   size_t cols, unit;              // of the panel: columns, and those of a group
   std::vector<uint32_t> order;    // if they are sorted: the format's columns; q.cols to fill a group up
+  std::vector<uint32_t> source;   // and the codes that go there; what fills a group up repeats one of it
   std::vector<size_t> group_of;   // of each group of the panel
 };
 
