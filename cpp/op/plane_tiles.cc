@@ -108,6 +108,8 @@ RowSlots::RowSlots(const Plane& p, size_t rows, size_t cols) : p_(p), cols_(cols
   const size_t lanes = ShapeOf(p, rows, cols).lanes;
   if (p.down) lanes_ = p.flat ? 0 : lanes;
   else if (p.flat && lanes % cols == 0) lanes_ = lanes / cols;
+  const size_t last = lanes_ ? rows % (lanes_ * slots()) : 0;
+  if (last > 0 && last < lanes_) lanes_ = 0;  // bytes that no row begins
 }
 
 void RowSlots::Put(size_t row, const uint8_t* codes, uint8_t* data) const {

@@ -30,7 +30,6 @@ class PlaneTile {
   void Take(size_t row, uint8_t* codes) const;
 
   // Where rows have lines of their own: the row's codes as a stream of bits; 16 bytes may be read behind it.
-  bool has_streams() const { return chunk_ == 1; }
   const uint8_t* Stream(size_t row) const { return lines_ + (row - first_) * step_; }
   size_t stream_bytes() const { return elements_ * size_t(element_); }
 
