@@ -83,7 +83,6 @@ bool SetNumbers(const Scheme& s, const float* table, PanelLayout& layout, RowRec
   return true;
 }
 
-
 // What holds the scales and minima of a format as they are.
 PanelScale StoredScale(const Scheme& s) {
   const auto kind = [](const Plane& p) {
@@ -147,7 +146,8 @@ SchemeLayout PanelLayoutOf(const SchemeView& q, bool exact) {
       layout.zero = int(recipe.zero) * (layout.bits == 1 ? 2 : 1);
       if (layout.bits == 1) layout.factor = 0.5f;
     }
-    if (s.zeros == Zero::kNone && recipe.zero != s.zero) layout.minima = true;
+    recipe.beside = recipe.zero - s.zero;
+    if (s.zeros == Zero::kNone && recipe.beside != 0) layout.minima = true;
   } else if (s.values == Values::kGroupTable) {
     recipe.own_tables = true;
     recipe.steps = layout.minima = s.codes <= 4;
@@ -164,9 +164,12 @@ SchemeLayout PanelLayoutOf(const SchemeView& q, bool exact) {
     made.exact_values = SetNumbers(s, finite.data(), layout, recipe);
   } else {
     const CodeValues values = ValuesOf(s, s.learned ? q.table : s.table.data());
-    if (s.bits == 1 && values.value[0] == -values.value[1]) {
-      layout.zero = 1;
-      layout.factor = values.value[1];
+    const float low = values.value[0], high = values.value[1];
+    if (s.bits == 1 && (low == -high || !ExactUnit(values.value, 2, MostOf(values.value, 2)))) {
+      layout.zero = 1;  // half their difference to either side of their mean
+      layout.factor = (high - low) / 2;
+      recipe.beside = (low + high) / 2;
+      if (recipe.beside != 0) layout.minima = true, made.exact_values = false;
     } else {
       layout.bits = std::max(layout.bits, 2);
       made.exact_values = SetTable(values.value, size_t(s.codes), layout);

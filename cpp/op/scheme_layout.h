@@ -13,6 +13,7 @@ struct CodeMeaning;
 // What a row of the panel is: codes as stored there, scales and minima of the panel's groups.
 struct RowRecipe {
   float zero = 0;              // what the panel subtracts from the codes it is given
+  float beside = 0;            // how many scales are added to each weight after that
   int code_offset = 0;         // subtracted from codes that are stored as signed bytes
   std::vector<uint8_t> bytes;  // not empty: what each code becomes, `dim` codes of the panel
   std::vector<float> numbers;  // not empty: the `dim` numbers of each code, of which the largest in a group becomes 127

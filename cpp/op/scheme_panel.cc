@@ -139,7 +139,7 @@ class PanelMaker {
     for (size_t k = 0; k < n; ++k) numbers_[k] = scale[group_of[k]] * factor_[k] / unit_;
     StoreScales(layout_.scale, numbers_.data(), groups_, &scales_[at]);
     if (!layout_.minima) return;
-    const float zero = recipe_.zero, beside = s_.values == Values::kAffine ? zero - s_.zero : 0;
+    const float zero = recipe_.zero, beside = recipe_.beside;
     if (layout_.minima_in_scales)
       for (size_t k = 0; k < n; ++k) numbers_[k] = zero - shift[group_of[k]];
     else  // of the weight, beside (code - zero) * scale

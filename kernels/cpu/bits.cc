@@ -226,6 +226,18 @@ void PackWidth(const uint8_t* HWY_RESTRICT codes, size_t n, int offset, uint8_t*
 
 template <int kBits, bool kHighFirst = false>
 HWY_NOINLINE void UnpackPieces(const uint8_t* src, size_t step, size_t blocks, size_t n, int offset, uint8_t* out) {
+  constexpr size_t kAtOnce = 16, kJoined = 512;
+  const size_t bytes = n * kBits / 8;
+  if (n * kBits % 8 == 0 && bytes <= kAtOnce) {  // short ones are put together first
+    uint8_t joined[kJoined + kAtOnce];
+    for (size_t some; blocks > 0; blocks -= some, out += some * n) {
+      some = HWY_MIN(blocks, kJoined / bytes);
+      for (size_t i = 0; i < some; ++i, src += step)
+        memcpy(joined + i * bytes, src, (blocks - i - 1) * step + bytes >= kAtOnce ? kAtOnce : bytes);
+      UnpackWidth<kBits, kHighFirst>(joined, some * n, offset, out);
+    }
+    return;
+  }
   for (size_t b = 0; b < blocks; ++b, src += step, out += n) UnpackWidth<kBits, kHighFirst>(src, n, offset, out);
 }
 

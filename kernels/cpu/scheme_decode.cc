@@ -78,7 +78,7 @@ HWY_INLINE VF WeightsOf(DF d, const V& values, const GroupNumbers& numbers, VI c
 
 // ---- Codes as bytes
 
-// Each group: whole vectors, then the rest of it through memory.
+// Each group: whole vectors, then the last one again further on; groups of less than one through memory.
 template <Plus kPlus, class V>
 HWY_NOINLINE void DecodeBytes(const DecodeRow& row, float* HWY_RESTRICT out) {
   const DF d;
@@ -94,7 +94,10 @@ HWY_NOINLINE void DecodeBytes(const DecodeRow& row, float* HWY_RESTRICT out) {
     size_t i = first;
     for (; i + lanes <= end; i += lanes)
       hn::StoreU(WeightsOf<kPlus>(d, values, numbers, hn::PromoteTo(di, hn::LoadU(d8, row.code + i))), d, out + i);
-    if (i < end) {
+    if (i < end && i > first) {
+      i = end - lanes;
+      hn::StoreU(WeightsOf<kPlus>(d, values, numbers, hn::PromoteTo(di, hn::LoadU(d8, row.code + i))), d, out + i);
+    } else if (i < end) {
       alignas(64) uint8_t rest[kColumns] = {};
       alignas(64) float y[kColumns];
       memcpy(rest, row.code + i, end - i);

@@ -264,3 +264,16 @@ def test_rows_that_end_within_a_group() -> None:
         want = x @ q.dequantize().T
         np.testing.assert_allclose(eq.matmul(x, q, compute="exact"), want, atol=2e-5 * np.abs(want).max())
         assert np.sqrt(np.mean((eq.matmul(x, q) - want) ** 2)) < 0.012 * np.sqrt(np.mean(want**2))
+
+
+@pytest.mark.parametrize("block", [20, 32, 128])
+def test_one_bit_of_two_levels_far_apart(block: int) -> None:
+    rng = np.random.default_rng(block)
+    w = (rng.standard_normal((33, 3 * block)) * 0.05).astype(np.float32)
+    w[:, 7] *= 50
+    f = eq.Format("apart", block=block, codes=1, table=[0.03, 2.5])
+    q, x = eq.quantize(w, f), rng.standard_normal((5, 3 * block), dtype=np.float32)
+    want = x.astype(np.float64) @ q.dequantize().T.astype(np.float64)
+    size = np.sqrt(np.mean(np.sum(q.dequantize() ** 2, axis=1)))
+    assert np.abs(eq.matmul(x, q, compute="exact") - want).max() <= 1e-5 * size
+    assert np.sqrt(np.mean((eq.matmul(x, q) - want) ** 2)) <= 0.01 * size

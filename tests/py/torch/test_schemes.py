@@ -77,6 +77,7 @@ def test_panels_follow_changes_and_are_freed() -> None:
     m.planes.scales.mul_(2)
     m.planes.biases.mul_(2)
     torch.testing.assert_close(m(x) - m.bias, 2 * (y - m.bias))
+    gc.collect()
     count = len(schemes._tensors)
     del m
     gc.collect()
