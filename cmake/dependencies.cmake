@@ -12,15 +12,15 @@ if(NOT TARGET hwy::hwy AND HWY_FOUND)
   add_library(hwy::hwy ALIAS PkgConfig::HWY)
 endif()
 if(NOT TARGET hwy::hwy)
-  message(STATUS "edgequant: no installed Highway, fetching 1.2.0")
+  message(STATUS "edgequant: no installed Highway, fetching 1.4.0")
   set(HWY_ENABLE_CONTRIB OFF CACHE BOOL "" FORCE)
   set(HWY_ENABLE_EXAMPLES OFF CACHE BOOL "" FORCE)
   set(HWY_ENABLE_INSTALL OFF CACHE BOOL "" FORCE)
   set(HWY_ENABLE_TESTS OFF CACHE BOOL "" FORCE)
   set(HWY_FORCE_STATIC_LIBS ON CACHE BOOL "" FORCE)
   FetchContent_Declare(highway
-    URL https://github.com/google/highway/archive/refs/tags/1.2.0.tar.gz
-    URL_HASH SHA256=7e0be78b8318e8bdbf6fa545d2ecb4c90f947df03f7aadc42c1967f019e63343
+    URL https://github.com/google/highway/archive/refs/tags/1.4.0.tar.gz
+    URL_HASH SHA256=e72241ac9524bb653ae52ced768b508045d4438726a303f10181a38f764a453c
     DOWNLOAD_EXTRACT_TIMESTAMP ON)
   FetchContent_MakeAvailable(highway)
   add_library(hwy::hwy ALIAS hwy)

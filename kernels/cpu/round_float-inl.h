@@ -219,7 +219,8 @@ HWY_INLINE void CodesOfHalfSteps(uint8_t* HWY_RESTRICT bytes) {
 // kAhead: turns from this pass to the first.
 template <const Block& kB, size_t kAhead>
 HWY_INLINE void EmitFloats(const float* HWY_RESTRICT x, const Numbers& n, uint8_t* HWY_RESTRICT out) {
-  constexpr int S = ShapeOf(kB).group, groups = ShapeOf(kB).groups;
+  constexpr int S = ShapeOf(kB).group;
+  [[maybe_unused]] constexpr int groups = ShapeOf(kB).groups;
 #if EDGEQUANT_ROUND_WORDS
   for (int q = 0; q < kColumns / 4; ++q) {
     for (int j = 4 * q; j < 4 * q + 4; ++j) PrefetchGroup<S, kAhead * kColumns * S>(x + j * S);

@@ -49,12 +49,12 @@ HWY_INLINE SignedQuotient Quotient(VF x, VF by, VF inverse) {
 // Whole numbers up to `last` as codes, what is below zero being 0. A large sum ends in the whole number.
 template <Rounding kRounding>
 HWY_INLINE VI WholeCode(DF d, VF u, VF last) {
-  const DI di;
 #if EDGEQUANT_BYTES_SATURATE
   if constexpr (kRounding == Rounding::kHalfEven) return VI{_mm512_cvtps_epi32(hn::Min(u, last).raw)};
   constexpr float half = kRounding == Rounding::kHalfAway ? 0.49999997f : 0.5f;
   return VI{_mm512_cvttps_epi32(hn::Min(hn::Add(u, hn::Set(d, half)), last).raw)};
 #else
+  const DI di;
   u = hn::Max(u, hn::Zero(d));
   if constexpr (kRounding == Rounding::kHalfAway) u = hn::Trunc(hn::Add(u, hn::Set(d, 0.49999997f)));
   else if constexpr (kRounding == Rounding::kHalfUp) u = hn::Trunc(hn::Add(u, hn::Set(d, 0.5f)));

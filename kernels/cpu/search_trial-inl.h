@@ -128,7 +128,7 @@ template <const Block& kB>
 HWY_INLINE VT TrialValue(VT x, VT factor) {
   static constexpr TrialTable<kB> kTable;
   static_assert(TrialTable<kB>::OneLimitPerCell());
-  const DT d;
+  [[maybe_unused]] const DT d;
 #if EDGEQUANT_TRIAL_PAIRS
   const VT at = hn::MulFixedPoint15(x, factor);
 #else
