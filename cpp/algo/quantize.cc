@@ -72,7 +72,7 @@ class Encoder {
         limit_(LimitOf(to)), search_(UsesSearch(to, options)),
         weighting_(WeightingOf(to, options.objective, options.importance != nullptr)),
         tuning_(TuningOf(to, options.effort, weighting_)), default_(TuningOf(to, Effort::kDefault, weighting_)),
-        fast_(TuningOf(to, Effort::kFast, weighting_)) {
+        fast_(TuningOf(to, Effort::kFast, weighting_)), best_(TuningOf(to, Effort::kBest, weighting_)) {
     std::memcpy(&limit_bits_, &limit_, sizeof limit_bits_);
     if (search_) importance_ = PrepareImportance(options.importance, w.cols, BlockOf(to));
   }
@@ -97,7 +97,8 @@ class Encoder {
       const Tuning* also = options_.effort == Effort::kBest ? &default_ : nullptr;
       const Tuning& other = options_.effort == Effort::kFast ? default_ : fast_;
       const Tuning* uneven = s.affine && s.two_level ? &other : nullptr;
-      SearchRows(to_, {x, rows, cols, importance, weighting_, &tuning_, also, result, uneven});
+      const Tuning* dominated = s.two_level && options_.effort != Effort::kBest ? &best_ : nullptr;
+      SearchRows(to_, {x, rows, cols, importance, weighting_, &tuning_, also, result, uneven, dominated});
     }
     if (error)
       *error = Compare({FormatId::kF32, reinterpret_cast<const uint8_t*>(x), rows, cols}, {to_, result, rows, cols},
@@ -131,7 +132,7 @@ class Encoder {
   const float limit_;
   const bool search_;
   const Weighting weighting_;
-  const Tuning tuning_, default_, fast_;
+  const Tuning tuning_, default_, fast_, best_;
   std::vector<float> importance_;
   uint32_t limit_bits_;
 };

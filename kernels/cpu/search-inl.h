@@ -64,12 +64,13 @@ HWY_NOINLINE void KeepBetter(const Tile<S>& tile, const Found& y, const float* m
   }
 }
 
-// Marks groups in which one weight is more than four fifths of the weighted squares: from few starts a search may end
-// anywhere then. False if there are none.
-template <int S>
-HWY_NOINLINE bool MarkUneven(const Tile<S>& t, float* HWY_RESTRICT marks) {
+// Marks groups in which one weight is more than four fifths of the weighted squares, of the group or of its whole block:
+// from few starts a search may end anywhere then. False if there are none.
+template <int S, int kGroups>
+HWY_NOINLINE bool MarkUneven(const Tile<S>& t, bool of_block, float* HWY_RESTRICT marks) {
   const DF d;
   bool any = false;
+  alignas(64) float all[kColumns];
   for (int c = 0; c < kColumns; c += LanesF()) {
     VF sum = hn::Zero(d), most = sum;
     for (int i = 0; i < S; ++i) {
@@ -77,9 +78,16 @@ HWY_NOINLINE bool MarkUneven(const Tile<S>& t, float* HWY_RESTRICT marks) {
       sum = hn::Add(sum, square);
       most = hn::Max(most, square);
     }
-    const auto uneven = hn::Gt(most, hn::Mul(sum, hn::Set(d, 0.8f)));
-    any = any || !hn::AllFalse(d, uneven);
-    hn::Store(hn::IfThenElseZero(uneven, hn::Set(d, 1.0f)), d, marks + c);
+    hn::Store(sum, d, all + c);
+    hn::Store(most, d, marks + c);
+  }
+  for (int b = 0; b < kColumns && of_block; b += kGroups) {
+    const float block = SumOfBlock<kGroups>(all + b);
+    for (int j = 0; j < kGroups; ++j) all[b + j] = block;
+  }
+  for (int j = 0; j < kColumns; ++j) {
+    marks[j] = marks[j] > 0.8f * all[j] ? 1.0f : 0.0f;
+    any = any || marks[j] != 0;
   }
   return any;
 }
@@ -115,9 +123,12 @@ HWY_NOINLINE void SearchBlocks(const SearchJob& job) {
       SearchTile<kB, S>(tile, other, y);
       KeepBetter<kB, S>(tile, y, marks, found);
     };
-    alignas(64) float marks[kColumns];
     if (job.also) also(*job.also, nullptr);
-    if (job.uneven && MarkUneven(tile, marks)) also(*job.uneven, marks);
+    if constexpr (shape.two_level) {
+      alignas(64) float marks[kColumns];
+      if (job.uneven && MarkUneven<S, shape.groups>(tile, false, marks)) also(*job.uneven, marks);
+      if (job.dominated && MarkUneven<S, shape.groups>(tile, true, marks)) also(*job.dominated, marks);
+    }
     const Super& z = found.z;
     const float *s = found.s, *m = found.m;
     for (int b = 0; b < used; b += shape.groups, out += kB.bytes) {

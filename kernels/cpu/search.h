@@ -49,7 +49,8 @@ struct SearchJob {
   const Tuning* tuning = nullptr;
   const Tuning* also = nullptr;       // a second search, or null: each block keeps the better result
   uint8_t* out = nullptr;             // the blocks, row after row
-  const Tuning* uneven = nullptr;     // one more, or null, for blocks in which one weight outweighs its group
+  const Tuning* uneven = nullptr;     // two levels: one more, or null, for blocks where one weight outweighs its group
+  const Tuning* dominated = nullptr;  // and for those where one outweighs the block
 };
 
 // False for formats that have no search (float formats, grids).
