@@ -5,8 +5,9 @@
 
 namespace edgequant {
 
-// All of f32 arithmetic; bf16 times bf16 in pairs where the processor has products of such. Products are made in two steps: Fill with rows, on all threads, then Multiply in Tasks, on any
-// number of threads. A task is some rows of weights times a chunk of rows of x.
+// All of f32 arithmetic; bf16 times bf16 in pairs where the processor has products of such. Products are made in two
+// steps: Fill with rows, on all threads, then Multiply in Tasks, on any number of threads. A task is some rows of weights
+// times a chunk of rows of x.
 class FloatRows {
  public:
   void Fill(const RowsView& x, const Panel& w);

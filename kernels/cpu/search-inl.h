@@ -64,8 +64,8 @@ HWY_NOINLINE void KeepBetter(const Tile<S>& tile, const Found& y, const float* m
   }
 }
 
-// Marks groups in which one weight is more than four fifths of the weighted squares, of the group or of its whole block:
-// from few starts a search may end anywhere then. False if there are none.
+// Marks groups in which one weight is more than four fifths of the weighted squares, of the group or of its block: from
+// few starts a search may end anywhere then. False if there are none.
 template <int S, int kGroups>
 HWY_NOINLINE bool MarkUneven(const Tile<S>& t, bool of_block, float* HWY_RESTRICT marks) {
   const DF d;
